@@ -247,7 +247,8 @@ type Result struct {
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// The prober that ran it: `probers/{prober}`. The server fills it in from the session; what a prober sends is ignored.
 	Prober string `protobuf:"bytes,2,opt,name=prober,proto3" json:"prober,omitempty"`
-	// Number of the result in its prober's boot: 1, 2, 3, ... Gaps mean that the spool overflowed and dropped the oldest.
+	// Number of the result in its prober's boot: 1, 2, 3, ... Gaps mean that the spool overflowed and dropped the oldest. 0 for outcome SLOW, which
+	// is not spooled, not acknowledged and not for the history.
 	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// When the probe began, on the mesh's clock (the prober's clock corrected by the offset it measured).
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`

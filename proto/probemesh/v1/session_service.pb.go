@@ -499,7 +499,12 @@ type Hello struct {
 	// Its clock now.
 	Time *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=time,proto3" json:"time,omitempty"`
 	// The last sequence number it has given out in this boot.
-	LastSequence  uint64 `protobuf:"varint,11,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	LastSequence uint64 `protobuf:"varint,11,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	// The lowest sequence number that it still holds without an acknowledgement; `last_sequence` + 1 when it holds none. All lower ones are in a
+	// history or were dropped by the spool, so cumulative acknowledgements may start here. Results left by an earlier boot are numbered anew, before
+	// the first of this boot. Batches of kind BACKLOG go up from here without a gap, except for what the spool drops meanwhile: a number that
+	// BACKLOG has passed over will not come.
+	FirstSequence uint64 `protobuf:"varint,12,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +616,13 @@ func (x *Hello) GetLastSequence() uint64 {
 	return 0
 }
 
+func (x *Hello) GetFirstSequence() uint64 {
+	if x != nil {
+		return x.FirstSequence
+	}
+	return 0
+}
+
 // Welcome is how a server answers Hello.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -709,7 +721,8 @@ type Ping struct {
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The sender's clock when it sent this (T1).
 	OriginateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=originate_time,json=originateTime,proto3" json:"originate_time,omitempty"`
-	// From a server every 30 s: the digest that the prober should have by now; see AssignmentAck. Unset otherwise.
+	// From a server every 30 s: the digest that the prober should have by now; see AssignmentAck. Unset otherwise. A prober that holds another
+	// answers with an AssignmentAck of what it holds.
 	ExpectedDigest *uint64 `protobuf:"fixed64,3,opt,name=expected_digest,json=expectedDigest,proto3,oneof" json:"expected_digest,omitempty"`
 	// From a prober: results waiting in its spool.
 	Spooled int64 `protobuf:"varint,4,opt,name=spooled,proto3" json:"spooled,omitempty"`
@@ -1718,7 +1731,7 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x04pong\x18\a \x01(\v2\x12.probemesh.v1.PongH\x00R\x04pong\x124\n" +
 	"\bredirect\x18\b \x01(\v2\x16.probemesh.v1.RedirectH\x00R\bredirect\x12.\n" +
 	"\x06resend\x18\t \x01(\v2\x14.probemesh.v1.ResendH\x00R\x06resendB\t\n" +
-	"\amessage\"\xab\x03\n" +
+	"\amessage\"\xd2\x03\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x14\n" +
@@ -1733,7 +1746,8 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x06digest\x18\t \x01(\x06R\x06digest\x12.\n" +
 	"\x04time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
-	"\rlast_sequence\x18\v \x01(\x04R\flastSequence\x1a9\n" +
+	"\rlast_sequence\x18\v \x01(\x04R\flastSequence\x12%\n" +
+	"\x0efirst_sequence\x18\f \x01(\x04R\rfirstSequence\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\x01\n" +
