@@ -1,0 +1,208 @@
+package spec
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// Defaults of a check, as check.proto documents them.
+const (
+	DefaultInterval     = 60 * time.Second
+	DefaultTimeout      = 10 * time.Second
+	DefaultProbers      = 3
+	DefaultMaxRedirects = 10
+	DefaultBodyLimit    = 1 << 20
+	DefaultReadLimit    = 64 << 10
+	DefaultICMPCount    = 3
+	DefaultICMPPayload  = 56
+	DefaultMinVersion   = "1.2"
+)
+
+// Defaults of a receiver, as receiver.proto documents them.
+const (
+	DefaultGiveUpAfter    = 24 * time.Hour
+	DefaultWebhookTimeout = 10 * time.Second
+)
+
+// Normalize brings a check that a user wrote into the form in which it is stored: bare ids become full names, output-only fields are
+// cleared. Names that are not valid stay as they are, for [ValidateCheck] to find. It changes c.
+func Normalize(c *meshv1.Check) {
+	c.Name = full(Checks, c.GetName())
+	for i, r := range c.GetReceivers() {
+		c.Receivers[i] = full(Receivers, r)
+	}
+	clearOutput(c)
+}
+
+// NormalizeReceiver is [Normalize] for receivers.
+func NormalizeReceiver(r *meshv1.Receiver) {
+	r.Name = full(Receivers, r.GetName())
+	r.CreateTime, r.UpdateTime, r.LastDeliveryTime = nil, nil, nil
+	r.Owed, r.LastError = 0, ""
+}
+
+// full is the full name, or name itself when it is not valid.
+func full(collection, name string) string {
+	if n, err := ParseName(collection, name); err == nil {
+		return n
+	}
+	return name
+}
+
+// clearOutput clears the output-only fields of a check.
+func clearOutput(c *meshv1.Check) {
+	c.CreateTime, c.UpdateTime, c.Status = nil, nil, nil
+	c.Revision = 0
+}
+
+// Effective is a copy of a valid check in which every default is resolved. datacenters is how many datacenters have an enrolled
+// prober; the default of probers rests on it. The options of the check's kind are set, the defaults of their fields too; what has no
+// default (expectations, certificates) stays as it is.
+func Effective(c *meshv1.Check, datacenters int) *meshv1.Check {
+	e := proto.CloneOf(c)
+	if e.Interval == nil {
+		e.Interval = durationpb.New(DefaultInterval)
+	}
+	if e.Timeout == nil {
+		e.Timeout = durationpb.New(min(DefaultTimeout, e.Interval.AsDuration()))
+	}
+	if n := len(e.Datacenters); n > 0 {
+		datacenters = min(datacenters, n)
+	}
+	if e.Probers == 0 {
+		e.Probers = int32(min(DefaultProbers, max(1, datacenters)))
+	}
+	if e.Quorum == 0 {
+		e.Quorum = majority(e.Probers)
+	}
+	if len(e.Distinct) == 0 {
+		e.Distinct = []string{"build"}
+	}
+	kindDefaults(e)
+	return e
+}
+
+// majority of n.
+func majority(n int32) int32 { return n/2 + 1 }
+
+// kindDefaults resolves the defaults of the options of the check's kind.
+func kindDefaults(e *meshv1.Check) {
+	kind, err := KindOf(e.Uri)
+	if err != nil {
+		return
+	}
+	switch kind {
+	case HTTP:
+		e.Http = httpDefaults(e.Http)
+	case TCP:
+		if e.Tcp == nil {
+			e.Tcp = &meshv1.TcpProbe{}
+		}
+		e.Tcp.IpFamily = familyDefault(e.Tcp.IpFamily)
+		if e.Tcp.ReadLimit == 0 {
+			e.Tcp.ReadLimit = DefaultReadLimit
+		}
+	case TLS:
+		if e.Tls == nil {
+			e.Tls = &meshv1.TlsProbe{}
+		}
+		e.Tls.IpFamily = familyDefault(e.Tls.IpFamily)
+		e.Tls.Tls = tlsDefaults(e.Tls.Tls)
+	case DNS:
+		e.Dns = dnsDefaults(e.Dns)
+	case ICMP:
+		if e.Icmp == nil {
+			e.Icmp = &meshv1.IcmpProbe{}
+		}
+		e.Icmp.IpFamily = familyDefault(e.Icmp.IpFamily)
+		if e.Icmp.Count == 0 {
+			e.Icmp.Count = DefaultICMPCount
+		}
+		if e.Icmp.PayloadSize == nil {
+			e.Icmp.PayloadSize = proto.Int32(DefaultICMPPayload)
+		}
+	case GRPC:
+		if e.Grpc == nil {
+			e.Grpc = &meshv1.GrpcProbe{}
+		}
+		e.Grpc.IpFamily = familyDefault(e.Grpc.IpFamily)
+		if strings.HasPrefix(strings.ToLower(e.Uri), "grpcs:") {
+			e.Grpc.Tls = tlsDefaults(e.Grpc.Tls)
+		}
+	}
+}
+
+func httpDefaults(h *meshv1.HttpProbe) *meshv1.HttpProbe {
+	if h == nil {
+		h = &meshv1.HttpProbe{}
+	}
+	if h.Method == "" {
+		h.Method = "GET"
+		if h.Body != "" {
+			h.Method = "POST"
+		}
+	}
+	if h.FollowRedirects == nil {
+		h.FollowRedirects = proto.Bool(true)
+	}
+	if h.MaxRedirects == 0 {
+		h.MaxRedirects = DefaultMaxRedirects
+	}
+	if h.BodyLimit == 0 {
+		h.BodyLimit = DefaultBodyLimit
+	}
+	h.IpFamily = familyDefault(h.IpFamily)
+	h.Tls = tlsDefaults(h.Tls)
+	return h
+}
+
+func dnsDefaults(d *meshv1.DnsProbe) *meshv1.DnsProbe {
+	if d == nil {
+		d = &meshv1.DnsProbe{}
+	}
+	if d.Transport == meshv1.DnsProbe_TRANSPORT_UNSPECIFIED {
+		d.Transport = meshv1.DnsProbe_UDP
+	}
+	if d.RecursionDesired == nil {
+		d.RecursionDesired = proto.Bool(true)
+	}
+	if len(d.Rcodes) == 0 {
+		d.Rcodes = []string{"NOERROR"}
+	}
+	d.IpFamily = familyDefault(d.IpFamily)
+	return d
+}
+
+func tlsDefaults(t *meshv1.TlsConfig) *meshv1.TlsConfig {
+	if t == nil {
+		t = &meshv1.TlsConfig{}
+	}
+	if t.MinVersion == "" {
+		t.MinVersion = DefaultMinVersion
+	}
+	return t
+}
+
+func familyDefault(p meshv1.IpFamily_Preference) meshv1.IpFamily_Preference {
+	if p == meshv1.IpFamily_PREFERENCE_UNSPECIFIED {
+		return meshv1.IpFamily_ANY
+	}
+	return p
+}
+
+// ForAssignment is a copy of a check with what a prober needs only: no labels, receivers, annotations, display name, and of the
+// output-only fields the revision alone.
+func ForAssignment(c *meshv1.Check) *meshv1.Check {
+	a := proto.CloneOf(c)
+	revision := a.Revision
+	clearOutput(a)
+	a.Revision = revision
+	a.Etag, a.DisplayName = "", ""
+	a.Labels, a.Annotations, a.Receivers = nil, nil, nil
+	return a
+}
