@@ -1,0 +1,122 @@
+// Package alert decides who is told what: which notifications a transition of an incident owes, under which idempotency keys, and in which words.
+// Everything here is a pure function of its arguments.
+package alert
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Key is the idempotency key of a notification: equal for every attempt to deliver the same transition of the same incident to the same receiver. All three are
+// bare ids.
+func Key(incident, transition, receiver string) string {
+	return incident + "." + transition + "." + receiver
+}
+
+// Recipients are the receivers that are owed a notification, without repetition, sorted.
+func Recipients(lists ...[]string) []string {
+	seen := map[string]bool{}
+	var all []string
+	for _, l := range lists {
+		for _, r := range l {
+			if !seen[r] {
+				seen[r] = true
+				all = append(all, r)
+			}
+		}
+	}
+	sort.Strings(all)
+	return all
+}
+
+// Facts are what a sentence is made of.
+type Facts struct {
+	// Check is the bare id or the display name.
+	Check string
+	// URI is what is watched.
+	URI string
+	// Verdict is what is held true, in capitals.
+	Verdict string
+	// Failing are the datacenters that see it fail.
+	Failing []string
+	// Heard is how many datacenters have a fresh vote; Quorum how many must agree.
+	Heard, Quorum int
+	// Error is what the first failing probe said; empty if none did.
+	Error string
+	// Lasted is how long the incident lasted; 0 while it goes on.
+	Lasted time.Duration
+	// Note is said instead of the reason, when not empty: "the check was deleted".
+	Note string
+}
+
+// Opened is the sentence that announces an incident:
+//
+//	shop is DOWN: 3 of 3 datacenters see it fail (fra, iad, nrt), 2 are enough. connect to 192.0.2.7:443: connection refused (https://shop.example.com/health)
+func Opened(f Facts) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s is %s: %d of %d %s it fail (%s), %s.", f.Check, f.Verdict, len(f.Failing), f.Heard, see(f.Heard), Places(f.Failing), enough(f.Quorum))
+	if f.Error != "" {
+		b.WriteString(" " + strings.TrimSuffix(f.Error, ".") + ".")
+	}
+	if f.URI != "" {
+		b.WriteString(" (" + f.URI + ")")
+	}
+	return b.String()
+}
+
+// Resolved is the sentence that announces the end of an incident.
+func Resolved(f Facts) string {
+	if f.Note != "" {
+		return fmt.Sprintf("%s: incident closed after %s because %s. (%s)", f.Check, Span(f.Lasted), f.Note, f.URI)
+	}
+	s := fmt.Sprintf("%s is %s again after %s: %d of %d %s it answer.", f.Check, f.Verdict, Span(f.Lasted), f.Heard-len(f.Failing), f.Heard, see(f.Heard))
+	if len(f.Failing) > 0 {
+		s += " It still fails from " + Places(f.Failing) + "."
+	}
+	if f.URI != "" {
+		s += " (" + f.URI + ")"
+	}
+	return s
+}
+
+func see(datacenters int) string {
+	if datacenters == 1 {
+		return "datacenter sees"
+	}
+	return "datacenters see"
+}
+
+func enough(quorum int) string {
+	if quorum == 1 {
+		return "1 is enough"
+	}
+	return fmt.Sprintf("%d are enough", quorum)
+}
+
+// Places lists datacenters for a sentence, at most eight of them by name.
+func Places(datacenters []string) string {
+	if len(datacenters) > 8 {
+		return strings.Join(datacenters[:8], ", ") + fmt.Sprintf(" and %d more", len(datacenters)-8)
+	}
+	return strings.Join(datacenters, ", ")
+}
+
+// Span is a duration for people: "850ms", "12s", "3m5s", "2h10m", "3d4h".
+func Span(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Round(time.Second).Seconds()))
+	case d < time.Hour:
+		d = d.Round(time.Second)
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		d = d.Round(time.Minute)
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	d = d.Round(time.Hour)
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}

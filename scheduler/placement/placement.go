@@ -1,0 +1,212 @@
+// Package placement decides which probers run a check.
+//
+// The map is published, not the assignments: each datacenter has a [Table] of 4,096 rows, each row naming a prober. A check picks its datacenters by
+// weighted rendezvous hashing and, inside one, the prober of row hash(check) mod 4,096. So the placement of every check is a pure function of the
+// tables ([Map.Place]), any server can compute it, and a new check needs nobody's leave. The leader only moves rows ([Rebalance]): those of probers that
+// are gone, and a fair share to new ones, few at a time.
+//
+// Weighted rendezvous hashing: Schindelhauer and Schomaker, "Weighted Distributed Hash Tables" (2005), the logarithmic method.
+package placement
+
+import (
+	"hash/fnv"
+	"math"
+	"sort"
+)
+
+// Rows is the number of rows of a table. With 4,096, the shares of 50 probers differ by at most 1.2 %.
+const Rows = 4096
+
+// Nobody is the owner of a row that has none.
+const Nobody = 0xFFFF
+
+// Table says which prober of one datacenter owns which row.
+type Table struct {
+	// Datacenter is whose table it is.
+	Datacenter string
+	// Epoch grows by one with each change.
+	Epoch int64
+	// Probers are the names that rows refer to.
+	Probers []string
+	// Row holds indexes into Probers, or Nobody. Its length is Rows.
+	Row []uint16
+}
+
+// NewTable is an empty table.
+func NewTable(datacenter string) *Table {
+	t := &Table{Datacenter: datacenter, Row: make([]uint16, Rows)}
+	for i := range t.Row {
+		t.Row[i] = Nobody
+	}
+	return t
+}
+
+// Valid tells whether every row refers to a prober or to Nobody and the number of rows is right. A table that is not valid must not be used.
+func (t *Table) Valid() bool {
+	if len(t.Row) != Rows {
+		return false
+	}
+	for _, r := range t.Row {
+		if r != Nobody && int(r) >= len(t.Probers) {
+			return false
+		}
+	}
+	return true
+}
+
+// Prober is what placement needs to know of a prober.
+type Prober struct {
+	// Name is its bare name.
+	Name string
+	// Datacenter is where it runs.
+	Datacenter string
+	// Domains are its failure domains, for arranging rows.
+	Domains map[string]string
+	// Capabilities are what it can do.
+	Capabilities map[string]bool
+	// Serving: it is in service. Not set for one that is drained, deleted, or gone for longer than the grace period.
+	Serving bool
+}
+
+// Check is what placement needs to know of a check.
+type Check struct {
+	// Name is its resource name.
+	Name string
+	// Probers is how many shall run it.
+	Probers int
+	// Datacenters, if not empty, are the only ones allowed.
+	Datacenters []string
+	// Needs are capabilities that its probers must have.
+	Needs []string
+}
+
+// Map is the whole of the tables with the probers they name. It is immutable after NewMap.
+type Map struct {
+	tables  []*Table
+	probers map[string]Prober
+	weights []float64
+	// owners are, for each table, the distinct owners in a stable order, for walking past one that does not fit.
+	hashes []uint64
+}
+
+// NewMap prepares tables and probers for Place. Rows that name an unknown prober are skipped by Place.
+func NewMap(tables []*Table, probers []Prober) *Map {
+	m := &Map{probers: make(map[string]Prober, len(probers))}
+	for _, p := range probers {
+		m.probers[p.Name] = p
+	}
+	m.tables = append(m.tables, tables...)
+	sort.Slice(m.tables, func(i, j int) bool { return m.tables[i].Datacenter < m.tables[j].Datacenter })
+	for _, t := range m.tables {
+		n := 0
+		for _, p := range t.Probers {
+			if _, ok := m.probers[p]; ok {
+				n++
+			}
+		}
+		m.weights = append(m.weights, float64(n))
+		m.hashes = append(m.hashes, hash(t.Datacenter))
+	}
+	return m
+}
+
+// Place gives the probers that run the check, best first: the order is the rank. It gives fewer than asked for when there are no more that fit.
+// One prober of each datacenter is taken before a second of any.
+func (m *Map) Place(c Check) []string {
+	type candidate struct {
+		table int
+		score float64
+	}
+	h := hash(c.Name)
+	var buf [64]candidate
+	order := buf[:0]
+	for i, t := range m.tables {
+		if m.weights[i] == 0 || !allowed(c.Datacenters, t.Datacenter) {
+			continue
+		}
+		order = append(order, candidate{i, score(h, m.hashes[i], m.weights[i])})
+	}
+	sort.Slice(order, func(i, j int) bool {
+		if order[i].score != order[j].score {
+			return order[i].score > order[j].score
+		}
+		return order[i].table < order[j].table
+	})
+	picked := make([]string, 0, c.Probers)
+	for round := 0; len(picked) < c.Probers && len(order) > 0; round++ {
+		left := order[:0:len(order)]
+		for _, d := range order {
+			if len(picked) == c.Probers {
+				break
+			}
+			if p := m.pick(m.tables[d.table], h, c.Needs, picked); p != "" {
+				picked = append(picked, p)
+				left = append(left, d)
+			}
+		}
+		order = left
+	}
+	return picked
+}
+
+// pick walks from the check's row to the first prober that fits and is not picked yet.
+func (m *Map) pick(t *Table, h uint64, needs, picked []string) string {
+	last := -1
+	for i := 0; i < Rows; i++ {
+		r := t.Row[(h+uint64(i))%Rows]
+		if r == Nobody || int(r) == last {
+			continue
+		}
+		last = int(r)
+		if p, ok := m.probers[t.Probers[r]]; ok && fits(p, needs) && !contains(picked, p.Name) {
+			return p.Name
+		}
+		if len(t.Probers) == 1 {
+			return ""
+		}
+	}
+	return ""
+}
+
+func fits(p Prober, needs []string) bool {
+	for _, n := range needs {
+		if !p.Capabilities[n] {
+			return false
+		}
+	}
+	return true
+}
+
+func allowed(datacenters []string, d string) bool {
+	return len(datacenters) == 0 || contains(datacenters, d)
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// score is the weighted rendezvous score: -w / ln(u), u uniform in (0,1) from both hashes.
+func score(check, datacenter uint64, weight float64) float64 {
+	u := (float64(mix(check^datacenter)>>11) + 0.5) / (1 << 53)
+	return -weight / math.Log(u)
+}
+
+func hash(s string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return mix(h.Sum64())
+}
+
+// mix is the finalizer of splitmix64 (Steele, Lea, Flood 2014): FNV alone leaves short keys correlated.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
