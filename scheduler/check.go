@@ -1,0 +1,281 @@
+package scheduler
+
+import (
+	"hash/fnv"
+	"net/url"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/probemesh/probemesh/internal/assignment"
+	"github.com/probemesh/probemesh/internal/spec"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/incident"
+	"github.com/probemesh/probemesh/scheduler/placement"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// freshSlack is what a vote may be older than interval + timeout before it stops counting: the way from the prober to here.
+const freshSlack = 2 * time.Second
+
+// check is what the mind knows of one check. votes and seats have the same length and order: the probers that run it, by rank, then those it is
+// moving away from while their votes are fresh.
+type check struct {
+	name     string
+	spec     *meshv1.Check
+	revision int64 // etcd revision of the check
+	eff      *meshv1.Check
+	work     *meshv1.Check // what probers get of it
+	workHash int64
+	policy   verdict.Policy
+	interval time.Duration
+	timeout  time.Duration
+	host     string
+	gone     bool
+
+	votes []verdict.Vote
+	seats []seat
+
+	tally       verdict.Tally
+	shown       verdict.Verdict
+	reason      meshv1.CheckStatus_Reason
+	since       time.Time
+	updated     time.Time
+	incident    *statev1.StoredIncident
+	incidentRev int64
+	damping     incident.Damping
+	effectUntil time.Time // an effect is under way until then
+	tokens      bucket    // runs asked for
+	roundAt     time.Time // when the second round of a recovery is asked for
+	index       int       // in the heap, -1 when not
+}
+
+// seat is a prober's place in a check, beside its vote.
+type seat struct {
+	// rank is its place among those that run the check; -1 for one the check moves away from.
+	rank int
+	// result is the newest result, nil before the first.
+	result *meshv1.Result
+	// runID, asked and until are of a run asked for that has not been answered.
+	runID string
+	asked time.Time
+	until time.Time
+}
+
+func (x *seat) pending(now time.Time) bool { return x.runID != "" && now.Before(x.until) }
+
+func (c *check) confirming(now time.Time) bool {
+	for i := range c.seats {
+		if c.seats[i].pending(now) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *State) putCheck(now time.Time, e CheckPut) {
+	name := e.Check.GetName()
+	c := s.checks[name]
+	if c == nil {
+		c = &check{name: name, index: -1, reason: meshv1.CheckStatus_NO_VOTES, since: now, updated: now}
+		s.checks[name] = c
+	}
+	c.gone = false
+	c.spec, c.revision = e.Check, e.ModRevision
+	s.resolve(c)
+	s.placeOne(c, s.roster.worldMap(), now)
+	s.schedule(c, now)
+}
+
+// resolve computes what follows from the check's fields and the number of datacenters. Votes for something else than what is probed now are dropped.
+func (s *State) resolve(c *check) {
+	c.eff = spec.Effective(c.spec, s.roster.datacenters())
+	c.interval, c.timeout = c.eff.GetInterval().AsDuration(), c.eff.GetTimeout().AsDuration()
+	distinct := c.eff.GetDistinct()
+	if len(distinct) == 0 {
+		distinct = []string{"build"}
+	}
+	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + freshSlack, Distinct: distinct}
+	c.host = hostOf(c.eff.GetUri())
+	work := spec.ForAssignment(c.eff)
+	work.Probers, work.Quorum, work.Revision = 0, 0, 0
+	if h := contentHash(work); h != c.workHash {
+		for i := range c.votes {
+			c.votes[i] = blank(c.votes[i])
+			c.seats[i] = seat{rank: c.seats[i].rank}
+		}
+		c.work, c.workHash = work, h
+		c.work.Revision = h
+	}
+}
+
+func blank(v verdict.Vote) verdict.Vote {
+	return verdict.Vote{Prober: v.Prober, Datacenter: v.Datacenter, Domains: v.Domains, Drained: v.Drained}
+}
+
+// contentHash identifies what is probed. It is positive, so that it reads well where a revision is shown.
+func contentHash(c *meshv1.Check) int64 {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		panic("scheduler: a stored check cannot be encoded: " + err.Error())
+	}
+	h := fnv.New64a()
+	h.Write(b)
+	return int64(h.Sum64() >> 1)
+}
+
+func hostOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return uri
+	}
+	if u.Scheme == "dns" && u.Host == "" {
+		return u.Path
+	}
+	return u.Host
+}
+
+func (s *State) goneCheck(now time.Time, name string) {
+	if c := s.checks[name]; c != nil {
+		c.gone = true
+		s.schedule(c, now)
+	}
+}
+
+// retire removes what a deleted check had. Its entry stays as long as an incident of it is open.
+func (s *State) retire(c *check) {
+	for i := range c.seats {
+		s.unassign(c.votes[i].Prober, c.name)
+	}
+	c.votes, c.seats = nil, nil
+	if c.incident == nil {
+		if c.index >= 0 {
+			s.unschedule(c)
+		}
+		delete(s.checks, c.name)
+		s.do(StatusChanged{Check: c.name, Gone: true, Before: shownVerdict(c.shown), After: shownVerdict(c.shown)})
+	}
+}
+
+// place computes the placement of every check anew.
+func (s *State) place(now time.Time) {
+	s.roster.dirty = false
+	world := s.roster.worldMap()
+	for _, c := range s.checks {
+		if c.gone {
+			continue
+		}
+		s.resolve(c)
+		s.placeOne(c, world, now)
+		s.schedule(c, now)
+	}
+	for name, p := range s.roster.probers {
+		if p.enrolled == nil && !p.online && len(p.assignments) == 0 {
+			delete(s.roster.probers, name)
+		}
+	}
+}
+
+func (s *State) placeOne(c *check, world *placement.Map, now time.Time) {
+	var names []string
+	if !c.spec.GetPaused() {
+		names = world.Place(placement.Check{
+			Name: c.name, Probers: int(c.eff.GetProbers()), Datacenters: c.eff.GetDatacenters(), Needs: needs(c.eff),
+		})
+	}
+	votes, seats := make([]verdict.Vote, 0, len(names)), make([]seat, 0, len(names))
+	for rank, name := range names {
+		v, x := c.take(name)
+		p := s.roster.get(name)
+		v.Prober, v.Datacenter, v.Domains, v.Drained = name, p.enrolled.GetDatacenter(), p.domains, p.enrolled.GetDrained()
+		x.rank = rank
+		votes, seats = append(votes, v), append(seats, x)
+		s.assign(name, c, rank)
+	}
+	for i, v := range c.votes {
+		if v.Prober == "" {
+			continue // taken
+		}
+		s.unassign(v.Prober, c.name)
+		p := s.roster.probers[v.Prober]
+		if p == nil || p.enrolled == nil || p.enrolled.GetDrained() || !c.policy.IsFresh(&v, now) || len(votes) == verdict.MaxVotes || c.spec.GetPaused() {
+			continue
+		}
+		x := c.seats[i]
+		x.rank = -1
+		votes, seats = append(votes, v), append(seats, x)
+	}
+	c.votes, c.seats = votes, seats
+}
+
+// take removes the prober's vote and seat from the check and gives them; both are empty when it had none.
+func (c *check) take(name string) (verdict.Vote, seat) {
+	for i := range c.votes {
+		if c.votes[i].Prober == name {
+			v, x := c.votes[i], c.seats[i]
+			c.votes[i].Prober = ""
+			return v, x
+		}
+	}
+	return verdict.Vote{}, seat{}
+}
+
+// needs are the capabilities that a prober must have for the check: its kind, and the address family if it asks for one.
+func needs(c *meshv1.Check) []string {
+	kind, err := spec.KindOf(c.GetUri())
+	if err != nil {
+		return []string{"unknown"}
+	}
+	list := []string{string(kind)}
+	var family meshv1.IpFamily_Preference
+	switch kind {
+	case spec.HTTP:
+		family = c.GetHttp().GetIpFamily()
+	case spec.TCP:
+		family = c.GetTcp().GetIpFamily()
+	case spec.TLS:
+		family = c.GetTls().GetIpFamily()
+	case spec.DNS:
+		family = c.GetDns().GetIpFamily()
+	case spec.ICMP:
+		family = c.GetIcmp().GetIpFamily()
+	case spec.GRPC:
+		family = c.GetGrpc().GetIpFamily()
+	}
+	switch family {
+	case meshv1.IpFamily_IPV4:
+		list = append(list, "ipv4")
+	case meshv1.IpFamily_IPV6:
+		list = append(list, "ipv6")
+	}
+	return list
+}
+
+func (s *State) assign(name string, c *check, rank int) {
+	p := s.roster.get(name)
+	phase := assignment.Phase(c.name, rank, max(int(c.eff.GetProbers()), rank+1), c.interval)
+	if a := p.assignments[c.name]; a != nil && a.Rank == int32(rank) && a.Phase.AsDuration() == phase && a.Check.Revision == c.workHash {
+		return
+	}
+	a := &meshv1.Assignment{Check: c.work, Phase: durationpb.New(phase), Rank: int32(rank)}
+	a.Fingerprint = assignment.Fingerprint(a)
+	p.assignments[c.name] = a
+	s.do(Assign{Prober: name})
+}
+
+func (s *State) unassign(name, check string) {
+	if p := s.roster.probers[name]; p != nil && p.assignments[check] != nil {
+		delete(p.assignments, check)
+		s.do(Assign{Prober: name})
+	}
+}
+
+// Assignments is what a prober, by its bare name, should run, by check. The map and its values must not be changed, and are only valid until the next Apply.
+func (s *State) Assignments(prober string) map[string]*meshv1.Assignment {
+	if p := s.roster.probers[prober]; p != nil {
+		return p.assignments
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package scheduler
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/alert"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// maxTimeline bounds the timeline of an incident; the middle is dropped and counted.
+const maxTimeline = 200
+
+// mayAct tells whether an effect on the incident under way now is this server's to wish for.
+func (s *State) mayAct(until time.Time, now time.Time) bool {
+	return s.lead.Leading && !now.Before(until)
+}
+
+func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict) {
+	if !s.mayAct(c.effectUntil, now) || !s.warm || c.incident != nil {
+		return
+	}
+	begin := c.failureStart(now)
+	i := &meshv1.Incident{
+		Name: spec.Name(spec.Incidents, incidentID(c.name, now, s.lead.Term)), Kind: meshv1.Incident_CHECK, Check: c.name, Uri: c.spec.GetUri(),
+		State: meshv1.Incident_OPEN, Verdict: shownVerdict(v), Reason: c.reason, StartTime: timestamppb.New(begin), OpenTime: timestamppb.New(now),
+		Evidence: c.voteList(now, true), Term: s.lead.Term, Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
+		Annotations: c.spec.GetAnnotations(), TraceId: c.traceID(),
+	}
+	i.Summary = alert.Opened(c.facts(shownVerdict(v).String()))
+	st := &statev1.StoredIncident{Incident: i}
+	note(i, now, meshv1.TimelineEntry_OPENED, i.Summary)
+	c.effectUntil = now.Add(effectTimeout)
+	s.do(Open{Key: c.name, Incident: st, Outbox: s.owe(st, c.spec, meshv1.Notification_OPENED, now), CheckRevision: c.revision})
+}
+
+func (s *State) wishEscalate(c *check, now time.Time) {
+	if !s.mayAct(c.effectUntil, now) || !s.warm {
+		return
+	}
+	st := proto.CloneOf(c.incident)
+	i := st.GetIncident()
+	i.Verdict, i.Reason, i.Evidence = meshv1.CheckStatus_DOWN, c.reason, c.voteList(now, true)
+	i.Summary = alert.Opened(c.facts("DOWN"))
+	note(i, now, meshv1.TimelineEntry_VERDICT_CHANGED, i.Summary)
+	c.effectUntil = now.Add(effectTimeout)
+	s.do(Escalate{Key: c.name, Incident: st, Outbox: s.owe(st, c.spec, meshv1.Notification_ESCALATED, now), ModRevision: c.incidentRev})
+}
+
+func (s *State) wishResolve(c *check, now time.Time, reason meshv1.CheckStatus_Reason) {
+	if !s.mayAct(c.effectUntil, now) {
+		return
+	}
+	st := proto.CloneOf(c.incident)
+	i := st.GetIncident()
+	end := now
+	facts := c.facts(shownVerdict(c.tally.Verdict).String())
+	switch reason {
+	case meshv1.CheckStatus_CHECK_DELETED:
+		facts.Note = "the check was deleted"
+	case meshv1.CheckStatus_CHECK_PAUSED:
+		facts.Note = "the check was paused"
+	default:
+		end = c.recoveryStart(now)
+	}
+	if begin := i.GetStartTime().AsTime(); end.Before(begin) {
+		end = begin
+	}
+	facts.URI, facts.Lasted = i.GetUri(), end.Sub(i.GetStartTime().AsTime())
+	i.State, i.EndTime, i.ResolveTime = meshv1.Incident_RESOLVED, timestamppb.New(end), timestamppb.New(now)
+	i.Summary = alert.Resolved(facts)
+	note(i, now, meshv1.TimelineEntry_RESOLVED, i.Summary)
+	c.effectUntil = now.Add(effectTimeout)
+	out := s.owe(st, c.spec, meshv1.Notification_RESOLVED, now)
+	for _, o := range out {
+		o.Notification.Verdict, o.Notification.Reason = shownVerdict(c.shown), reason
+		o.Notification.EndTime = i.EndTime
+		o.Notification.Evidence = c.voteList(now, true)
+	}
+	s.do(Resolve{Key: c.name, Incident: st, Outbox: out, ModRevision: c.incidentRev})
+}
+
+// owe makes the outbox entries of a transition, one for each receiver of the incident, and counts them in the incident.
+func (s *State) owe(st *statev1.StoredIncident, c *meshv1.Check, t meshv1.Notification_Transition, now time.Time) []*statev1.OutboxEntry {
+	i := st.GetIncident()
+	st.Ordinals++
+	var out []*statev1.OutboxEntry
+	for _, r := range i.GetReceivers() {
+		out = append(out, &statev1.OutboxEntry{
+			Id:         alert.Key(spec.ID(i.GetName()), t.String(), spec.ID(r)),
+			CreateTime: timestamppb.New(now),
+			Ordinal:    st.Ordinals,
+			Notification: &meshv1.Notification{
+				Incident: i.GetName(), Transition: t, Check: i.GetCheck(), Uri: i.GetUri(), Verdict: i.GetVerdict(), Reason: i.GetReason(),
+				StartTime: i.GetStartTime(), Evidence: i.GetEvidence(), Summary: i.GetSummary(), TraceId: i.GetTraceId(), Receiver: r,
+				DecideTime: timestamppb.New(now), Labels: i.GetLabels(), Annotations: i.GetAnnotations(), DisplayName: c.GetDisplayName(),
+			},
+		})
+	}
+	return out
+}
+
+// note adds to the timeline. When it is full, the entry after the first hundred goes: how it began and how it ends matter most.
+func note(i *meshv1.Incident, now time.Time, e meshv1.TimelineEntry_Event, text string) {
+	if len(i.Timeline) >= maxTimeline {
+		i.Timeline = append(i.Timeline[:maxTimeline/2], i.Timeline[maxTimeline/2+1:]...)
+		i.TimelineDropped++
+	}
+	i.Timeline = append(i.Timeline, &meshv1.TimelineEntry{Time: timestamppb.New(now), Event: e, Text: text})
+}
+
+func (c *check) facts(v string) alert.Facts {
+	name := spec.ID(c.name)
+	if c.spec.GetDisplayName() != "" {
+		name = c.spec.GetDisplayName()
+	}
+	f := alert.Facts{Check: name, URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
+	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+		if r := c.seats[bits.TrailingZeros64(m)].result; r.GetError() != "" {
+			f.Error = r.GetError()
+			break
+		}
+	}
+	return f
+}
+
+// failureStart is when the first of the failing streaks began.
+func (c *check) failureStart(now time.Time) time.Time {
+	begin := now
+	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+		if t := c.votes[bits.TrailingZeros64(m)].Since; t.Before(begin) {
+			begin = t
+		}
+	}
+	return begin
+}
+
+// recoveryStart is when the first of the answering streaks that go on now began.
+func (c *check) recoveryStart(now time.Time) time.Time {
+	begin := now
+	for i := range c.votes {
+		v := &c.votes[i]
+		if v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Since.Before(begin) && v.Since.After(c.incident.GetIncident().GetStartTime().AsTime()) {
+			begin = v.Since
+		}
+	}
+	return begin
+}
+
+func (c *check) traceID() string {
+	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+		if t := c.seats[bits.TrailingZeros64(m)].result.GetTraceId(); t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+func (s *State) putIncident(now time.Time, e IncidentPut) {
+	if e.Key == MeshKey {
+		s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = e.Incident, e.ModRevision, time.Time{}
+		return
+	}
+	c := s.checks[e.Key]
+	if c == nil {
+		// The check may come later in the same snapshot; if it does not, the incident is closed.
+		c = &check{name: e.Key, index: -1, gone: true, since: now, updated: now, spec: &meshv1.Check{Name: e.Key}}
+		s.checks[e.Key] = c
+	}
+	if c.incident == nil {
+		c.damping = c.damping.Add(now)
+	}
+	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
+	c.updated = now
+	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
+	s.schedule(c, now)
+}
+
+func (s *State) goneIncident(now time.Time, key string) {
+	if key == MeshKey {
+		s.mesh.incident, s.mesh.effectUntil = nil, time.Time{}
+		return
+	}
+	if c := s.checks[key]; c != nil && c.incident != nil {
+		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
+		c.updated = now
+		s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
+		s.schedule(c, now)
+	}
+}
+
+// TableKey is the key of a MoveRows in EffectFailed.
+func TableKey(datacenter string) string { return "placement/" + datacenter }
+
+func (s *State) effectFailed(now time.Time, e EffectFailed) {
+	until := now.Add(e.Retry)
+	if d, ok := strings.CutPrefix(e.Key, "placement/"); ok {
+		if t := s.roster.tables[d]; t != nil {
+			t.until = until
+			s.roster.unsettled = true
+		}
+		return
+	}
+	if e.Key == MeshKey {
+		s.mesh.effectUntil = until
+		return
+	}
+	if c := s.checks[e.Key]; c != nil {
+		c.effectUntil = until
+		s.schedule(c, until)
+	}
+}
+
+// crockford is the alphabet of ULIDs (github.com/ulid/spec), in lower case.
+var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// incidentID is a time-ordered id of 26 characters: 48 bits of milliseconds and 80 bits that identify the decision. The same decision has the same id, so that repeating
+// it cannot open a second incident.
+func incidentID(key string, now time.Time, term int64) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(now.UnixMilli())<<16)
+	h := sha256.Sum256(fmt.Appendf(nil, "%s|%d|%d", key, now.UnixNano(), term))
+	copy(b[6:], h[:10])
+	// 128 bits are 26 characters of five bits with two bits to spare; ULIDs have the spare bits in front.
+	var wide [17]byte
+	copy(wide[1:], b[:])
+	for i := 0; i < 16; i++ {
+		wide[i] = wide[i]<<6 | wide[i+1]>>2
+	}
+	wide[16] <<= 6
+	return crockford.EncodeToString(wide[:])[:26]
+}

@@ -1,0 +1,208 @@
+package scheduler
+
+import (
+	"container/heap"
+	"math/bits"
+	"sort"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/incident"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// effectTimeout is how long an effect may be under way before it is wished for again. A transaction takes milliseconds; one that was lost is repeated safely,
+// because opening compares that nothing is open.
+const effectTimeout = 5 * time.Second
+
+// evaluate looks at one check: counts its votes, decides, wishes for what is due, and notes when to look again.
+func (s *State) evaluate(c *check, now time.Time) {
+	if c.gone {
+		s.retire(c)
+		if c.incident != nil {
+			s.wishResolve(c, now, meshv1.CheckStatus_CHECK_DELETED)
+		}
+		return
+	}
+	if c.spec.GetPaused() {
+		s.show(c, now, verdict.Paused, meshv1.CheckStatus_CHECK_PAUSED)
+		if c.incident != nil {
+			s.wishResolve(c, now, meshv1.CheckStatus_CHECK_PAUSED)
+		}
+		return
+	}
+	s.dropLeavers(c, now)
+	c.tally = verdict.Fold(c.policy, c.votes, now)
+	f := incident.Facts{
+		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now), OnDegraded: c.spec.GetAlertOnDegraded(), Open: openSeverity(c.incident.GetIncident()),
+	}
+	if f.Open != verdict.Unknown {
+		f.Recovered = c.recovered(now, f.Open)
+	}
+	d := incident.Decide(f)
+	s.show(c, now, d.Verdict, c.reasonFor(d))
+	switch d.Wish {
+	case incident.Open:
+		s.wishOpen(c, now, d.Verdict)
+	case incident.Escalate:
+		s.wishEscalate(c, now)
+	case incident.Resolve:
+		s.wishResolve(c, now, c.reason)
+	}
+	if c.incident != nil && !c.roundAt.IsZero() && !now.Before(c.roundAt) {
+		c.roundAt = time.Time{}
+		s.askRound(now, c)
+	}
+	s.schedule(c, c.nextLook(now))
+}
+
+// recovered tells whether as strong evidence as opened the incident says that it is over.
+func (c *check) recovered(now time.Time, severity verdict.Verdict) bool {
+	steady := max(c.gap(), c.damping.Hold(c.interval, now))
+	p := c.policy
+	if severity == verdict.Degraded {
+		// A DEGRADED incident is over when nobody sees it fail any more, for as long as a DOWN one needs.
+		return c.tally.Failing+c.tally.Mixed == 0 && verdict.Steady(p, c.votes, now, steady) >= p.Quorum
+	}
+	return verdict.Recovered(p, c.votes, now, steady)
+}
+
+// gap is the least time between the two rounds of a recovery: half an interval, at most 10 s.
+func (c *check) gap() time.Duration { return min(c.interval/2, 10*time.Second) }
+
+func openSeverity(i *meshv1.Incident) verdict.Verdict {
+	switch i.GetVerdict() {
+	case meshv1.CheckStatus_DOWN:
+		return verdict.Down
+	case meshv1.CheckStatus_DEGRADED:
+		return verdict.Degraded
+	}
+	return verdict.Unknown
+}
+
+// dropLeavers removes the votes of probers the check has moved away from, once they are stale.
+func (s *State) dropLeavers(c *check, now time.Time) {
+	for i := len(c.seats) - 1; i >= 0 && c.seats[i].rank < 0; i-- {
+		if !c.policy.IsFresh(&c.votes[i], now) {
+			c.votes = append(c.votes[:i], c.votes[i+1:]...)
+			c.seats = append(c.seats[:i], c.seats[i+1:]...)
+		}
+	}
+}
+
+func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
+	switch {
+	case d.Recovering:
+		return meshv1.CheckStatus_RECOVERING
+	case d.Held:
+		return meshv1.CheckStatus_CONFIRMING
+	}
+	switch c.tally.Reason {
+	case verdict.QuorumUp:
+		return meshv1.CheckStatus_QUORUM_UP
+	case verdict.QuorumDown:
+		return meshv1.CheckStatus_QUORUM_DOWN
+	case verdict.MinorityDown:
+		return meshv1.CheckStatus_MINORITY_DOWN
+	case verdict.NotDistinct:
+		return meshv1.CheckStatus_NOT_DISTINCT
+	case verdict.SingleProbe:
+		return meshv1.CheckStatus_CONFIRMING
+	case verdict.ProberErrors:
+		return meshv1.CheckStatus_PROBER_ERRORS
+	}
+	switch {
+	case c.places() < c.policy.Quorum:
+		return meshv1.CheckStatus_TOO_FEW_DOMAINS
+	case c.tally.Reason == verdict.StaleVotes:
+		return meshv1.CheckStatus_STALE_VOTES
+	}
+	return meshv1.CheckStatus_NO_VOTES
+}
+
+// places counts the datacenters whose probers run the check.
+func (c *check) places() int {
+	n := 0
+	for i := range c.votes {
+		if c.seats[i].rank < 0 {
+			continue
+		}
+		first := true
+		for j := range c.votes[:i] {
+			first = first && (c.votes[j].Datacenter != c.votes[i].Datacenter || c.seats[j].rank < 0)
+		}
+		if first {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *State) show(c *check, now time.Time, v verdict.Verdict, reason meshv1.CheckStatus_Reason) {
+	if c.shown == v && c.reason == reason {
+		return
+	}
+	before := c.shown
+	if c.shown != v {
+		c.since = now
+	}
+	c.shown, c.reason, c.updated = v, reason, now
+	s.do(StatusChanged{Check: c.name, Before: shownVerdict(before), After: shownVerdict(v), Reason: reason})
+}
+
+// nextLook is when the verdict may change without any event: a vote goes stale, a run asked for is overdue, a recovery's second round is due, an effect is late.
+func (c *check) nextLook(now time.Time) time.Time {
+	next := now.Add(c.policy.Fresh)
+	earlier := func(t time.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	for m := c.tally.FreshVotes; m != 0; m &= m - 1 {
+		earlier(c.votes[bits.TrailingZeros64(m)].Start.Add(c.policy.Fresh))
+	}
+	for i := range c.seats {
+		if c.seats[i].runID != "" {
+			earlier(c.seats[i].until)
+		}
+	}
+	if c.incident != nil {
+		earlier(c.roundAt)
+	}
+	earlier(c.effectUntil)
+	return next
+}
+
+func (s *State) unschedule(c *check) {
+	if c.index >= 0 {
+		heap.Remove(&s.due, c.index)
+	}
+}
+
+// failing are the datacenters with a fresh failing vote, sorted.
+func (c *check) failing() []string {
+	seen := map[string]bool{}
+	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+		seen[c.votes[bits.TrailingZeros64(m)].Datacenter] = true
+	}
+	list := make([]string, 0, len(seen))
+	for d := range seen {
+		list = append(list, d)
+	}
+	sort.Strings(list)
+	return list
+}
+
+func shownVerdict(v verdict.Verdict) meshv1.CheckStatus_Verdict {
+	switch v {
+	case verdict.Up:
+		return meshv1.CheckStatus_UP
+	case verdict.Degraded:
+		return meshv1.CheckStatus_DEGRADED
+	case verdict.Down:
+		return meshv1.CheckStatus_DOWN
+	case verdict.Paused:
+		return meshv1.CheckStatus_PAUSED
+	}
+	return meshv1.CheckStatus_UNKNOWN
+}

@@ -1,0 +1,178 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/alert"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// Explain says how the verdict of a check comes about: where it runs and why there, what was voted, the arithmetic, and what would change it.
+func (s *State) Explain(name string, now time.Time) (*meshv1.ExplainCheckResponse, bool) {
+	status, ok := s.Status(name, now, true)
+	if !ok {
+		return nil, false
+	}
+	c := s.checks[name]
+	e := &meshv1.ExplainCheckResponse{
+		Status: status, Probers: c.eff.GetProbers(), Quorum: c.eff.GetQuorum(), Interval: durationpb.New(c.interval), Timeout: durationpb.New(c.timeout),
+		Placement: s.explainPlacement(c), Arithmetic: s.explainArithmetic(c, now),
+	}
+	e.Text = c.explainText(e, now)
+	return e, true
+}
+
+func (s *State) explainPlacement(c *check) []string {
+	want := int(c.eff.GetProbers())
+	lines := []string{fmt.Sprintf("wants %d %s in as many datacenters; the mesh has %d with enrolled probers", want, plural(want, "prober", "probers"), s.roster.datacenters())}
+	if c.spec.GetProbers() == 0 {
+		lines[0] += " (not set: 3, or one for each datacenter when there are fewer)"
+	}
+	if d := c.eff.GetDatacenters(); len(d) > 0 {
+		lines = append(lines, "only in "+strings.Join(d, ", "))
+	}
+	for i := range c.votes {
+		if x := &c.seats[i]; x.rank >= 0 {
+			lines = append(lines, fmt.Sprintf("rank %d: %s in %s, starts %s into each %s", x.rank, c.votes[i].Prober, c.votes[i].Datacenter,
+				s.phaseOf(c, i).Round(time.Millisecond), c.interval))
+		} else {
+			lines = append(lines, fmt.Sprintf("%s in %s no longer runs it; its vote counts until it is stale", c.votes[i].Prober, c.votes[i].Datacenter))
+		}
+	}
+	if n := c.serving(); n < want && !c.spec.GetPaused() {
+		lines = append(lines, fmt.Sprintf("%d of %d places are empty: no other prober is in service there and can run kind %s", want-n, want, needs(c.eff)[0]))
+	}
+	return lines
+}
+
+func (s *State) phaseOf(c *check, i int) time.Duration {
+	if a := s.Assignments(c.votes[i].Prober)[c.name]; a != nil {
+		return a.GetPhase().AsDuration()
+	}
+	return 0
+}
+
+func (s *State) explainArithmetic(c *check, now time.Time) []string {
+	t := c.tally
+	lines := []string{
+		fmt.Sprintf("a vote is fresh for %s: interval %s + timeout %s + %s", c.policy.Fresh, c.interval, c.timeout, freshSlack),
+		fmt.Sprintf("fresh votes come from %d %s: %d answering, %d failing, %d of two minds", t.Fresh, plural(t.Fresh, "datacenter", "datacenters"), t.OK, t.Failing, t.Mixed),
+		fmt.Sprintf("the quorum is %d", c.policy.Quorum),
+	}
+	switch {
+	case t.Failing >= c.policy.Quorum:
+		lines = append(lines, fmt.Sprintf("%d failing >= quorum %d", t.Failing, c.policy.Quorum))
+	case t.Fresh < c.policy.Quorum:
+		lines = append(lines, fmt.Sprintf("%d heard < quorum %d: nothing is known", t.Fresh, c.policy.Quorum))
+	default:
+		lines = append(lines, fmt.Sprintf("%d failing < quorum %d, %d heard >= quorum %d", t.Failing, c.policy.Quorum, t.Fresh, c.policy.Quorum))
+	}
+	if t.Undistinct != "" {
+		lines = append(lines, fmt.Sprintf("all failing votes share one %s while others differ in it: not counted as independent", t.Undistinct))
+	}
+	if c.incident != nil {
+		steady := max(c.gap(), c.damping.Hold(c.interval, now))
+		lines = append(lines, fmt.Sprintf("%s is open; it closes when %d %s answered twice in a row, %s apart or more", c.incident.GetIncident().GetName(),
+			c.policy.Quorum, plural(c.policy.Quorum, "datacenter has", "datacenters have"), alert.Span(steady)))
+		if hold := c.damping.Hold(c.interval, now); hold > 0 {
+			lines = append(lines, fmt.Sprintf("it flaps (%.1f recent incidents), so it must answer for %s first", c.damping.At(now), alert.Span(hold)))
+		}
+	}
+	lines = append(lines, fmt.Sprintf("verdict %s because %s", shownVerdict(c.shown), c.reason))
+	if more := c.policy.Quorum - t.Failing; t.Failing < c.policy.Quorum && t.Fresh >= c.policy.Quorum {
+		lines = append(lines, fmt.Sprintf("it would be DOWN with %d more failing %s", more, plural(more, "datacenter", "datacenters")))
+	}
+	return lines
+}
+
+func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s is %s: %s.\n", c.name, shownVerdict(c.shown), c.sentence())
+	fmt.Fprintf(&b, "  %s, since %s\n", c.spec.GetUri(), c.since.UTC().Format(time.RFC3339))
+	section := func(title string, lines []string) {
+		fmt.Fprintf(&b, "\n%s\n", title)
+		for _, l := range lines {
+			fmt.Fprintf(&b, "  %s\n", l)
+		}
+	}
+	section("Placement", e.GetPlacement())
+	var votes []string
+	for i := range c.votes {
+		votes = append(votes, c.voteLine(i, now))
+	}
+	if len(votes) == 0 {
+		votes = []string{"none"}
+	}
+	section("Votes", votes)
+	section("Arithmetic", e.GetArithmetic())
+	return b.String()
+}
+
+func (c *check) voteLine(i int, now time.Time) string {
+	v, x := &c.votes[i], &c.seats[i]
+	where := fmt.Sprintf("%-16s %-10s", v.Prober, v.Datacenter)
+	if v.Outcome == verdict.None {
+		return where + " no vote yet"
+	}
+	line := fmt.Sprintf("%s %-5s %d in a row, %s ago, took %s", where, strings.ToUpper(v.Outcome.String()), v.Streak, alert.Span(now.Sub(v.Start)),
+		x.result.GetDuration().AsDuration().Round(10*time.Microsecond))
+	switch {
+	case v.Drained:
+		line += ", does not count: drained"
+	case !c.policy.IsFresh(v, now):
+		line += ", does not count: stale"
+	case v.Outcome == verdict.Fault:
+		line += ", does not count: the prober's own error"
+	}
+	if x.result.GetError() != "" {
+		line += "\n    " + x.result.GetError()
+	}
+	if x.pending(now) {
+		line += "\n    asked to probe again " + alert.Span(now.Sub(x.asked)) + " ago"
+	}
+	return line
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// Prober is what the mind knows of a prober, by its bare name; the caller adds what sessions know. The second result is false when it is not enrolled.
+func (s *State) Prober(name string) (*meshv1.Prober, bool) {
+	p := s.roster.probers[name]
+	if p == nil || p.enrolled == nil {
+		return nil, false
+	}
+	m := &meshv1.Prober{
+		Name: spec.Name(spec.Probers, name), Datacenter: p.enrolled.GetDatacenter(), Domains: p.domains, Build: p.enrolled.GetBuild(),
+		Capabilities: p.enrolled.GetCapabilities(), Server: p.server, StateTime: timestampOf(p.since), Assignments: int32(len(p.assignments)),
+		CreateTime: p.enrolled.GetCreateTime(), Drained: p.enrolled.GetDrained(), State: meshv1.Prober_OFFLINE,
+	}
+	switch {
+	case p.enrolled.GetDrained():
+		m.State = meshv1.Prober_DRAINED
+	case p.online:
+		m.State = meshv1.Prober_ONLINE
+	}
+	return m, true
+}
+
+// Probers are the bare names of all enrolled probers, sorted.
+func (s *State) Probers() []string {
+	names := map[string]bool{}
+	for n, p := range s.roster.probers {
+		if p.enrolled != nil {
+			names[n] = true
+		}
+	}
+	return sortedKeys(names)
+}

@@ -1,0 +1,292 @@
+package scheduler
+
+import (
+	"container/heap"
+	"sort"
+	"time"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/placement"
+)
+
+// Config are the constants of the mind. The zero value means the defaults, which every server of a mesh must share.
+type Config struct {
+	// OfflineAfter is how long a prober may be away before its rows move. Default 60 s: longer than a restart, shorter than a shift.
+	OfflineAfter time.Duration
+	// RowsPerMinute bounds how many rows of a table move a minute for the sake of balance. Default 164, which is 4 %.
+	RowsPerMinute int
+	// WarmUp is how long a new leader may close but not open incidents until it has heard 80 % of the votes. Default 5 s.
+	WarmUp time.Duration
+	// MeshGrace is how long a check may be UNKNOWN for want of votes before that is an incident of the mesh. Default 60 s.
+	MeshGrace time.Duration
+	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
+	ConfirmRate, ConfirmBurst float64
+	// TargetRate is how many runs a second one host is asked for, TargetBurst how many at once. Default 20 and 60.
+	TargetRate, TargetBurst float64
+}
+
+func (c Config) withDefaults() Config {
+	def := func(v *float64, d float64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	dur := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	dur(&c.OfflineAfter, time.Minute)
+	dur(&c.WarmUp, 5*time.Second)
+	dur(&c.MeshGrace, time.Minute)
+	if c.RowsPerMinute == 0 {
+		c.RowsPerMinute = placement.Rows / 25
+	}
+	def(&c.ConfirmRate, 50)
+	def(&c.ConfirmBurst, 200)
+	def(&c.TargetRate, 20)
+	def(&c.TargetBurst, 60)
+	return c
+}
+
+// Counters count what the State did and did not do, for metrics. They only grow.
+type Counters struct {
+	// Votes are results that became votes.
+	Votes int64
+	// VotesRefused are results that did not, by reason.
+	UnknownCheck, UnknownProber, OldRevision, OldResult int64
+	// Confirmations asked for, and those that a budget refused.
+	Confirmations, ConfirmationsRefused int64
+	// RowsMoved are placement rows that moved.
+	RowsMoved int64
+}
+
+// State is the mind. It is not safe for concurrent use: one goroutine, or one mutex, owns it.
+type State struct {
+	cfg       Config
+	checks    map[string]*check
+	roster    roster
+	due       dueHeap
+	lead      Leadership
+	leadAt    time.Time
+	started   time.Time
+	warm      bool
+	mesh      meshCondition
+	budget    budgets
+	actions   []Action
+	next      time.Time // next housekeeping
+	receivers map[string]*meshv1.Receiver
+	// Counters are read by the caller between calls of Apply.
+	Counters Counters
+}
+
+// New is an empty mind.
+func New(cfg Config) *State {
+	cfg = cfg.withDefaults()
+	return &State{
+		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
+		budget: newBudgets(cfg),
+	}
+}
+
+// housekeeping is how often tables, the mesh's condition and the warm-up are looked at.
+const housekeeping = time.Second
+
+// Apply takes events that happened by now, in order, and gives the actions that follow. The slice is the caller's until the next call of Apply.
+// now must not go back by more than clocks do; an earlier now than before is taken as it is, and freshness suffers accordingly.
+func (s *State) Apply(now time.Time, events ...Event) []Action {
+	s.actions = s.actions[:0]
+	if s.started.IsZero() {
+		s.started = now
+	}
+	for _, e := range events {
+		s.apply(now, e)
+	}
+	if s.roster.dirty {
+		s.place(now)
+	}
+	for len(s.due) > 0 && !s.due[0].at.After(now) {
+		c := s.due[0].check
+		heap.Pop(&s.due)
+		s.evaluate(c, now)
+	}
+	if !now.Before(s.next) {
+		s.next = now.Add(housekeeping)
+		s.keepHouse(now)
+	}
+	return s.actions
+}
+
+// Due is when Apply must be called next at the latest, if no event comes before.
+func (s *State) Due() time.Time {
+	if len(s.due) > 0 && s.due[0].at.Before(s.next) {
+		return s.due[0].at
+	}
+	return s.next
+}
+
+func (s *State) apply(now time.Time, e Event) {
+	switch e := e.(type) {
+	case Cast:
+		s.cast(now, e)
+	case RunRefused:
+		s.runRefused(now, e)
+	case CheckPut:
+		s.putCheck(now, e)
+	case CheckGone:
+		s.goneCheck(now, e.Name)
+	case EnrolmentPut:
+		s.roster.enrol(e.Enrolment, now)
+	case EnrolmentGone:
+		s.roster.forget(e.Name)
+	case TablePut:
+		s.roster.putTable(e)
+	case TableGone:
+		s.roster.goneTable(e.Datacenter)
+	case ProberOnline:
+		s.proberOnline(now, e)
+	case ProberOffline:
+		s.roster.offline(e, now)
+		s.next = now
+	case IncidentPut:
+		s.putIncident(now, e)
+	case IncidentGone:
+		s.goneIncident(now, e.Key)
+	case ReceiverPut:
+		s.receivers[e.Receiver.GetName()] = e.Receiver
+	case ReceiverGone:
+		delete(s.receivers, e.Name)
+	case Leadership:
+		s.lead, s.leadAt, s.warm = e, now, false
+		s.next = now
+		for _, c := range s.checks {
+			c.effectUntil = time.Time{}
+			s.schedule(c, now)
+		}
+		s.mesh.effectUntil = time.Time{}
+	case EffectFailed:
+		s.effectFailed(now, e)
+	case Reset:
+		s.reset(now)
+	}
+}
+
+// reset marks everything that came from the store as gone; what the snapshot brings again stays as it was.
+func (s *State) reset(now time.Time) {
+	for _, c := range s.checks {
+		c.gone = true
+		c.incident, c.incidentRev = nil, 0
+		s.schedule(c, now)
+	}
+	s.receivers = map[string]*meshv1.Receiver{}
+	s.mesh.incident, s.mesh.incidentRev = nil, 0
+	s.roster.reset()
+}
+
+func (s *State) do(a Action) { s.actions = append(s.actions, a) }
+
+// keepHouse does what is due every second: warm-up, tables, the mesh's own condition.
+func (s *State) keepHouse(now time.Time) {
+	if s.lead.Leading && !s.warm {
+		if now.Sub(s.leadAt) >= s.cfg.WarmUp || s.heard(now) >= 0.8 {
+			s.warm = true
+			for _, c := range s.checks {
+				s.schedule(c, now)
+			}
+		}
+	}
+	s.roster.expire(now, s.cfg.OfflineAfter)
+	if s.roster.dirty {
+		s.place(now)
+	}
+	if s.lead.Leading {
+		s.moveRows(now)
+	}
+	s.watchMesh(now)
+}
+
+// heard is the share of seats that have a fresh vote, 1 when there are none.
+func (s *State) heard(now time.Time) float64 {
+	var all, fresh int
+	for _, c := range s.checks {
+		if c.spec.GetPaused() || c.gone {
+			continue
+		}
+		for i := range c.votes {
+			all++
+			if c.policy.IsFresh(&c.votes[i], now) {
+				fresh++
+			}
+		}
+	}
+	if all == 0 {
+		return 1
+	}
+	return float64(fresh) / float64(all)
+}
+
+// Names are the names of all checks, sorted.
+func (s *State) Names() []string {
+	names := make([]string, 0, len(s.checks))
+	for n, c := range s.checks {
+		if !c.gone {
+			names = append(names, n)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Leading tells whether this server leads, and its term.
+func (s *State) Leading() (bool, int64) { return s.lead.Leading, s.lead.Term }
+
+// Incident is the open incident under the key, nil when there is none. It must not be changed.
+func (s *State) Incident(key string) *statev1.StoredIncident {
+	if key == MeshKey {
+		return s.mesh.incident
+	}
+	if c := s.checks[key]; c != nil {
+		return c.incident
+	}
+	return nil
+}
+
+// dueHeap orders checks by when they must be looked at.
+type dueItem struct {
+	at    time.Time
+	check *check
+}
+
+type dueHeap []dueItem
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].check.index, h[j].check.index = i, j
+}
+func (h *dueHeap) Push(x any) {
+	it := x.(dueItem)
+	it.check.index = len(*h)
+	*h = append(*h, it)
+}
+func (h *dueHeap) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	old[len(old)-1] = dueItem{}
+	*h = old[:len(old)-1]
+	it.check.index = -1
+	return it
+}
+
+// schedule sees to it that the check is looked at by the time, or earlier.
+func (s *State) schedule(c *check, at time.Time) {
+	switch {
+	case c.index < 0:
+		heap.Push(&s.due, dueItem{at, c})
+	case at.Before(s.due[c.index].at):
+		s.due[c.index].at = at
+		heap.Fix(&s.due, c.index)
+	}
+}

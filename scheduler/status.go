@@ -1,0 +1,113 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/assignment"
+	"github.com/probemesh/probemesh/internal/spec"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/alert"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// Status is what is held true of a check at now. With votes it carries every vote and its evidence. The second result is false when there is no such check.
+func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckStatus, bool) {
+	c := s.checks[name]
+	if c == nil || c.gone {
+		return nil, false
+	}
+	st := &meshv1.CheckStatus{
+		Check: c.name, Verdict: shownVerdict(c.shown), Reason: c.reason, Summary: c.sentence(), Since: timestamppb.New(c.since), FailingDatacenters: c.failing(),
+		Incident: c.incident.GetIncident().GetName(), Probers: int32(c.serving()), Quorum: int32(c.policy.Quorum), UpdateTime: timestamppb.New(c.updated),
+		Confirming: c.confirming(now),
+	}
+	if votes {
+		st.Votes = c.voteList(now, true)
+	}
+	return st, true
+}
+
+func (c *check) serving() int {
+	n := 0
+	for i := range c.seats {
+		if c.seats[i].rank >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// sentence says the verdict with its arithmetic.
+func (c *check) sentence() string {
+	t := c.tally
+	failing := alert.Places(c.failing())
+	switch c.reason {
+	case meshv1.CheckStatus_QUORUM_UP:
+		return fmt.Sprintf("%d of %d datacenters see it answer, quorum %d", t.OK+t.Mixed, t.Fresh, c.policy.Quorum)
+	case meshv1.CheckStatus_QUORUM_DOWN:
+		return fmt.Sprintf("%d of %d datacenters see it fail (%s), quorum %d", t.Failing, t.Fresh, failing, c.policy.Quorum)
+	case meshv1.CheckStatus_MINORITY_DOWN:
+		return fmt.Sprintf("%d of %d datacenters see it fail (%s), fewer than the quorum of %d", t.Failing+t.Mixed, t.Fresh, failing, c.policy.Quorum)
+	case meshv1.CheckStatus_NOT_DISTINCT:
+		return fmt.Sprintf("%d of %d datacenters see it fail (%s), but all of them share one %s, so that may be at fault", t.Failing, t.Fresh, failing, t.Undistinct)
+	case meshv1.CheckStatus_CONFIRMING:
+		return fmt.Sprintf("it failed from %s, others are being asked", failing)
+	case meshv1.CheckStatus_RECOVERING:
+		return fmt.Sprintf("%d of %d datacenters see it answer again, not yet for two rounds, quorum %d", t.OK+t.Mixed, t.Fresh, c.policy.Quorum)
+	case meshv1.CheckStatus_NO_VOTES:
+		return "no prober has voted yet"
+	case meshv1.CheckStatus_STALE_VOTES:
+		return fmt.Sprintf("only %d of %d datacenters have a fresh vote, quorum %d", t.Fresh, c.places(), c.policy.Quorum)
+	case meshv1.CheckStatus_TOO_FEW_DOMAINS:
+		return fmt.Sprintf("it asks for a quorum of %d datacenters and only %d have a prober that can run it; add probers or lower the quorum", c.policy.Quorum, c.places())
+	case meshv1.CheckStatus_PROBER_ERRORS:
+		return "its probers cannot probe: " + c.fault()
+	case meshv1.CheckStatus_CHECK_PAUSED:
+		return "it is paused"
+	}
+	return ""
+}
+
+// fault is the first error of a prober's own.
+func (c *check) fault() string {
+	for i := range c.votes {
+		if c.votes[i].Outcome == verdict.Fault {
+			return c.votes[i].Prober + ": " + c.seats[i].result.GetError()
+		}
+	}
+	return "no reason given"
+}
+
+func (c *check) voteList(now time.Time, evidence bool) []*meshv1.Vote {
+	list := make([]*meshv1.Vote, 0, len(c.votes))
+	for i := range c.votes {
+		v, x := &c.votes[i], &c.seats[i]
+		m := &meshv1.Vote{
+			Prober: spec.Name(spec.Probers, v.Prober), Datacenter: v.Datacenter, Domains: v.Domains, Fresh: c.policy.IsFresh(v, now) && v.Outcome != verdict.Fault,
+			Streak: int32(v.Streak), Pending: x.pending(now), Rank: int32(x.rank),
+		}
+		if x.rank >= 0 {
+			m.Phase = durationpb.New(assignment.Phase(c.name, x.rank, max(int(c.eff.GetProbers()), x.rank+1), c.interval))
+		}
+		if r := x.result; r != nil {
+			m.Outcome, m.ErrorClass, m.Error, m.StartTime, m.Duration = r.Outcome, r.ErrorClass, r.Error, r.StartTime, r.Duration
+			m.Timings, m.TraceId = r.Timings, r.TraceId
+			if evidence {
+				m.Evidence = r.Evidence
+			}
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func timestampOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

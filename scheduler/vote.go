@@ -1,0 +1,89 @@
+package scheduler
+
+import (
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// futureSlack is how far ahead of this server's clock a result may have begun and still be a vote: more than the error of the probers' clock correction.
+const futureSlack = 5 * time.Second
+
+// cast counts a result as its prober's vote. It is the hot path: a vote that repeats the one before in a quiet check costs a lookup and a comparison.
+func (s *State) cast(now time.Time, e Cast) {
+	r := e.Result
+	c := s.checks[r.GetCheck()]
+	if c == nil || c.gone {
+		s.Counters.UnknownCheck++
+		return
+	}
+	i := c.seatOf(e.Prober)
+	if i < 0 {
+		s.Counters.UnknownProber++
+		return
+	}
+	if r.GetCheckRevision() != c.workHash {
+		s.Counters.OldRevision++
+		return
+	}
+	v, x := &c.votes[i], &c.seats[i]
+	if r.GetOutcome() == meshv1.Result_SLOW {
+		s.slow(now, c, i, r)
+		return
+	}
+	start := r.GetStartTime().AsTime()
+	if start.After(now.Add(futureSlack)) {
+		s.Counters.OldResult++
+		return
+	}
+	answered := x.runID != "" && (r.GetRunId() == x.runID || !start.Before(x.asked))
+	if answered {
+		x.runID = ""
+	}
+	before := *v
+	if before.Outcome != verdict.None && !start.After(before.Start) {
+		s.Counters.OldResult++
+		if answered {
+			s.evaluate(c, now)
+		}
+		return
+	}
+	*v = verdict.Cast(before, outcomeOf(r), start)
+	s.Counters.Votes++
+	x.result = r
+	c.updated = now
+	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && c.roundAt.IsZero()
+	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail {
+		return
+	}
+	turned := before.Outcome != v.Outcome
+	s.evaluate(c, now)
+	switch {
+	case v.Outcome == verdict.Fail && (turned || v.Streak == 1):
+		s.confirm(now, c, i)
+	case v.Outcome == verdict.OK && turned && c.incident != nil:
+		s.confirmRecovery(now, c)
+	}
+}
+
+func (c *check) seatOf(prober string) int {
+	for i := range c.votes {
+		if c.votes[i].Prober == prober {
+			return i
+		}
+	}
+	return -1
+}
+
+func outcomeOf(r *meshv1.Result) verdict.Outcome {
+	switch r.GetOutcome() {
+	case meshv1.Result_OK:
+		return verdict.OK
+	case meshv1.Result_FAIL:
+		return verdict.Fail
+	case meshv1.Result_ERROR:
+		return verdict.Fault
+	}
+	return verdict.None
+}
