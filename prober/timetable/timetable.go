@@ -1,0 +1,196 @@
+// Package timetable owns when a prober starts each of its probes.
+//
+// A check of interval T and phase p starts whenever the mesh's clock, modulo T, equals p. [Table] is the arithmetic of that, pure; [Timetable] is the
+// goroutine that waits for the next start and makes it happen.
+//
+// # What it promises
+//
+//   - Starts are gathered into slots ([Slot]): the goroutine wakes once for all that fall into one, so a probe starts at its time or up to a slot later,
+//     never earlier.
+//   - At most InFlight probes run at once. When all are in use a start waits, first come, first served, and its lag grows and is seen; it is not dropped.
+//     A target that hangs takes one place until its check's timeout, and no more: the same check never runs twice at once.
+//   - A check that still runs, or still waits, when it is due again skips that start, which is counted ([Stats].Skipped).
+//   - A process that stood still for an interval or more does not catch up: those starts are counted as [Stats].Missed, and the check goes on in phase.
+//   - A step of the mesh's clock causes neither a burst nor a gap; see [Table].
+package timetable
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Slot is the width into which starts are gathered: 8 ms is below what anybody sees in a lag, and bounds wake-ups to 125 a second.
+const Slot = 8 * time.Millisecond
+
+// Clock tells the prober's own time, and how far it is ahead of the mesh's.
+type Clock interface {
+	Local() time.Time
+	Offset() time.Duration
+}
+
+// Probe runs one probe of a check. due is its place in the timetable on the prober's own clock. It must end when ctx does or soon after.
+type Probe func(ctx context.Context, check string, due time.Time)
+
+// Stats counts since the start.
+type Stats struct {
+	// Checks in the timetable.
+	Checks int
+	// Running probes.
+	Running int
+	// Waiting starts, for which all places were taken.
+	Waiting int
+	// Skipped starts: the check's probe before was still running or waiting.
+	Skipped int64
+	// Missed starts: the process stood still.
+	Missed int64
+}
+
+// Timetable starts probes. Safe for concurrent use.
+type Timetable struct {
+	clock    Clock
+	probe    Probe
+	inFlight int
+	wake     chan struct{}
+
+	mu      sync.Mutex // guards everything below
+	table   *Table
+	busy    map[string]bool // checks that run or wait
+	waiting []Start         // first come, first served; at most one a check
+	running int
+	skipped int64
+	missed  int64
+	probes  sync.WaitGroup
+}
+
+// New returns a timetable that runs at most inFlight probes at once; inFlight must be positive.
+func New(clock Clock, inFlight int, probe Probe) *Timetable {
+	if inFlight <= 0 {
+		panic("timetable: no probe may run")
+	}
+	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}}
+}
+
+// Set puts a check in, or changes it; interval must be positive. It may be called before Run.
+func (t *Timetable) Set(check string, interval, phase time.Duration) {
+	t.mu.Lock()
+	t.table.Set(check, interval, phase, t.clock.Local(), t.clock.Offset())
+	t.mu.Unlock()
+	t.nudge()
+}
+
+// Remove takes a check out. A probe of it that runs goes on to its end; one that waits is not started.
+func (t *Timetable) Remove(check string) {
+	t.mu.Lock()
+	t.table.Remove(check)
+	for i, s := range t.waiting {
+		if s.Check == check {
+			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
+			delete(t.busy, check)
+			break
+		}
+	}
+	t.mu.Unlock()
+	t.nudge()
+}
+
+// Stats returns the counters.
+func (t *Timetable) Stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Stats{Checks: t.table.Len(), Running: t.running, Waiting: len(t.waiting), Skipped: t.skipped, Missed: t.missed}
+}
+
+// Run starts probes until ctx ends; then it starts no more, gives those that run up to grace to finish, cancels the rest, and returns nil when all have
+// ended.
+func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
+	probes, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		wait := t.startDue(probes)
+		if wait >= 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-t.wake:
+		}
+	}
+	t.mu.Lock()
+	t.waiting = nil
+	t.mu.Unlock()
+	stop := time.AfterFunc(grace, cancel)
+	defer stop.Stop()
+	t.probes.Wait()
+	return nil
+}
+
+// startDue starts what is due and returns how long to wait for the next; negative when the table is empty.
+func (t *Timetable) startDue(ctx context.Context) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	local := t.clock.Local()
+	for _, s := range t.table.Pop(nil, local, t.clock.Offset()) {
+		switch {
+		case s.Missed:
+			t.missed++
+		case t.busy[s.Check]:
+			t.skipped++
+		default:
+			t.busy[s.Check] = true
+			if t.running < t.inFlight {
+				t.startLocked(ctx, s)
+			} else {
+				t.waiting = append(t.waiting, s)
+			}
+		}
+	}
+	next, ok := t.table.Next()
+	if !ok {
+		return -1
+	}
+	// Up to the end of the slot that the next start falls into.
+	if over := time.Duration(next.UnixNano() % int64(Slot)); over > 0 {
+		next = next.Add(Slot - over)
+	}
+	return max(0, next.Sub(local))
+}
+
+func (t *Timetable) startLocked(ctx context.Context, s Start) {
+	t.running++
+	t.probes.Go(func() {
+		for {
+			t.probe(ctx, s.Check, s.Due)
+			var more bool
+			if s, more = t.ended(ctx, s.Check); !more {
+				return
+			}
+		}
+	})
+}
+
+// ended gives the place of a probe that has ended to the first that waits.
+func (t *Timetable) ended(ctx context.Context, check string) (next Start, more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.busy, check)
+	if len(t.waiting) == 0 || ctx.Err() != nil {
+		t.running--
+		return Start{}, false
+	}
+	next = t.waiting[0]
+	t.waiting = t.waiting[1:]
+	return next, true
+}
+
+func (t *Timetable) nudge() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
