@@ -58,15 +58,27 @@ func (f *failures) countInto(c metric.Int64Counter) {
 	f.counter = c
 }
 
-// spanExporter keeps the errors of the real exporter away from OpenTelemetry's global error handler.
+// spanExporter keeps the errors of the real exporter away from OpenTelemetry's global error handler, and lets an export that is under way be given up:
+// the batch processor goes on with its last batches, without a deadline, after its own Shutdown has run out of time.
 type spanExporter struct {
 	sdktrace.SpanExporter
 	failures *failures
+	giveUp   context.Context // ends when exports shall be given up; not a request's, but the exporter's own life
+	closed   chan struct{}   // closed when the real exporter is shut down
+	once     sync.Once
 }
 
 func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.giveUp, cancel)()
 	e.failures.count(ctx, e.SpanExporter.ExportSpans(ctx, spans))
 	return nil
+}
+
+func (e *spanExporter) Shutdown(ctx context.Context) error {
+	defer e.once.Do(func() { close(e.closed) })
+	return e.SpanExporter.Shutdown(ctx)
 }
 
 // metricExporter does the same for metrics, and gives histograms the buckets that the Prometheus page has.

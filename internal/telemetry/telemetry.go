@@ -51,6 +51,8 @@ type Telemetry struct {
 	meters     *sdkmetric.MeterProvider
 	tracers    trace.TracerProvider
 	spans      *sdktrace.TracerProvider // nil when traces are not exported
+	exporter   *spanExporter            // nil when traces are not exported
+	giveUp     context.CancelFunc       // gives up what the exporter is doing
 	propagator propagation.TextMapPropagator
 }
 
@@ -138,7 +140,9 @@ func (t *Telemetry) startTracers(ctx context.Context, res *resource.Resource, lo
 		t.log.Error("traces are not exported", KeyErr, err)
 		return
 	}
-	t.spans = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(&spanExporter{SpanExporter: e, failures: lost}))
+	life, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	t.exporter, t.giveUp = &spanExporter{SpanExporter: e, failures: lost, giveUp: life, closed: make(chan struct{})}, giveUp
+	t.spans = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(t.exporter))
 	t.tracers = t.spans
 }
 
@@ -206,6 +210,8 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	var err error
 	if t.spans != nil {
 		err = t.spans.Shutdown(ctx)
+		t.giveUp()
+		<-t.exporter.closed
 	}
 	return errors.Join(err, t.meters.Shutdown(ctx))
 }
