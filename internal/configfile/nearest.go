@@ -1,0 +1,47 @@
+package configfile
+
+import "strings"
+
+// Nearest gives the candidate that the word was most likely meant to be, or "" when none is near: at most one edit for each three characters,
+// where a swap of neighbours is one edit. Case, `-` and `_` do not count. The first of equally near candidates wins.
+func Nearest(word string, candidates []string) string {
+	best, bestDistance := "", 1+max(1, len(word)/3)
+	folded := fold(word)
+	for _, c := range candidates {
+		if d := distance(folded, fold(c)); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// fold takes away what people most often get wrong.
+func fold(s string) string {
+	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s))
+}
+
+// distance is the Damerau-Levenshtein distance (optimal string alignment) between two texts, by bytes. Texts beyond 64 bytes are infinitely far.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 1 << 20
+	}
+	before, previous, current := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		current[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				current[j] = min(current[j], before[j-2]+1)
+			}
+		}
+		before, previous, current = previous, current, before
+	}
+	return previous[len(b)]
+}
