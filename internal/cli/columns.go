@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// columns adds fixed columns; a heading that ends in `*` may be cut to fit.
+func (t *table) columns(headings ...string) {
+	for _, h := range headings {
+		if n := len(h) - 1; h[n] == '*' {
+			t.column(h[:n], true)
+		} else {
+			t.column(h, false)
+		}
+	}
+}
+
+func checkColumns(t *table, wide bool) {
+	t.columns("NAME*", "VERDICT", "SINCE", "URI*", "INTERVAL", "PROBERS", "QUORUM")
+	if wide {
+		t.columns("TIMEOUT", "RECEIVERS*", "LABELS*", "INCIDENT", "AGE", "SUMMARY*")
+	}
+}
+
+func checkRow(m proto.Message, wide bool, now time.Time) []cell {
+	c := m.(*meshv1.Check)
+	s, e := c.GetStatus(), spec.Effective(c, int(max(1, c.GetStatus().GetProbers())))
+	probers, quorum := s.GetProbers(), s.GetQuorum()
+	if probers == 0 {
+		probers = e.GetProbers()
+	}
+	if quorum == 0 {
+		quorum = e.GetQuorum()
+	}
+	row := []cell{
+		text(spec.ID(c.GetName())), verdictCell(s.GetVerdict()), text(age(s.GetSince(), now)), text(c.GetUri()),
+		text(wished(e.GetInterval())), text(strconv.Itoa(int(probers))), text(strconv.Itoa(int(quorum))),
+	}
+	if wide {
+		row = append(row, text(wished(e.GetTimeout())), text(list(c.GetReceivers())), text(pairs(c.GetLabels())),
+			text(orDash(spec.ID(s.GetIncident()))), text(age(c.GetCreateTime(), now)), text(orDash(s.GetSummary())))
+	}
+	return row
+}
+
+func statusColumns(t *table, wide bool) {
+	t.columns("CHECK*", "VERDICT", "SINCE", "REASON")
+	if wide {
+		t.columns("PROBERS", "QUORUM", "FAILING*", "INCIDENT", "UPDATED")
+	}
+	t.columns("SUMMARY*")
+}
+
+func statusRow(m proto.Message, wide bool, now time.Time) []cell {
+	s := m.(*meshv1.CheckStatus)
+	row := []cell{text(spec.ID(s.GetCheck())), verdictCell(s.GetVerdict()), text(age(s.GetSince(), now)), text(enumText(s.GetReason(), s.GetReason() == 0))}
+	if wide {
+		row = append(row, text(strconv.Itoa(int(s.GetProbers()))), text(strconv.Itoa(int(s.GetQuorum()))), text(list(s.GetFailingDatacenters())),
+			text(orDash(spec.ID(s.GetIncident()))), text(age(s.GetUpdateTime(), now)))
+	}
+	return append(row, text(orDash(s.GetSummary())))
+}
+
+func incidentColumns(t *table, wide bool) {
+	t.columns("NAME", "CHECK*", "STATE", "VERDICT", "STARTED", "LASTED", "ACKNOWLEDGED*")
+	if wide {
+		t.columns("REASON", "RECEIVERS*", "EVIDENCE", "TERM")
+	}
+	t.columns("SUMMARY*")
+}
+
+func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
+	i := m.(*meshv1.Incident)
+	about := spec.ID(i.GetCheck())
+	if i.GetKind() == meshv1.Incident_MESH {
+		about = "(mesh)"
+	}
+	state, end := cell{"OPEN", red}, now
+	if i.GetState() == meshv1.Incident_RESOLVED {
+		state, end = cell{"RESOLVED", green}, i.GetEndTime().AsTime()
+	}
+	row := []cell{
+		text(spec.ID(i.GetName())), text(orDash(about)), state, verdictCell(i.GetVerdict()),
+		text(age(i.GetStartTime(), now)), text(age(i.GetStartTime(), end)), text(orDash(i.GetAcknowledgedBy())),
+	}
+	if wide {
+		row = append(row, text(enumText(i.GetReason(), i.GetReason() == 0)), text(list(i.GetReceivers())),
+			text(count(len(i.GetEvidence()), "vote")), text(strconv.FormatInt(i.GetTerm(), 10)))
+	}
+	return append(row, text(orDash(i.GetSummary())))
+}
+
+func proberColumns(t *table, wide bool) {
+	t.columns("NAME*", "DATACENTER*", "STATE", "SINCE", "CHECKS", "REFUSED", "SERVER*", "RTT", "BUILD*")
+	if wide {
+		t.columns("OFFSET", "SPOOLED", "DROPPED", "IN SYNC", "CAPABILITIES*", "DOMAINS*")
+	}
+}
+
+func proberRow(m proto.Message, wide bool, now time.Time) []cell {
+	p := m.(*meshv1.Prober)
+	state := cell{enumText(p.GetState(), p.GetState() == 0), plainText}
+	switch p.GetState() {
+	case meshv1.Prober_ONLINE:
+		state.colour = green
+	case meshv1.Prober_OFFLINE:
+		state.colour = red
+	case meshv1.Prober_DRAINED:
+		state.colour = yellow
+	}
+	refused := text(strconv.Itoa(len(p.GetRefusals())))
+	if len(p.GetRefusals()) > 0 {
+		refused.colour = yellow
+	}
+	row := []cell{
+		text(spec.ID(p.GetName())), text(p.GetDatacenter()), state, text(age(p.GetStateTime(), now)), text(strconv.Itoa(int(p.GetAssignments()))),
+		refused, text(orDash(spec.ID(p.GetServer()))), text(brief(p.GetRoundTripTime())), text(orDash(p.GetBuild())),
+	}
+	if wide {
+		row = append(row, text(brief(p.GetClockOffset())), text(strconv.FormatInt(p.GetSpooled(), 10)), text(strconv.FormatInt(p.GetDropped(), 10)),
+			text(yesNo(p.GetInSync())), text(list(p.GetCapabilities())), text(pairs(p.GetDomains())))
+	}
+	return row
+}
+
+func serverColumns(t *table, wide bool) {
+	t.columns("NAME*", "DATACENTER*", "ROLE", "TERM", "GRPC", "HTTP", "VERSION*", "UP")
+	if wide {
+		t.columns("SESSIONS", "REVISION", "LABELS*", "BOOT*")
+	}
+}
+
+func serverRow(m proto.Message, wide bool, now time.Time) []cell {
+	s := m.(*meshv1.Server)
+	role := text("follower")
+	if s.GetLeader() {
+		role = cell{"leader", green}
+	}
+	row := []cell{
+		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(s.GetTerm(), 10)), text(orDash(s.GetGrpcAddress())),
+		text(orDash(s.GetHttpAddress())), text(orDash(s.GetVersion())), text(age(s.GetStartTime(), now)),
+	}
+	if wide {
+		row = append(row, text(strconv.Itoa(int(s.GetSessions()))), text(strconv.FormatInt(s.GetRevision(), 10)), text(pairs(s.GetLabels())), text(orDash(s.GetBootId())))
+	}
+	return row
+}
+
+func receiverColumns(t *table, wide bool) {
+	t.columns("NAME*", "KIND", "STATE", "OWED", "DELIVERED", "TARGET*")
+	if wide {
+		t.columns("MESH", "GIVES UP AFTER", "LAST ERROR*")
+	}
+}
+
+func receiverRow(m proto.Message, wide bool, now time.Time) []cell {
+	r := m.(*meshv1.Receiver)
+	state := cell{"ok", green}
+	switch {
+	case r.GetPaused():
+		state = cell{"paused", dim}
+	case r.GetLastError() != "":
+		state = cell{"failing", red}
+	case r.GetLastDeliveryTime() == nil:
+		state = cell{"unused", dim}
+	}
+	delivered := "never"
+	if r.GetLastDeliveryTime() != nil {
+		delivered = age(r.GetLastDeliveryTime(), now)
+	}
+	row := []cell{text(spec.ID(r.GetName())), text("webhook"), state, text(strconv.Itoa(int(r.GetOwed()))), text(delivered), text(r.GetWebhook().GetUrl())}
+	if wide {
+		giveUp := wished(r.GetGiveUpAfter())
+		if r.GetGiveUpAfter() == nil {
+			giveUp = "24h"
+		}
+		row = append(row, text(yesNo(r.GetMeshIncidents())), text(giveUp), text(orDash(r.GetLastError())))
+	}
+	return row
+}
+
+// enumText is an enum's name, `-` when it is not set.
+func enumText(v fmt.Stringer, unset bool) string {
+	if unset {
+		return "-"
+	}
+	return v.String()
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

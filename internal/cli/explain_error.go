@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"regexp"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/version"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// explain turns an error of a call into one for people, with every violation on its own line. It keeps the error as the cause.
+func (a *app) explain(err error) error {
+	e, ok := fault.From(err)
+	if !ok {
+		return &failure{code: ExitServer, message: err.Error(), cause: err}
+	}
+	return &failure{code: ExitServer, message: a.sentence(e), cause: err}
+}
+
+func (a *app) sentence(e *fault.Error) string {
+	if e.Reason == meshv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		switch e.Code {
+		case codes.Unavailable:
+			return a.unreachable(e.Message)
+		case codes.DeadlineExceeded:
+			return a.late(e.Message)
+		case codes.Unimplemented:
+			return "the server at " + a.server + " does not know this call; it may be older than this probemesh (" + version.Version + "): upgrade it, or ask another with --server"
+		}
+	}
+	msg := e.Error()
+	switch e.Reason {
+	case meshv1.ErrorReason_NO_LEADER:
+		msg += "\nAn election takes a few seconds at most; try again, or wait longer with --timeout."
+	case meshv1.ErrorReason_RESOURCE_NOT_FOUND:
+		if collection, _, ok := strings.Cut(e.Metadata["name"], "/"); ok {
+			msg += "; `probemesh get " + collection + "` lists what there is"
+		}
+	}
+	return msg
+}
+
+// unreachable is said when there is no connection.
+func (a *app) unreachable(detail string) string {
+	return "cannot reach a server at " + a.server + ": " + dialProblem(detail) + `
+  choose another with --server HOST:PORT or PROBEMESH_SERVER
+  start one here with: probemesh up`
+}
+
+// late is said when the answer did not come in time; while connecting that means much the same as unreachable.
+func (a *app) late(detail string) string {
+	msg := "no answer from " + a.server + " within " + a.timeout.String()
+	if problem := dialProblem(detail); strings.Contains(detail, "dial") && problem != detail {
+		return msg + ": " + problem + "\n  choose another server with --server HOST:PORT or PROBEMESH_SERVER"
+	}
+	return msg + "; wait longer with --timeout, or ask another server with --server"
+}
+
+var dialing = regexp.MustCompile(`dial tcp [^ ]*: (?:connect: |lookup [^:]*: )?([^"]+)`)
+
+// dialProblem takes what a person wants to know out of gRPC's description of a failed connection.
+func dialProblem(detail string) string {
+	if m := dialing.FindStringSubmatch(detail); m != nil {
+		return m[1]
+	}
+	if i := strings.LastIndex(detail, "desc = "); i >= 0 {
+		return strings.Trim(detail[i+len("desc = "):], `"`)
+	}
+	return detail
+}

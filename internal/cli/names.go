@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/probemesh/probemesh/internal/configfile"
+	"github.com/probemesh/probemesh/internal/spec"
+)
+
+// kindOf finds a kind of resource by what a person calls it: plural, singular or short.
+func kindOf(word string, of []*resource) (*resource, error) {
+	var words, plurals []string
+	for _, r := range of {
+		plurals = append(plurals, r.plural)
+		for _, w := range append([]string{r.plural, r.singular}, r.short...) {
+			if strings.EqualFold(w, word) {
+				return r, nil
+			}
+			words = append(words, w)
+		}
+	}
+	if near := configfile.Nearest(word, words); near != "" {
+		return nil, usagef("there is no kind %q; did you mean %q?", word, near)
+	}
+	return nil, usagef("there is no kind %q; kinds are %s", word, strings.Join(plurals, ", "))
+}
+
+// nameOf is the resource name of what a person writes: `shop`, `checks/shop` or `check/shop`.
+func nameOf(collection, word string) (string, error) {
+	trimmed := word
+	if rest, ok := strings.CutPrefix(word, strings.TrimSuffix(collection, "s")+"/"); ok {
+		trimmed = rest
+	}
+	name, err := spec.ParseName(collection, trimmed)
+	if err != nil {
+		return "", usagef("%s", err)
+	}
+	return name, nil
+}
+
+// oneName reads the arguments of a command on one resource: `NAME`, or `KIND NAME` where the kind is already clear.
+func oneName(cmd *cobra.Command, collection string, args []string) (string, error) {
+	singular := strings.TrimSuffix(collection, "s")
+	if len(args) == 2 && (args[0] == singular || args[0] == collection) {
+		args = args[1:]
+	}
+	if len(args) != 1 || args[0] == singular || args[0] == collection {
+		return "", usagef("which %s? Write: %s", singular, cmd.UseLine())
+	}
+	return nameOf(collection, args[0])
+}
