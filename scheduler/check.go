@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"hash/fnv"
+	"maps"
 	"net/url"
 	"time"
 
@@ -27,13 +28,16 @@ type check struct {
 	spec     *meshv1.Check
 	revision int64 // etcd revision of the check
 	eff      *meshv1.Check
+	effFor   int           // number of datacenters that eff was resolved for
 	work     *meshv1.Check // what probers get of it
 	workHash int64
 	policy   verdict.Policy
 	interval time.Duration
 	timeout  time.Duration
 	host     string
+	needs    []string
 	gone     bool
+	told     bool // that it is gone
 
 	votes []verdict.Vote
 	seats []seat
@@ -46,6 +50,7 @@ type check struct {
 	incident    *statev1.StoredIncident
 	incidentRev int64
 	damping     incident.Damping
+	damped      string    // the incident that the damping counted last
 	effectUntil time.Time // an effect is under way until then
 	tokens      bucket    // runs asked for
 	roundAt     time.Time // when the second round of a recovery is asked for
@@ -82,25 +87,36 @@ func (s *State) putCheck(now time.Time, e CheckPut) {
 		c = &check{name: name, index: -1, reason: meshv1.CheckStatus_NO_VOTES, since: now, updated: now}
 		s.checks[name] = c
 	}
-	c.gone = false
+	if c.shown == verdict.Unknown {
+		s.unknown[name] = c
+	}
+	c.gone, c.told = false, false
+	same := c.eff != nil && c.revision == e.ModRevision
 	c.spec, c.revision = e.Check, e.ModRevision
-	s.resolve(c)
-	s.placeOne(c, s.roster.worldMap(), now)
+	if !same {
+		s.resolve(c)
+	}
+	// In the middle of a snapshot the roster may be half of what it will be: placing now would throw votes away.
+	if !s.roster.dirty {
+		s.placeOne(c, s.roster.worldMap(), now)
+	}
 	s.schedule(c, now)
 }
 
 // resolve computes what follows from the check's fields and the number of datacenters. Votes for something else than what is probed now are dropped.
 func (s *State) resolve(c *check) {
-	c.eff = spec.Effective(c.spec, s.roster.datacenters())
+	c.effFor = s.roster.datacenters()
+	c.eff = spec.Effective(c.spec, c.effFor)
 	c.interval, c.timeout = c.eff.GetInterval().AsDuration(), c.eff.GetTimeout().AsDuration()
 	distinct := c.eff.GetDistinct()
 	if len(distinct) == 0 {
 		distinct = []string{"build"}
 	}
 	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + freshSlack, Distinct: distinct}
-	c.host = hostOf(c.eff.GetUri())
+	c.host, c.needs = hostOf(c.eff.GetUri()), needs(c.eff)
 	work := spec.ForAssignment(c.eff)
-	work.Probers, work.Quorum, work.Revision = 0, 0, 0
+	// What does not change a probe must not make its votes void.
+	work.Probers, work.Quorum, work.Revision, work.Datacenters, work.Distinct, work.AlertOnDegraded, work.Paused = 0, 0, 0, nil, nil, false, false
 	if h := contentHash(work); h != c.workHash {
 		for i := range c.votes {
 			c.votes[i] = blank(c.votes[i])
@@ -149,46 +165,60 @@ func (s *State) retire(c *check) {
 	for i := range c.seats {
 		s.unassign(c.votes[i].Prober, c.name)
 	}
-	c.votes, c.seats = nil, nil
-	if c.incident == nil {
-		if c.index >= 0 {
-			s.unschedule(c)
-		}
-		delete(s.checks, c.name)
+	c.votes, c.seats, c.tally, c.roundAt = nil, nil, verdict.Tally{}, time.Time{}
+	delete(s.unknown, c.name)
+	if !c.told {
+		c.told = true
 		s.do(StatusChanged{Check: c.name, Gone: true, Before: shownVerdict(c.shown), After: shownVerdict(c.shown)})
+	}
+	if c.incident == nil {
+		s.unschedule(c)
+		delete(s.checks, c.name)
 	}
 }
 
 // place computes the placement of every check anew.
 func (s *State) place(now time.Time) {
-	s.roster.dirty = false
+	s.roster.dirty, s.placed = false, now
 	world := s.roster.worldMap()
 	for _, c := range s.checks {
 		if c.gone {
 			continue
 		}
-		s.resolve(c)
-		s.placeOne(c, world, now)
-		s.schedule(c, now)
+		if c.effFor != s.roster.datacenters() {
+			s.resolve(c)
+			s.schedule(c, now)
+		}
+		if s.placeOne(c, world, now) {
+			s.schedule(c, now)
+		}
 	}
 	for name, p := range s.roster.probers {
 		if p.enrolled == nil && !p.online && len(p.assignments) == 0 {
 			delete(s.roster.probers, name)
+			delete(s.budget.probers, name)
 		}
 	}
 }
 
-func (s *State) placeOne(c *check, world *placement.Map, now time.Time) {
+// placeOne computes which probers run the check. It reports whether anything about its votes has changed, so that it must be looked at.
+func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	var names []string
 	if !c.spec.GetPaused() {
 		names = world.Place(placement.Check{
-			Name: c.name, Probers: int(c.eff.GetProbers()), Datacenters: c.eff.GetDatacenters(), Needs: needs(c.eff),
+			Name: c.name, Probers: int(c.eff.GetProbers()), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
 		})
+	}
+	if s.sits(c, names) {
+		return false
 	}
 	votes, seats := make([]verdict.Vote, 0, len(names)), make([]seat, 0, len(names))
 	for rank, name := range names {
 		v, x := c.take(name)
 		p := s.roster.get(name)
+		if v.Datacenter != "" && v.Datacenter != p.enrolled.GetDatacenter() {
+			v, x = verdict.Vote{}, seat{} // it has moved house: what it saw, it saw from elsewhere
+		}
 		v.Prober, v.Datacenter, v.Domains, v.Drained = name, p.enrolled.GetDatacenter(), p.domains, p.enrolled.GetDrained()
 		x.rank = rank
 		votes, seats = append(votes, v), append(seats, x)
@@ -207,7 +237,32 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) {
 		x.rank = -1
 		votes, seats = append(votes, v), append(seats, x)
 	}
-	c.votes, c.seats = votes, seats
+	// The tally's marks are indexes into the votes of before; the caller has the check looked at anew.
+	c.votes, c.seats, c.tally = votes, seats, verdict.Tally{}
+	return true
+}
+
+// sits tells whether exactly these probers run the check already, as what they are now.
+func (s *State) sits(c *check, names []string) bool {
+	if len(c.votes) != len(names) {
+		return false
+	}
+	for rank, name := range names {
+		v, p := &c.votes[rank], s.roster.probers[name]
+		if v.Prober != name || c.seats[rank].rank != rank || v.Datacenter != p.enrolled.GetDatacenter() || v.Drained != p.enrolled.GetDrained() ||
+			!maps.Equal(v.Domains, p.domains) {
+			return false
+		}
+		a := p.assignments[c.name]
+		if a == nil || a.Rank != int32(rank) || a.Check.Revision != c.workHash || a.Phase.AsDuration() != c.phase(rank) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *check) phase(rank int) time.Duration {
+	return assignment.Phase(c.name, rank, max(int(c.eff.GetProbers()), rank+1), c.interval)
 }
 
 // take removes the prober's vote and seat from the check and gives them; both are empty when it had none.
@@ -255,20 +310,20 @@ func needs(c *meshv1.Check) []string {
 
 func (s *State) assign(name string, c *check, rank int) {
 	p := s.roster.get(name)
-	phase := assignment.Phase(c.name, rank, max(int(c.eff.GetProbers()), rank+1), c.interval)
+	phase := c.phase(rank)
 	if a := p.assignments[c.name]; a != nil && a.Rank == int32(rank) && a.Phase.AsDuration() == phase && a.Check.Revision == c.workHash {
 		return
 	}
 	a := &meshv1.Assignment{Check: c.work, Phase: durationpb.New(phase), Rank: int32(rank)}
 	a.Fingerprint = assignment.Fingerprint(a)
 	p.assignments[c.name] = a
-	s.do(Assign{Prober: name})
+	s.assigned[name] = true
 }
 
 func (s *State) unassign(name, check string) {
 	if p := s.roster.probers[name]; p != nil && p.assignments[check] != nil {
 		delete(p.assignments, check)
-		s.do(Assign{Prober: name})
+		s.assigned[name] = true
 	}
 }
 

@@ -75,73 +75,107 @@ func bucketIn(m map[string]*bucket, key string) *bucket {
 // slow is a probe that is abnormally late: the others are asked before it has timed out, so that a target that swallows packets is confirmed within little more than
 // one timeout.
 func (s *State) slow(now time.Time, c *check, witness int, r *meshv1.Result) {
-	if c.votes[witness].Outcome == verdict.Fail || r.GetStartTime().AsTime().Before(now.Add(-c.timeout-freshSlack)) {
+	if (c.votes[witness].Outcome == verdict.Fail && c.policy.IsFresh(&c.votes[witness], now)) || r.GetStartTime().AsTime().Before(now.Add(-c.timeout-freshSlack)) {
 		return
 	}
 	s.confirm(now, c, witness)
+	s.evaluate(c, now)
 }
 
 // confirm asks the other probers of a check to probe at once, those of other datacenters first, and the witness to repeat once on a new connection. At most
 // as many as twice the quorum, beside the witness.
 func (s *State) confirm(now time.Time, c *check, witness int) {
-	if c.tally.Verdict == verdict.Down || c.spec.GetPaused() || !c.mayAsk(now) {
+	if c.spec.GetPaused() || verdict.Fold(c.policy, c.votes, now).Verdict == verdict.Down {
 		return
 	}
-	asked := 0
+	var others []int
 	for _, elsewhere := range []bool{true, false} {
 		for i := range c.seats {
-			if i == witness || asked >= 2*c.policy.Quorum || (c.votes[i].Datacenter != c.votes[witness].Datacenter) != elsewhere {
+			if i == witness || (c.votes[i].Datacenter != c.votes[witness].Datacenter) != elsewhere || !s.askable(now, c, i) {
 				continue
 			}
 			if c.votes[i].Outcome == verdict.Fail && c.policy.IsFresh(&c.votes[i], now) {
 				continue
 			}
-			if s.ask(now, c, i) {
-				asked++
-			}
+			others = append(others, i)
 		}
 	}
-	s.ask(now, c, witness)
-	s.schedule(c, c.nextLook(now))
-}
-
-// mayAsk takes from the check's own budget: four rounds at once, two an interval.
-func (c *check) mayAsk(now time.Time) bool {
-	return c.tokens.take(now, 2/c.interval.Seconds(), 4)
-}
-
-// confirmRecovery asks the others when the first answer comes back while an incident is open, and plans the second round.
-func (s *State) confirmRecovery(now time.Time, c *check) {
-	if c.roundAt.IsZero() {
-		c.roundAt = now.Add(c.gap() + 10*time.Millisecond)
+	// One that has been asked already is no witness who must repeat, unless nobody else can say anything.
+	if len(others) == 0 && c.policy.Quorum > 1 {
+		return
 	}
-	if c.mayAsk(now) {
-		for i := range c.seats {
-			if c.votes[i].Outcome != verdict.OK {
-				s.ask(now, c, i)
-			}
-		}
-	}
-	s.schedule(c, c.nextLook(now))
-}
-
-// askRound is the second round of a recovery: whoever answers again is asked once more.
-func (s *State) askRound(now time.Time, c *check) {
 	if !c.mayAsk(now) {
 		return
 	}
-	for i := range c.seats {
-		if c.votes[i].Outcome == verdict.OK && c.votes[i].Start.Sub(c.votes[i].Since) < c.gap() {
-			s.ask(now, c, i)
+	asked := 0
+	for _, i := range others {
+		if asked < 2*c.policy.Quorum && s.ask(now, c, i) {
+			asked++
 		}
+	}
+	s.ask(now, c, witness)
+}
+
+// mayAsk takes from the check's own budget: six rounds at once (an outage and its recovery take four), two an interval.
+func (c *check) mayAsk(now time.Time) bool {
+	return c.tokens.take(now, 2/c.interval.Seconds(), 6)
+}
+
+// confirmRecovery asks the others when an answer comes back while an incident is open.
+func (s *State) confirmRecovery(now time.Time, c *check) {
+	s.askAll(now, c, func(v *verdict.Vote) bool { return v.Outcome != verdict.OK || !c.policy.IsFresh(v, now) })
+}
+
+// planRound sees to the second round of a recovery, for as long as somebody's answers do not span the gap between two rounds.
+func (s *State) planRound(now time.Time, c *check) {
+	if !c.roundAt.IsZero() && now.Before(c.roundAt) {
+		return
+	}
+	early := func(v *verdict.Vote) bool {
+		return v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Start.Sub(v.Since) < c.gap()
+	}
+	if !c.roundAt.IsZero() {
+		s.askAll(now, c, func(v *verdict.Vote) bool { return early(v) && now.Sub(v.Since) > c.gap() })
+	}
+	c.roundAt = time.Time{}
+	for i := range c.votes {
+		if at := c.votes[i].Since.Add(c.gap() + roundSlack); early(&c.votes[i]) && (c.roundAt.IsZero() || at.Before(c.roundAt)) {
+			c.roundAt = at
+		}
+	}
+	if least := now.Add(c.gap() / 4); !c.roundAt.IsZero() && c.roundAt.Before(least) {
+		c.roundAt = least
 	}
 }
 
-// ask asks the prober of seat i for a run, unless one is under way, it is offline, or a budget is empty.
+// roundSlack lets a second round begin so late that the prober's clock may differ a little.
+const roundSlack = 10 * time.Millisecond
+
+// askAll is a round of questions to the seats whose vote is chosen. It costs the check's budget only when there is somebody to ask.
+func (s *State) askAll(now time.Time, c *check, chosen func(*verdict.Vote) bool) {
+	paid := false
+	for i := range c.seats {
+		if !chosen(&c.votes[i]) || !s.askable(now, c, i) {
+			continue
+		}
+		if !paid && !c.mayAsk(now) {
+			return
+		}
+		paid = true
+		s.ask(now, c, i)
+	}
+}
+
+// askable tells whether the prober of seat i could be asked: it runs the check, has a session, and no run is under way.
+func (s *State) askable(now time.Time, c *check, i int) bool {
+	p := s.roster.probers[c.votes[i].Prober]
+	return c.seats[i].rank >= 0 && !c.seats[i].pending(now) && p != nil && p.online
+}
+
+// ask asks the prober of seat i for a run, if it is askable and no budget is empty.
 func (s *State) ask(now time.Time, c *check, i int) bool {
 	v, x := &c.votes[i], &c.seats[i]
-	p := s.roster.probers[v.Prober]
-	if x.rank < 0 || x.pending(now) || p == nil || !p.online {
+	if !s.askable(now, c, i) {
 		return false
 	}
 	if !s.budget.take(now, v.Prober, c.host) {
@@ -152,19 +186,32 @@ func (s *State) ask(now time.Time, c *check, i int) bool {
 	// The id is the same in every server that thinks of the same run at the same moment; probers drop the repetition.
 	x.runID = fmt.Sprintf("%s@%s.%d", c.name, v.Prober, now.UnixMilli())
 	x.asked, x.until = now, now.Add(c.timeout+freshSlack)
-	if s.lead.Leading {
-		s.do(Confirm{Prober: v.Prober, Run: &meshv1.RunNow{RunId: x.runID, Check: c.name, Fresh: true, Deadline: timestamppb.New(x.until)}})
-	}
+	s.sendRun(c, i)
 	return true
+}
+
+// askAgain repeats what was asked and not answered, because this server leads now and the one that led may have died before it sent it.
+func (s *State) askAgain(now time.Time, c *check) {
+	for i := range c.seats {
+		if c.seats[i].pending(now) {
+			s.sendRun(c, i)
+		}
+	}
+}
+
+func (s *State) sendRun(c *check, i int) {
+	if x := &c.seats[i]; s.lead.Leading {
+		s.do(Confirm{Prober: c.votes[i].Prober, Run: &meshv1.RunNow{RunId: x.runID, Check: c.name, Fresh: true, Deadline: timestamppb.New(x.until)}})
+	}
 }
 
 func (s *State) runRefused(now time.Time, e RunRefused) {
 	name, _, _ := strings.Cut(e.RunID, "@")
 	c := s.checks[name]
-	if c == nil {
+	if c == nil || c.gone {
 		return
 	}
-	if i := c.seatOf(e.Prober); i >= 0 && c.seats[i].runID == e.RunID {
+	if i := c.seatOf(e.Prober); i >= 0 && c.seats[i].runID != "" && c.confirms(e.Prober, e.RunID) {
 		c.seats[i].runID = ""
 		s.evaluate(c, now)
 	}

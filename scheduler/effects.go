@@ -175,11 +175,11 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	c := s.checks[e.Key]
 	if c == nil {
 		// The check may come later in the same snapshot; if it does not, the incident is closed.
-		c = &check{name: e.Key, index: -1, gone: true, since: now, updated: now, spec: &meshv1.Check{Name: e.Key}}
+		c = &check{name: e.Key, index: -1, gone: true, told: true, since: now, updated: now, spec: &meshv1.Check{Name: e.Key}}
 		s.checks[e.Key] = c
 	}
-	if c.incident == nil {
-		c.damping = c.damping.Add(now)
+	if name := e.Incident.GetIncident().GetName(); name != c.damped {
+		c.damping, c.damped = c.damping.Add(now), name
 	}
 	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
 	c.updated = now
@@ -204,7 +204,7 @@ func (s *State) goneIncident(now time.Time, key string) {
 func TableKey(datacenter string) string { return "placement/" + datacenter }
 
 func (s *State) effectFailed(now time.Time, e EffectFailed) {
-	until := now.Add(e.Retry)
+	until := now.Add(max(e.Retry, 100*time.Millisecond))
 	if d, ok := strings.CutPrefix(e.Key, "placement/"); ok {
 		if t := s.roster.tables[d]; t != nil {
 			t.until = until

@@ -21,13 +21,16 @@ func (s *State) evaluate(c *check, now time.Time) {
 		s.retire(c)
 		if c.incident != nil {
 			s.wishResolve(c, now, meshv1.CheckStatus_CHECK_DELETED)
+			s.scheduleEffect(c, now)
 		}
 		return
 	}
 	if c.spec.GetPaused() {
+		c.tally, c.roundAt = verdict.Tally{}, time.Time{}
 		s.show(c, now, verdict.Paused, meshv1.CheckStatus_CHECK_PAUSED)
 		if c.incident != nil {
 			s.wishResolve(c, now, meshv1.CheckStatus_CHECK_PAUSED)
+			s.scheduleEffect(c, now)
 		}
 		return
 	}
@@ -49,9 +52,10 @@ func (s *State) evaluate(c *check, now time.Time) {
 	case incident.Resolve:
 		s.wishResolve(c, now, c.reason)
 	}
-	if c.incident != nil && !c.roundAt.IsZero() && !now.Before(c.roundAt) {
+	if d.Recovering && c.incident != nil {
+		s.planRound(now, c)
+	} else {
 		c.roundAt = time.Time{}
-		s.askRound(now, c)
 	}
 	s.schedule(c, c.nextLook(now))
 }
@@ -146,6 +150,11 @@ func (s *State) show(c *check, now time.Time, v verdict.Verdict, reason meshv1.C
 	if c.shown != v {
 		c.since = now
 	}
+	if v == verdict.Unknown {
+		s.unknown[c.name] = c
+	} else {
+		delete(s.unknown, c.name)
+	}
 	c.shown, c.reason, c.updated = v, reason, now
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(before), After: shownVerdict(v), Reason: reason})
 }
@@ -171,6 +180,13 @@ func (c *check) nextLook(now time.Time) time.Time {
 	}
 	earlier(c.effectUntil)
 	return next
+}
+
+// scheduleEffect has the check looked at again when the effect under way should be known.
+func (s *State) scheduleEffect(c *check, now time.Time) {
+	if c.effectUntil.After(now) {
+		s.schedule(c, c.effectUntil)
+	}
 }
 
 func (s *State) unschedule(c *check) {

@@ -42,7 +42,7 @@ type (
 	ReceiverPut struct{ Receiver *meshv1.Receiver }
 	// ReceiverGone says that a receiver, by its resource name, was deleted.
 	ReceiverGone struct{ Name string }
-	// Reset forgets everything that came from the store, because a snapshot follows. Votes and presence stay.
+	// Reset forgets everything that came from the store, because a snapshot follows, in the same call of Apply. Votes and presence stay.
 	Reset struct{}
 
 	// Leadership says whether this server leads, and in which term.
@@ -71,7 +71,8 @@ type (
 		RunID  string
 		Reason string
 	}
-	// EffectFailed says that an action with this key could not be carried out. It is wished for again after Retry.
+	// EffectFailed says that an action with this key could not be carried out. It is wished for again after Retry, but not before 100 ms, so that a
+	// store which refuses at once is not asked in a tight loop.
 	EffectFailed struct {
 		Key   string
 		Retry time.Duration
@@ -132,9 +133,10 @@ type (
 		Table       *statev1.PlacementTable
 		ModRevision int64
 	}
-	// Assign says that what a prober should run has changed; State.Assignments has it.
+	// Assign says that what a prober should run has changed; State.Assignments has it. At most one a prober comes of one Apply, after all other actions.
 	Assign struct{ Prober string }
-	// StatusChanged says that the status of a check has changed, or that the check is gone; State.Status has it.
+	// StatusChanged says that the status of a check has changed, or that the check is gone; State.Status has it. A check that is gone is said so once,
+	// even if its incident has still to be closed.
 	StatusChanged struct {
 		Check string
 		// Gone: the check was deleted.

@@ -46,7 +46,7 @@ func (s *State) explainPlacement(c *check) []string {
 		}
 	}
 	if n := c.serving(); n < want && !c.spec.GetPaused() {
-		lines = append(lines, fmt.Sprintf("%d of %d places are empty: no other prober is in service there and can run kind %s", want-n, want, needs(c.eff)[0]))
+		lines = append(lines, fmt.Sprintf("%d of %d places are empty: no other prober is in service there and can run kind %s", want-n, want, c.needs[0]))
 	}
 	return lines
 }

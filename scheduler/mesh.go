@@ -12,7 +12,6 @@ import (
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/alert"
-	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // MeshKey is the key of the mesh's own incident: checks that cannot be judged because votes are missing. It is one incident, however many checks there are.
@@ -34,15 +33,16 @@ func (s *State) watchMesh(now time.Time) {
 	var blind []string
 	longest := now
 	any := false
-	for n, c := range s.checks {
-		if c.gone || c.shown != verdict.Unknown || c.reason == meshv1.CheckStatus_TOO_FEW_DOMAINS {
+	for n, c := range s.unknown {
+		if c.gone || c.reason == meshv1.CheckStatus_TOO_FEW_DOMAINS {
 			continue
 		}
-		any = true
 		since := c.since
 		if s.leadAt.After(since) {
 			since = s.leadAt
 		}
+		// A check that is new, or was edited, has no votes for a while; that is no sign of blindness.
+		any = any || c.reason != meshv1.CheckStatus_NO_VOTES || now.Sub(since) >= s.cfg.MeshGrace
 		if now.Sub(since) >= max(s.cfg.MeshGrace, c.interval+c.timeout) {
 			blind = append(blind, n)
 			if since.Before(longest) {

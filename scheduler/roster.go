@@ -5,6 +5,8 @@ import (
 	"sort"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -44,10 +46,16 @@ type roster struct {
 	dirty bool
 	// unsettled: the tables may have to change.
 	unsettled bool
+	// world and places are the map and the number of datacenters as long as nothing has changed; world is nil afterwards.
+	world  *placement.Map
+	places int
 }
 
+// changed says that placement must be computed anew.
+func (r *roster) changed() { r.dirty, r.world, r.places = true, nil, -1 }
+
 func newRoster() roster {
-	return roster{probers: map[string]*prober{}, tables: map[string]*table{}}
+	return roster{probers: map[string]*prober{}, tables: map[string]*table{}, places: -1}
 }
 
 func (r *roster) get(name string) *prober {
@@ -64,24 +72,33 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	if p.since.IsZero() {
 		p.since = now
 	}
+	// A prober that comes back as what it was changes nothing.
+	same := p.enrolled != nil && proto.Equal(p.enrolled, e)
 	p.enrolled = e
+	if same {
+		return
+	}
 	p.domains = map[string]string{}
 	for k, v := range e.GetLabels() {
 		p.domains[k] = v
 	}
 	p.domains["datacenter"] = e.GetDatacenter()
-	p.domains["build"] = e.GetBuild()
+	if e.GetBuild() != "" {
+		p.domains["build"] = e.GetBuild()
+	}
 	p.can = map[string]bool{}
 	for _, c := range e.GetCapabilities() {
 		p.can[c] = true
 	}
-	r.dirty, r.unsettled = true, true
+	r.changed()
+	r.unsettled = true
 }
 
 func (r *roster) forget(name string) {
 	if p := r.probers[spec.ID(name)]; p != nil {
 		p.enrolled = nil
-		r.dirty, r.unsettled = true, true
+		r.changed()
+		r.unsettled = true
 	}
 }
 
@@ -90,19 +107,19 @@ func (r *roster) reset() {
 		p.enrolled = nil
 	}
 	r.tables = map[string]*table{}
-	r.dirty, r.unsettled = true, true
+	r.changed()
+	r.unsettled = true
 }
 
 func (s *State) proberOnline(now time.Time, e ProberOnline) {
 	p := s.roster.get(e.Name)
-	if p.away {
+	if p.away || p.leaving {
 		s.roster.unsettled = true
 	}
 	if !p.online {
 		p.since = now
 	}
 	p.online, p.server, p.leaving, p.away = true, e.Server, false, false
-	s.next = now
 }
 
 func (r *roster) offline(e ProberOffline, now time.Time) {
@@ -111,6 +128,7 @@ func (r *roster) offline(e ProberOffline, now time.Time) {
 		p.since = now
 	}
 	p.online, p.server, p.leaving = false, "", e.Leaving
+	r.unsettled = r.unsettled || e.Leaving
 }
 
 // expire marks probers as away whose grace is over. One that never had a session since the mind began is given the same grace.
@@ -137,24 +155,32 @@ func (r *roster) putTable(e TablePut) {
 		held = &table{}
 		r.tables[t.Datacenter] = held
 	}
+	if held.Table == nil || !t.Equal(held.Table) {
+		r.changed()
+	}
 	held.Table, held.modRevision, held.until = t, e.ModRevision, time.Time{}
-	r.dirty = true
+	r.unsettled = true
 }
 
 func (r *roster) goneTable(datacenter string) {
 	delete(r.tables, datacenter)
-	r.dirty, r.unsettled = true, true
+	r.changed()
+	r.unsettled = true
 }
 
 // datacenters counts those that have an enrolled prober.
 func (r *roster) datacenters() int {
+	if r.places >= 0 {
+		return r.places
+	}
 	seen := map[string]bool{}
 	for _, p := range r.probers {
 		if p.enrolled != nil {
 			seen[p.enrolled.GetDatacenter()] = true
 		}
 	}
-	return len(seen)
+	r.places = len(seen)
+	return r.places
 }
 
 // list gives the enrolled probers as placement sees them, sorted by name.
@@ -174,16 +200,23 @@ func (r *roster) list() []placement.Prober {
 }
 
 func (r *roster) worldMap() *placement.Map {
+	if r.world != nil {
+		return r.world
+	}
 	tables := make([]*placement.Table, 0, len(r.tables))
 	for _, t := range r.tables {
 		tables = append(tables, t.Table)
 	}
-	return placement.NewMap(tables, r.list())
+	r.world = placement.NewMap(tables, r.list())
+	return r.world
 }
 
-// moveRows is the leader's part of placement: it wishes for tables as they should be.
+// moveRows is the leader's part of placement: it wishes for tables as they should be, until there is nothing more to wish for.
 func (s *State) moveRows(now time.Time) {
 	r := &s.roster
+	if !r.unsettled {
+		return
+	}
 	probers := r.list()
 	datacenters := map[string]bool{}
 	for _, p := range probers {
@@ -192,38 +225,47 @@ func (s *State) moveRows(now time.Time) {
 	for d := range r.tables {
 		datacenters[d] = true
 	}
-	var world *placement.Map
+	unsettled := false
 	for _, d := range sortedKeys(datacenters) {
-		t := r.tables[d]
-		if t == nil {
-			t = &table{Table: placement.NewTable(d), budget: float64(s.cfg.RowsPerMinute), budgetAt: now}
-			r.tables[d] = t
+		if !s.moveRowsOf(d, probers, now) {
+			unsettled = true
 		}
-		if now.Before(t.until) {
-			continue
-		}
-		if t.budgetAt.IsZero() {
-			t.budget, t.budgetAt = float64(s.cfg.RowsPerMinute), now
-		}
-		t.budget = min(t.budget+now.Sub(t.budgetAt).Minutes()*float64(s.cfg.RowsPerMinute), float64(s.cfg.RowsPerMinute))
-		t.budgetAt = now
-		if !r.unsettled && t.budget < 1 {
-			continue
-		}
-		if world == nil {
-			world = r.worldMap()
-		}
-		next := placement.Rebalance(t.Table, probers, world, int(t.budget))
-		if next == t.Table {
-			continue
-		}
-		moved := differing(t.Table, next)
-		s.Counters.RowsMoved += int64(moved)
-		t.budget -= float64(min(moved, int(t.budget)))
-		t.until = now.Add(effectTimeout)
-		s.do(MoveRows{Table: s.stored(next), ModRevision: t.modRevision})
 	}
-	r.unsettled = false
+	r.unsettled = unsettled
+}
+
+// moveRowsOf wishes for the table of one datacenter as it should be. It reports whether it is so already.
+func (s *State) moveRowsOf(datacenter string, probers []placement.Prober, now time.Time) bool {
+	r := &s.roster
+	full := float64(s.cfg.RowsPerMinute)
+	t := r.tables[datacenter]
+	if t == nil {
+		t = &table{Table: placement.NewTable(datacenter)}
+		r.tables[datacenter] = t
+	}
+	if now.Before(t.until) {
+		return false
+	}
+	if t.budgetAt.IsZero() {
+		t.budget, t.budgetAt = full, now
+	}
+	t.budget = min(t.budget+now.Sub(t.budgetAt).Minutes()*full, full)
+	t.budgetAt = now
+	// Balance is restored in a few steps a minute and not row by row: each step makes every server place every check anew.
+	budget := 0
+	if t.budget >= full/4 {
+		budget = int(t.budget)
+	}
+	next := placement.Rebalance(t.Table, probers, r.worldMap(), budget)
+	if next == t.Table {
+		return budget > 0
+	}
+	moved := differing(t.Table, next)
+	s.Counters.RowsMoved += int64(moved)
+	t.budget -= float64(min(moved, budget))
+	t.until = now.Add(effectTimeout)
+	s.do(MoveRows{Table: s.stored(next), ModRevision: t.modRevision})
+	return false
 }
 
 func differing(a, b *placement.Table) int {

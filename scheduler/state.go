@@ -77,6 +77,10 @@ type State struct {
 	actions   []Action
 	next      time.Time // next housekeeping
 	receivers map[string]*meshv1.Receiver
+	// unknown are the checks shown as UNKNOWN, for the mesh's own condition; assigned the probers whose assignments changed in this Apply.
+	unknown  map[string]*check
+	assigned map[string]bool
+	placed   time.Time // when every check was last placed anew
 	// Counters are read by the caller between calls of Apply.
 	Counters Counters
 }
@@ -86,7 +90,7 @@ func New(cfg Config) *State {
 	cfg = cfg.withDefaults()
 	return &State{
 		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
-		budget: newBudgets(cfg),
+		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg),
 	}
 }
 
@@ -103,17 +107,24 @@ func (s *State) Apply(now time.Time, events ...Event) []Action {
 	for _, e := range events {
 		s.apply(now, e)
 	}
-	if s.roster.dirty {
+	// A change of the roster is acted upon at once, but placing every check anew is not done more than once a second.
+	if s.roster.dirty && now.Sub(s.placed) >= housekeeping {
 		s.place(now)
+	}
+	if !now.Before(s.next) {
+		s.next = now.Add(housekeeping)
+		s.keepHouse(now)
 	}
 	for len(s.due) > 0 && !s.due[0].at.After(now) {
 		c := s.due[0].check
 		heap.Pop(&s.due)
 		s.evaluate(c, now)
 	}
-	if !now.Before(s.next) {
-		s.next = now.Add(housekeeping)
-		s.keepHouse(now)
+	if len(s.assigned) > 0 {
+		for _, p := range sortedKeys(s.assigned) {
+			s.do(Assign{Prober: p})
+		}
+		clear(s.assigned)
 	}
 	return s.actions
 }
@@ -148,7 +159,9 @@ func (s *State) apply(now time.Time, e Event) {
 		s.proberOnline(now, e)
 	case ProberOffline:
 		s.roster.offline(e, now)
-		s.next = now
+		if e.Leaving {
+			s.next = now
+		}
 	case IncidentPut:
 		s.putIncident(now, e)
 	case IncidentGone:
@@ -158,13 +171,7 @@ func (s *State) apply(now time.Time, e Event) {
 	case ReceiverGone:
 		delete(s.receivers, e.Name)
 	case Leadership:
-		s.lead, s.leadAt, s.warm = e, now, false
-		s.next = now
-		for _, c := range s.checks {
-			c.effectUntil = time.Time{}
-			s.schedule(c, now)
-		}
-		s.mesh.effectUntil = time.Time{}
+		s.leadership(now, e)
 	case EffectFailed:
 		s.effectFailed(now, e)
 	case Reset:
@@ -172,16 +179,41 @@ func (s *State) apply(now time.Time, e Event) {
 	}
 }
 
+// leadership begins or ends a reign of this server. What it has in mind already, it wishes for now: effects, rows, and the runs that a leader before it may have
+// asked for in vain.
+func (s *State) leadership(now time.Time, e Leadership) {
+	s.lead, s.leadAt, s.warm = e, now, false
+	s.next = now
+	s.mesh.effectUntil = time.Time{}
+	s.roster.unsettled = true
+	for _, t := range s.roster.tables {
+		t.until = time.Time{}
+	}
+	var pending []string
+	for n, c := range s.checks {
+		c.effectUntil = time.Time{}
+		s.schedule(c, now)
+		if e.Leading && c.confirming(now) {
+			pending = append(pending, n)
+		}
+	}
+	sort.Strings(pending)
+	for _, n := range pending {
+		s.askAgain(now, s.checks[n])
+	}
+}
+
 // reset marks everything that came from the store as gone; what the snapshot brings again stays as it was.
 func (s *State) reset(now time.Time) {
 	for _, c := range s.checks {
 		c.gone = true
-		c.incident, c.incidentRev = nil, 0
+		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
 		s.schedule(c, now)
 	}
 	s.receivers = map[string]*meshv1.Receiver{}
-	s.mesh.incident, s.mesh.incidentRev = nil, 0
+	s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = nil, 0, time.Time{}
 	s.roster.reset()
+	s.placed = time.Time{}
 }
 
 func (s *State) do(a Action) { s.actions = append(s.actions, a) }
@@ -197,7 +229,7 @@ func (s *State) keepHouse(now time.Time) {
 		}
 	}
 	s.roster.expire(now, s.cfg.OfflineAfter)
-	if s.roster.dirty {
+	if s.roster.dirty && now.After(s.placed) {
 		s.place(now)
 	}
 	if s.lead.Leading {
@@ -252,7 +284,7 @@ func (s *State) Incident(key string) *statev1.StoredIncident {
 	return nil
 }
 
-// dueHeap orders checks by when they must be looked at.
+// dueHeap orders checks by when they must be looked at, then by name, so that equal events give equal actions.
 type dueItem struct {
 	at    time.Time
 	check *check
@@ -260,8 +292,13 @@ type dueItem struct {
 
 type dueHeap []dueItem
 
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	if c := h[i].at.Compare(h[j].at); c != 0 {
+		return c < 0
+	}
+	return h[i].check.name < h[j].check.name
+}
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].check.index, h[j].check.index = i, j

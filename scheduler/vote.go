@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"strings"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -27,9 +28,14 @@ func (s *State) cast(now time.Time, e Cast) {
 		s.Counters.OldRevision++
 		return
 	}
+	out := outcomeOf(r)
 	v, x := &c.votes[i], &c.seats[i]
 	if r.GetOutcome() == meshv1.Result_SLOW {
 		s.slow(now, c, i, r)
+		return
+	}
+	if out == verdict.None {
+		s.Counters.OldResult++
 		return
 	}
 	start := r.GetStartTime().AsTime()
@@ -37,7 +43,7 @@ func (s *State) cast(now time.Time, e Cast) {
 		s.Counters.OldResult++
 		return
 	}
-	answered := x.runID != "" && (r.GetRunId() == x.runID || !start.Before(x.asked))
+	answered := x.runID != "" && (!start.Before(x.asked) || c.confirms(e.Prober, r.GetRunId()))
 	if answered {
 		x.runID = ""
 	}
@@ -49,7 +55,7 @@ func (s *State) cast(now time.Time, e Cast) {
 		}
 		return
 	}
-	*v = verdict.Cast(before, outcomeOf(r), start)
+	*v = verdict.Cast(before, out, start)
 	s.Counters.Votes++
 	x.result = r
 	c.updated = now
@@ -57,14 +63,24 @@ func (s *State) cast(now time.Time, e Cast) {
 	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail {
 		return
 	}
-	turned := before.Outcome != v.Outcome
-	s.evaluate(c, now)
-	switch {
-	case v.Outcome == verdict.Fail && (turned || v.Streak == 1):
+	// Others are asked first: while they are, one bad vote is not shown and opens nothing.
+	switch turned := before.Outcome != v.Outcome || !c.policy.IsFresh(&before, now); {
+	case v.Outcome == verdict.Fail && turned:
 		s.confirm(now, c, i)
 	case v.Outcome == verdict.OK && turned && c.incident != nil:
 		s.confirmRecovery(now, c)
 	}
+	s.evaluate(c, now)
+}
+
+// confirms tells whether the run is a confirmation of this check by the prober, whichever server asked for it.
+func (c *check) confirms(prober, run string) bool {
+	rest, ok := strings.CutPrefix(run, c.name)
+	if !ok {
+		return false
+	}
+	rest, ok = strings.CutPrefix(rest, "@"+prober)
+	return ok && strings.HasPrefix(rest, ".")
 }
 
 func (c *check) seatOf(prober string) int {

@@ -11,6 +11,7 @@ package placement
 import (
 	"hash/fnv"
 	"math"
+	"slices"
 	"sort"
 )
 
@@ -83,27 +84,32 @@ type Check struct {
 // Map is the whole of the tables with the probers they name. It is immutable after NewMap.
 type Map struct {
 	tables  []*Table
-	probers map[string]Prober
 	weights []float64
-	// owners are, for each table, the distinct owners in a stable order, for walking past one that does not fit.
-	hashes []uint64
+	hashes  []uint64
+	// owners are, for each table, the probers its rows refer to, by index; nil for one that is not known or lives elsewhere.
+	owners [][]*Prober
 }
 
-// NewMap prepares tables and probers for Place. Rows that name an unknown prober are skipped by Place.
+// NewMap prepares tables and probers for Place. Rows that name an unknown prober, or one that lives in another datacenter, are skipped by Place. It keeps
+// both slices' contents, which must not change afterwards.
 func NewMap(tables []*Table, probers []Prober) *Map {
-	m := &Map{probers: make(map[string]Prober, len(probers))}
-	for _, p := range probers {
-		m.probers[p.Name] = p
+	m := &Map{}
+	known := make(map[string]*Prober, len(probers))
+	for i := range probers {
+		known[probers[i].Name] = &probers[i]
 	}
 	m.tables = append(m.tables, tables...)
 	sort.Slice(m.tables, func(i, j int) bool { return m.tables[i].Datacenter < m.tables[j].Datacenter })
 	for _, t := range m.tables {
 		n := 0
-		for _, p := range t.Probers {
-			if _, ok := m.probers[p]; ok {
+		owners := make([]*Prober, len(t.Probers))
+		for i, name := range t.Probers {
+			if p := known[name]; p != nil && p.Datacenter == t.Datacenter {
+				owners[i] = p
 				n++
 			}
 		}
+		m.owners = append(m.owners, owners)
 		m.weights = append(m.weights, float64(n))
 		m.hashes = append(m.hashes, hash(t.Datacenter))
 	}
@@ -139,7 +145,7 @@ func (m *Map) Place(c Check) []string {
 			if len(picked) == c.Probers {
 				break
 			}
-			if p := m.pick(m.tables[d.table], h, c.Needs, picked); p != "" {
+			if p := m.pick(d.table, h, c.Needs, picked); p != "" {
 				picked = append(picked, p)
 				left = append(left, d)
 			}
@@ -149,26 +155,31 @@ func (m *Map) Place(c Check) []string {
 	return picked
 }
 
-// pick walks from the check's row to the first prober that fits and is not picked yet.
-func (m *Map) pick(t *Table, h uint64, needs, picked []string) string {
-	last := -1
-	for i := 0; i < Rows; i++ {
-		r := t.Row[(h+uint64(i))%Rows]
-		if r == Nobody || int(r) == last {
+// pick walks from the check's row to the first prober that fits and is not picked yet. It ends as soon as every prober was met once.
+func (m *Map) pick(table int, h uint64, needs, picked []string) string {
+	t, owners := m.tables[table], m.owners[table]
+	var met uint64 // of the first 64 probers
+	left := len(owners)
+	for i := uint64(0); i < Rows && left > 0; i++ {
+		r := t.Row[(h+i)%Rows]
+		if r == Nobody {
 			continue
 		}
-		last = int(r)
-		if p, ok := m.probers[t.Probers[r]]; ok && fits(p, needs) && !contains(picked, p.Name) {
-			return p.Name
+		if r < 64 {
+			if met&(1<<r) != 0 {
+				continue
+			}
+			met |= 1 << r
+			left--
 		}
-		if len(t.Probers) == 1 {
-			return ""
+		if p := owners[r]; p != nil && fits(p, needs) && !contains(picked, p.Name) {
+			return p.Name
 		}
 	}
 	return ""
 }
 
-func fits(p Prober, needs []string) bool {
+func fits(p *Prober, needs []string) bool {
 	for _, n := range needs {
 		if !p.Capabilities[n] {
 			return false
@@ -209,4 +220,9 @@ func mix(x uint64) uint64 {
 	x ^= x >> 27
 	x *= 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// Equal tells whether both tables name the same owners of the same rows at the same epoch.
+func (t *Table) Equal(o *Table) bool {
+	return t.Datacenter == o.Datacenter && t.Epoch == o.Epoch && slices.Equal(t.Probers, o.Probers) && slices.Equal(t.Row, o.Row)
 }

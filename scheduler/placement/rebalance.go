@@ -1,6 +1,9 @@
 package placement
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // Rebalance gives the table as it should be: every row of a prober that is not serving goes to one that is, and rows move from probers with more than
 // their fair share to those with less, at most budget of them. It gives the old table itself when nothing is to change. When no prober of the datacenter
@@ -13,7 +16,7 @@ func Rebalance(t *Table, probers []Prober, others *Map, budget int) *Table {
 	if len(serving) == 0 {
 		return t.without(known)
 	}
-	next := t.onto(serving, known)
+	next := t.onto(serving)
 	load := make([]int, len(next.Probers))
 	orphans := make([]int, 0, 64)
 	for i, r := range next.Row {
@@ -23,12 +26,12 @@ func Rebalance(t *Table, probers []Prober, others *Map, budget int) *Table {
 			load[r]++
 		}
 	}
-	a := arranger{table: next, load: load, others: others, serving: indexesOf(next, serving)}
+	a := arranger{table: next, load: load, others: others, serving: indexesOf(next, serving), slack: max(1, Rows/len(load)/16)}
 	for _, row := range orphans {
 		a.give(row)
 	}
 	moved := a.level(budget)
-	if len(orphans) == 0 && moved == 0 && len(next.Probers) == len(t.Probers) {
+	if len(orphans) == 0 && moved == 0 && sameNames(next.Probers, t.Probers) {
 		return t
 	}
 	next.Epoch = t.Epoch + 1
@@ -50,26 +53,24 @@ func split(datacenter string, probers []Prober) (serving map[string]Prober, know
 	return serving, known
 }
 
-// without gives the table with the rows of forgotten probers set to Nobody, or the table itself.
+// without gives the table without the forgotten probers, their rows set to Nobody, or the table itself.
 func (t *Table) without(known map[string]bool) *Table {
-	gone := false
+	kept := map[string]Prober{}
 	for _, p := range t.Probers {
-		gone = gone || !known[p]
-	}
-	if !gone {
-		return t
-	}
-	next := &Table{Datacenter: t.Datacenter, Epoch: t.Epoch + 1, Probers: append([]string(nil), t.Probers...), Row: append([]uint16(nil), t.Row...)}
-	for i, r := range next.Row {
-		if r != Nobody && !known[next.Probers[r]] {
-			next.Row[i] = Nobody
+		if known[p] {
+			kept[p] = Prober{}
 		}
 	}
+	if len(kept) == len(t.Probers) {
+		return t
+	}
+	next := t.onto(kept)
+	next.Epoch++
 	return next
 }
 
 // onto gives a copy of the table over the serving probers only, in the order of their names; other rows are Nobody's.
-func (t *Table) onto(serving map[string]Prober, known map[string]bool) *Table {
+func (t *Table) onto(serving map[string]Prober) *Table {
 	next := NewTable(t.Datacenter)
 	next.Epoch = t.Epoch
 	index := map[string]uint16{}
@@ -99,27 +100,40 @@ func indexesOf(t *Table, serving map[string]Prober) []Prober {
 	return list
 }
 
+// sameNames tells whether both lists have the same names, in any order.
+func sameNames(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, x := range a {
+		if !contains(b, x) {
+			return false
+		}
+	}
+	return true
+}
+
 // arranger hands rows to probers.
 type arranger struct {
 	table   *Table
 	load    []int
 	serving []Prober
 	others  *Map
+	// slack is by how much loads may differ from the fair share: a sixteenth. Closer is not worth moving checks for.
+	slack int
 }
 
 // give hands an ownerless row to the prober with the fewest domains shared with the row's owners elsewhere, among the least loaded.
 func (a *arranger) give(row int) {
 	best, bestCost := -1, 0
-	least := a.load[0]
-	for _, l := range a.load {
-		least = min(least, l)
-	}
+	least := slices.Min(a.load)
+	elsewhere := a.elsewhere(row)
 	for i := range a.load {
-		if a.load[i] > least+Rows/64 {
+		if a.load[i] >= least+a.slack {
 			continue
 		}
 		// One shared domain weighs as much as 16 rows of load: independence is worth a slightly uneven share.
-		if cost := a.load[i] + 16*a.shared(row, i); best < 0 || cost < bestCost {
+		if cost := a.load[i] + 16*shared(&a.serving[i], elsewhere); best < 0 || cost < bestCost {
 			best, bestCost = i, cost
 		}
 	}
@@ -127,26 +141,24 @@ func (a *arranger) give(row int) {
 	a.load[best]++
 }
 
-// level moves rows from the most to the least loaded until they differ by little, at most budget rows.
+// level moves rows from the most to the least loaded until none has more than its fair share and the slack, nor less, at most budget rows.
 func (a *arranger) level(budget int) int {
-	n := len(a.load)
-	fair := Rows / n
+	fair := Rows / len(a.load)
 	moved := 0
 	for row := 0; row < Rows && moved < budget; row++ {
 		// A stride that is coprime to Rows spreads what moves over the whole table.
 		r := (row * 2029) % Rows
-		from := int(a.table.Row[r])
-		if from == Nobody || a.load[from] <= fair+1 {
-			continue
-		}
-		to := -1
+		from, to := int(a.table.Row[r]), 0
 		for i := range a.load {
-			if a.load[i] < fair && (to < 0 || a.load[i] < a.load[to]) {
+			if a.load[i] < a.load[to] {
 				to = i
 			}
 		}
-		if to < 0 {
+		if slices.Max(a.load) <= fair+a.slack && a.load[to] >= fair-a.slack {
 			break
+		}
+		if a.load[from] <= fair+1 || a.load[to] >= fair || (a.load[from] <= fair+a.slack && a.load[to] >= fair-a.slack) {
+			continue
 		}
 		a.load[from]--
 		a.load[to]++
@@ -156,24 +168,36 @@ func (a *arranger) level(budget int) int {
 	return moved
 }
 
-// shared counts the domain values that prober i has in common with the owners of the row in other datacenters.
-func (a *arranger) shared(row, i int) int {
-	if a.others == nil {
-		return 0
+type domain struct{ key, value string }
+
+// elsewhere counts the domain values of the owners of the row in other datacenters.
+func (a *arranger) elsewhere(row int) map[domain]int {
+	if a.others == nil || len(a.serving) == 1 {
+		return nil
 	}
-	n := 0
-	for _, t := range a.others.tables {
+	seen := map[domain]int{}
+	for i, t := range a.others.tables {
 		if t.Datacenter == a.table.Datacenter || t.Row[row] == Nobody {
 			continue
 		}
-		o, ok := a.others.probers[t.Probers[t.Row[row]]]
-		if !ok {
-			continue
-		}
-		for k, v := range a.serving[i].Domains {
-			if k != "datacenter" && o.Domains[k] == v {
-				n++
+		if o := a.others.owners[i][t.Row[row]]; o != nil {
+			for k, v := range o.Domains {
+				seen[domain{k, v}]++
 			}
+		}
+	}
+	return seen
+}
+
+// shared counts the domain values that the prober has in common with those.
+func shared(p *Prober, elsewhere map[domain]int) int {
+	n := 0
+	if len(elsewhere) == 0 {
+		return 0
+	}
+	for k, v := range p.Domains {
+		if k != "datacenter" {
+			n += elsewhere[domain{k, v}]
 		}
 	}
 	return n

@@ -89,7 +89,7 @@ const MaxVotes = 64
 
 // Policy is how votes of one check are counted.
 type Policy struct {
-	// Quorum is how many datacenters must agree. At least 1.
+	// Quorum is how many datacenters must agree. At least 1; less is taken as 1.
 	Quorum int
 	// Fresh is how long a vote counts after its probe began: interval + timeout + 2 s.
 	Fresh time.Duration
@@ -123,6 +123,7 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 	if len(votes) > MaxVotes {
 		panic("verdict: more votes than a check can have")
 	}
+	p.Quorum = max(p.Quorum, 1)
 	var t Tally
 	var faults, cast, probes int
 	for i := range votes {
@@ -223,6 +224,7 @@ func values(dimension string, marks uint64, votes []Vote) int {
 // Recovered tells whether the votes are as strong evidence that the check answers as was asked for to call it down: Quorum datacenters in each of which
 // a prober has answered in two probes in a row or more, the last of them at least steady after the first, and fewer than Quorum that still fail.
 func Recovered(p Policy, votes []Vote, now time.Time, steady time.Duration) bool {
+	p.Quorum = max(p.Quorum, 1)
 	t := Fold(p, votes, now)
 	return t.Failing < p.Quorum && Steady(p, votes, now, steady) >= p.Quorum
 }
