@@ -1,0 +1,245 @@
+// Package embedded runs an etcd member inside the server's process: alone, so that one command runs a whole mesh, or as one of several that form
+// a cluster across datacenters.
+//
+// The member's client is in-process: no socket is needed for it, and none is opened for clients unless Config.ListenClient asks for one. A lone
+// member opens a loopback port for peers, which etcd insists on and nobody uses. Everything that etcd lets one set and that matters is set here,
+// explicitly, with its reason:
+//
+//   - tick 100 ms, election timeout 1 s: etcd's own defaults for a local network; across continents raise both (election at least ten
+//     round trips and five ticks).
+//   - compaction of changes older than an hour (etcd's default is never): followers that were away longer begin again with a snapshot.
+//   - quota 2 GiB: a hundred thousand checks take 60 MB, twenty thousand closed incidents a few hundred.
+//   - progress notifications every minute: a follower resumes near where it was, even of a quiet mesh.
+//
+// A data directory is used by one process at a time; a second one is refused with a sentence, as is a damaged directory. etcd registers its metrics
+// in Prometheus' default registry, which nothing of probemesh serves.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// closeTimeout is how long Close waits for the member: etcd gives open requests seven seconds and idle peer connections one.
+const closeTimeout = 12 * time.Second
+
+// Member is a running member. Its methods may be called concurrently.
+type Member struct {
+	etcd   *embed.Etcd
+	client *clientv3.Client
+	lock   *fileutil.LockedFile
+}
+
+// Start starts a member and waits until the cluster has a leader, which a lone member has in less than a second and one of several when most of
+// them run. It gives up when ctx ends. The caller closes the member.
+func Start(ctx context.Context, cfg Config) (*Member, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e, err := start(cfg)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if err := waitReady(ctx, e, cfg.Log); err != nil {
+		closeEtcd(e)
+		return nil, errors.Join(err, lock.Close())
+	}
+	m := &Member{etcd: e, client: v3client.New(e.Server), lock: lock}
+	return m, nil
+}
+
+// lockDir makes the data directory and locks it: etcd itself would wait for ever for another process to let it go.
+func lockDir(dir string) (*fileutil.LockedFile, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the etcd data directory: %w; choose another with --data or mend its permissions", err)
+	}
+	lock, err := fileutil.TryLockFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	switch {
+	case errors.Is(err, fileutil.ErrLocked):
+		return nil, fmt.Errorf("the etcd data directory %s is used by another process; stop that one, or choose another directory with --data", dir)
+	case err != nil:
+		return nil, fmt.Errorf("cannot lock the etcd data directory %s: %w; mend its permissions", dir, err)
+	}
+	return lock, nil
+}
+
+// start starts etcd. What etcd reports by panicking, such as a damaged file, becomes an error.
+func start(cfg Config) (e *embed.Etcd, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged(cfg.Dir, fmt.Errorf("%v", p))
+		}
+	}()
+	if err := probeDatabase(cfg.Dir); err != nil {
+		return nil, damaged(cfg.Dir, err)
+	}
+	e, err = embed.StartEtcd(cfg.embed())
+	if err != nil {
+		var op interface{ Timeout() bool } // a listener's error
+		if errors.As(err, &op) {
+			return nil, fmt.Errorf("the embedded etcd cannot listen: %w; choose other addresses", err)
+		}
+		return nil, damaged(cfg.Dir, err)
+	}
+	return e, nil
+}
+
+// probeDatabase opens an existing database for a moment: etcd opens it on a goroutine of its own, where a damaged one ends the process.
+func probeDatabase(dir string) (err error) {
+	path := filepath.Join(dir, "member", "snap", "db")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 5 * time.Second})
+	if err != nil {
+		return fmt.Errorf("its database: %w", err)
+	}
+	return db.Close()
+}
+
+func damaged(dir string, err error) error {
+	return fmt.Errorf("the embedded etcd cannot start on %s: %w; if its files are damaged, move the directory away and start anew "+
+		"(a lone server applies its configuration again, one of several gets everything from the others), or restore a backup", dir, err)
+}
+
+// waitReady waits for a leader, and says every few seconds that it still does.
+func waitReady(ctx context.Context, e *embed.Etcd, log *slog.Logger) error {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	begun := time.Now()
+	for {
+		select {
+		case <-e.Server.ReadyNotify():
+			return nil
+		case err := <-e.Err():
+			return fmt.Errorf("the embedded etcd stopped while it was starting: %w", err)
+		case <-e.Server.StopNotify():
+			return errors.New("the embedded etcd stopped while it was starting; its log says why")
+		case <-ctx.Done():
+			return fmt.Errorf("the embedded etcd found no leader in %s: %w; most members of its cluster must run", time.Since(begun).Round(time.Second), ctx.Err())
+		case <-tick.C:
+			log.InfoContext(ctx, "waiting for most members of the etcd cluster", "waited", time.Since(begun).Round(time.Second))
+		}
+	}
+}
+
+// Client is the in-process client; it is the member's to close. Watches through it wait, rather than fail, while the cluster has no leader.
+func (m *Member) Client() *clientv3.Client { return m.client }
+
+// Endpoints are the addresses, host:port, at which the member listens for clients of other processes; none unless Config.ListenClient is set.
+func (m *Member) Endpoints() []string {
+	var out []string
+	for _, l := range m.etcd.Clients {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// PeerAddresses are the addresses, host:port, at which the member listens for the other members.
+func (m *Member) PeerAddresses() []string {
+	var out []string
+	for _, l := range m.etcd.Peers {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// Wait returns when ctx ends or the member has failed, and then with the reason.
+func (m *Member) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-m.etcd.Err():
+		return fmt.Errorf("the embedded etcd failed: %w", err)
+	case <-m.etcd.Server.StopNotify():
+		return errors.New("the embedded etcd stopped; its log says why")
+	}
+}
+
+// Close stops the member, its client first. It takes a second with peers, and at most twelve; a member that has not stopped by then is left to
+// the end of the process, and its directory stays locked. Close is to be called once.
+func (m *Member) Close() error {
+	clientErr := m.client.Close()
+	if errors.Is(clientErr, context.Canceled) {
+		clientErr = nil // how a client of a closed context says that it is closed
+	}
+	if !closeEtcd(m.etcd) {
+		return errors.Join(clientErr, fmt.Errorf("the embedded etcd has not stopped after %s", closeTimeout))
+	}
+	return errors.Join(clientErr, m.lock.Close())
+}
+
+// closeEtcd is false when etcd did not stop in time.
+func closeEtcd(e *embed.Etcd) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.Close()
+	}()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// parse is for URLs that Validate has passed.
+func parse(s string) []url.URL {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		panic("embedded: URL not validated: " + err.Error())
+	}
+	return []url.URL{*u}
+}
+
+func (c Config) embed() *embed.Config {
+	e := embed.NewConfig()
+	e.Name, e.Dir = c.Name, c.Dir
+	e.TickMs, e.ElectionMs = uint(c.Tick.Milliseconds()), uint(c.Election.Milliseconds())
+	e.InitialElectionTickAdvance, e.PreVote, e.StrictReconfigCheck = true, true, true
+	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, c.CompactAfter.String()
+	e.QuotaBackendBytes = c.QuotaBytes
+	e.MaxTxnOps, e.MaxRequestBytes = 128, 1536<<10
+	e.SnapshotCount, e.SnapshotCatchUpEntries = 10_000, 5_000
+	e.WatchProgressNotifyInterval = time.Minute
+	e.WarningApplyDuration = 500 * time.Millisecond
+	e.WarningUnaryRequestDuration = time.Second
+	e.EnableGRPCGateway, e.EnablePprof = false, false
+	e.Metrics = "basic"
+
+	e.ListenClientUrls, e.AdvertiseClientUrls = parse(c.ListenClient), parse(c.ListenClient)
+	e.ListenPeerUrls, e.AdvertisePeerUrls = parse(c.ListenPeer), parse(c.AdvertisePeer)
+	e.InitialCluster, e.InitialClusterToken, e.ClusterState = c.InitialCluster, "probemesh", c.ClusterState
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(store.ZapLogger(c.Log))
+	return e
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// ZapLogger lets etcd's client and server, which log through zap, write to log: warnings and above, with their fields. A fatal entry
+// panics instead of ending the process behind everybody's back.
+func ZapLogger(log *slog.Logger) *zap.Logger {
+	return zap.New(&slogCore{log: log.With("component", "etcd")}, zap.WithFatalHook(zapcore.WriteThenPanic))
+}
+
+// slogCore is a zapcore.Core on a slog.Logger.
+type slogCore struct {
+	log    *slog.Logger
+	fields []zapcore.Field
+}
+
+// Enabled lets warnings and above pass: etcd's information is about each of its own steps.
+func (c *slogCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
+
+// With keeps fields for all later entries.
+func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
+	return &slogCore{log: c.log, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+}
+
+// Check adds the core to entries it takes.
+func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write hands an entry to slog.
+func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range c.fields {
+		f.AddTo(enc)
+	}
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	args := make([]any, 0, len(enc.Fields))
+	for k, v := range enc.Fields {
+		args = append(args, slog.Any(k, v))
+	}
+	level := slog.LevelWarn
+	if e.Level >= zapcore.ErrorLevel {
+		level = slog.LevelError
+	}
+	c.log.Log(context.Background(), level, e.Message, slog.Group("fields", args...))
+	return nil
+}
+
+// Sync has nothing to do.
+func (c *slogCore) Sync() error { return nil }
