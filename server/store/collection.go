@@ -102,20 +102,21 @@ func (c collection[T]) list(ctx context.Context, after string, limit int) ([]T, 
 // put writes value at key if its mod revision is still mod (0: it does not exist). It returns the key as it is after the attempt, and whether
 // the value is ours. A lost answer is settled by reading back.
 func (c collection[T]) put(ctx context.Context, name, value string, mod int64) (kv *mvccpb.KeyValue, ours bool, err error) {
-	key := c.key(name)
+	key, asked := c.key(name), false
 	err = settle(ctx, func() error {
 		r, err := c.s.commit(ctx, txn{what: "write " + name,
 			ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", mod)},
 			then: []clientv3.Op{clientv3.OpPut(key, value), clientv3.OpGet(key)},
 			els:  []clientv3.Op{clientv3.OpGet(key)}})
 		if err != nil {
+			asked = true
 			return err
 		}
 		if kvs := r.Responses[len(r.Responses)-1].GetResponseRange().Kvs; len(kvs) > 0 {
 			kv = kvs[0]
 		}
 		// A failed comparison with our own value in place is our first attempt, whose answer was lost.
-		ours = r.Succeeded || (kv != nil && string(kv.Value) == value)
+		ours = r.Succeeded || (asked && kv != nil && string(kv.Value) == value)
 		return nil
 	})
 	return kv, ours, err

@@ -256,6 +256,7 @@ func (s *Store) PruneClosed(ctx context.Context, fence Fence, keep int) (int, er
 	if err != nil {
 		return 0, err
 	}
+	keep = max(keep, 0)
 	deleted := 0
 	for surplus := len(names) - keep; surplus > 0; surplus = len(names) - keep {
 		n := min(surplus, chunkChanges)
