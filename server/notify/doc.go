@@ -1,0 +1,3 @@
+// Package notify delivers what the outbox owes: it is the part of the leading
+// server that tells receivers when an incident opened or was resolved.
+package notify
