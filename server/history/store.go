@@ -34,19 +34,16 @@ type store struct {
 // openStore opens the store in c.Dir. What is damaged is set aside; setAside is called for each directory moved. An error is one that setting aside would not
 // help against: the directory is in use, not writable, or the disk is full.
 func openStore(c Config, d Dependencies, log *slog.Logger, setAside func()) (*store, error) {
+	stamp := time.Now().UTC().Format("20060102T150405.000Z")
+	// Blocks are looked at first: a TSDB that fails over one leaves goroutines and files behind.
+	if err := setBlocksAside(c.Dir, stamp, log, setAside); err != nil {
+		return nil, err
+	}
 	s, err := tryOpen(c, d, log)
 	if err == nil || !damaged(err) {
 		return s, err
 	}
-	stamp := time.Now().UTC().Format("20060102T150405.000Z")
-	if moved, moveErr := setBlocksAside(c.Dir, stamp, log, setAside); moveErr != nil {
-		return nil, errors.Join(err, moveErr)
-	} else if moved > 0 {
-		if s, err = tryOpen(c, d, log); err == nil || !damaged(err) {
-			return s, err
-		}
-	}
-	to := c.Dir + ".set-aside-" + stamp
+	to := c.Dir + ".set-aside-" + stamp + "-whole"
 	if moveErr := os.Rename(c.Dir, to); moveErr != nil {
 		return nil, errors.Join(err, moveErr)
 	}
@@ -107,13 +104,15 @@ func damaged(err error) bool {
 	return true
 }
 
-// setBlocksAside moves those blocks that cannot be opened to a directory beside dir, and returns how many.
-func setBlocksAside(dir, stamp string, log *slog.Logger, setAside func()) (int, error) {
+// setBlocksAside moves those blocks that cannot be opened to a directory beside dir.
+func setBlocksAside(dir, stamp string, log *slog.Logger, setAside func()) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	moved := 0
+	if err != nil {
+		return err
+	}
 	for _, e := range entries {
 		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
 			continue
@@ -125,16 +124,15 @@ func setBlocksAside(dir, stamp string, log *slog.Logger, setAside func()) (int, 
 		}
 		to := filepath.Join(dir+".set-aside-"+stamp, e.Name())
 		if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
-			return moved, err
+			return err
 		}
 		if err := os.Rename(path, to); err != nil {
-			return moved, err
+			return err
 		}
-		moved++
 		setAside()
 		log.Error("a block of the history is damaged and was set aside; its stretch of time is missing", "block", path, "set_aside", to, "err", fault)
 	}
-	return moved, nil
+	return nil
 }
 
 // checkBlock tells what keeps a block from being opened.
