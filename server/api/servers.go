@@ -1,0 +1,57 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/probemesh/probemesh/internal/fault"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+type serverService struct {
+	meshv1.UnimplementedServerServiceServer
+	api *API
+}
+
+// ListServers lists the servers that are alive.
+func (s serverService) ListServers(ctx context.Context, _ *meshv1.ListServersRequest) (*meshv1.ListServersResponse, error) {
+	records, _, err := s.api.store.ListServers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	here := s.api.mesh.Server()
+	response := &meshv1.ListServersResponse{}
+	for _, v := range records {
+		r := v.Value
+		server := &meshv1.Server{
+			Name: r.GetName(), Datacenter: r.GetDatacenter(), GrpcAddress: r.GetGrpcAddress(), HttpAddress: r.GetHttpAddress(), Version: r.GetVersion(),
+			StartTime: r.GetStartTime(), BootId: r.GetBootId(), Labels: r.GetLabels(), Term: here.Term, Leader: here.Leader != "" && here.Leader == r.GetName(),
+		}
+		if r.GetName() == here.Name {
+			server.Sessions, server.Revision = int32(here.Sessions), here.Revision
+		}
+		response.Servers = append(response.Servers, server)
+	}
+	return response, nil
+}
+
+// StepDown makes this server resign, if it leads.
+func (s serverService) StepDown(_ context.Context, req *meshv1.StepDownRequest) (*meshv1.StepDownResponse, error) {
+	here := s.api.mesh.Server()
+	switch {
+	case !here.Leading && here.Leader == "":
+		return nil, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name, "%s does not lead, and no server does at present", here.Name)
+	case !here.Leading:
+		e := fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name, "%s does not lead; %s does, at %s: ask it", here.Name, here.Leader, here.LeaderAddress)
+		return nil, e.With("leader", here.LeaderAddress)
+	case req.GetTerm() != 0 && req.GetTerm() != here.Term:
+		return nil, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name,
+			"%s leads term %d, not %d; nothing was changed", here.Name, here.Term, req.GetTerm())
+	}
+	term, err := s.api.mesh.StepDown(req.GetTerm())
+	if err != nil {
+		return nil, err
+	}
+	return &meshv1.StepDownResponse{Term: term}, nil
+}
