@@ -24,7 +24,7 @@ const exitCodesHelp = `Exit codes of every command:
   2  the command line or a configuration file is not right; nothing was changed
   3  the server refused, could not be reached, or did not answer within --timeout
 
-A command that is stopped by Ctrl-C ends with 130, as shells have it.`
+A command that Ctrl-C cuts short ends with 130, as shells have it. One that goes on until Ctrl-C, such as get --watch, ends with 0.`
 
 // exitInterrupted is what shells report for a process that SIGINT ended.
 const exitInterrupted = 130

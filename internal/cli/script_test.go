@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,7 +34,7 @@ func TestScripts(t *testing.T) {
 			env.Values["mesh"] = m
 			env.Setenv("PROBEMESH_SERVER", m.addr)
 			env.Setenv("USER", "alice")
-			return nil
+			return writeLargeFiles(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"mesh":   meshCommand,
@@ -40,6 +42,30 @@ func TestScripts(t *testing.T) {
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// writeLargeFiles writes what would make a script long: a directory with a hundred checks of which the 78th is bad, and a check over 16 KiB.
+func writeLargeFiles(dir string) error {
+	var hundred strings.Builder
+	hundred.WriteString("checks:\n")
+	for i := range 100 {
+		interval := "30s"
+		if i == 77 {
+			interval = "30ms"
+		}
+		fmt.Fprintf(&hundred, "  - name: check-%d\n    uri: tcp://host-%d.example.com:443\n    interval: %s\n", i, i, interval)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "hundred"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hundred", "all.yaml"), []byte(hundred.String()), 0o644); err != nil {
+		return err
+	}
+	large := "checks:\n  - name: large\n    uri: https://a.example.com/\n    annotations:\n"
+	for i := range 10 {
+		large += fmt.Sprintf("      note-%d: %s\n", i, strings.Repeat("x", 2000))
+	}
+	return os.WriteFile(filepath.Join(dir, "large.yaml"), []byte(large), 0o644)
 }
 
 // statusCommand is `status N command args...`.

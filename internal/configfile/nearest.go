@@ -3,13 +3,21 @@ package configfile
 import "strings"
 
 // Nearest gives the candidate that the word was most likely meant to be, or "" when none is near: at most one edit for each three characters,
-// where a swap of neighbours is one edit. Case, `-` and `_` do not count. The first of equally near candidates wins.
+// where a swap of neighbours is one edit. Case, `-` and `_` do not count. A word that is near to none may be a
+// part of one. The first of equally near candidates wins.
 func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", 1+max(1, len(word)/3)
 	folded := fold(word)
 	for _, c := range candidates {
 		if d := distance(folded, fold(c)); d < bestDistance {
 			best, bestDistance = c, d
+		}
+	}
+	if best == "" && len(folded) > 1 {
+		for _, c := range candidates {
+			if strings.Contains(fold(c), folded) {
+				return c
+			}
 		}
 	}
 	return best

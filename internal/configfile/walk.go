@@ -192,7 +192,11 @@ func (w *walker) mapField(n *yaml.Node, m protoreflect.Message, fd protoreflect.
 
 func (w *walker) listField(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldDescriptor, path string) {
 	if n.Kind != yaml.SequenceNode {
-		w.fault(n, path, "wants a list, not %s; begin each item with `- `", describe(n))
+		if n.Kind == yaml.ScalarNode {
+			w.fault(n, path, "wants a list, not %s; write [%s]", describe(n), n.Value)
+		} else {
+			w.fault(n, path, "wants a list, not %s; begin each item with `- `", describe(n))
+		}
 		return
 	}
 	out := m.Mutable(fd).List()
