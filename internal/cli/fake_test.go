@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -470,11 +471,9 @@ func (m *fakeMesh) DeleteReceiver(_ context.Context, r *meshv1.DeleteReceiverReq
 	}
 	var user string
 	m.change(func() {
-		for n, c := range m.checks {
-			for _, rec := range c.GetReceivers() {
-				if rec == r.GetName() {
-					user = n
-				}
+		for _, c := range sorted(m.checks) {
+			if user == "" && slices.Contains(c.GetReceivers(), r.GetName()) {
+				user = c.GetName()
 			}
 		}
 		if user == "" {
