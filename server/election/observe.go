@@ -1,0 +1,129 @@
+package election
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// sighting is the leader's key as it was last seen.
+type sighting struct {
+	known   bool                  // whether it was ever read
+	rec     *statev1.LeaderRecord // nil: there is no key
+	created int64                 // its create revision
+	rev     int64                 // the revision of this knowledge
+}
+
+// sight is what is known now, and a channel that closes when more is.
+func (e *Election) sight() (sighting, <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen, e.changed
+}
+
+// see takes newer knowledge in; older is ignored.
+func (e *Election) see(s sighting) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.seen.known && s.rev < e.seen.rev {
+		return
+	}
+	e.seen, e.newest = s, max(e.newest, s.rec.GetTerm())
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// observe keeps the sighting up to date until ctx ends.
+func (e *Election) observe(ctx context.Context) {
+	pause := 50 * time.Millisecond
+	for {
+		worked, err := e.observeOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if worked {
+			pause = 50 * time.Millisecond
+		}
+		e.log.DebugContext(ctx, "watch of the leader's key broke, taking it up again", "err", err)
+		if !sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// observeOnce reads the key and watches it until the watch breaks.
+func (e *Election) observeOnce(ctx context.Context) (worked bool, err error) {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	getCtx, stop := context.WithTimeout(ctx, callTimeout)
+	r, err := e.client.Get(getCtx, store.LeaderKey)
+	stop()
+	if err != nil {
+		return false, fmt.Errorf("read the leader's key: %w", err)
+	}
+	var kv *mvccpb.KeyValue
+	if len(r.Kvs) > 0 {
+		kv = r.Kvs[0]
+	}
+	e.see(sightingOf(kv, r.Header.Revision))
+	for w := range e.client.Watch(ctx, store.LeaderKey, clientv3.WithRev(r.Header.Revision+1)) {
+		if err := w.Err(); err != nil {
+			return true, err
+		}
+		for _, ev := range w.Events {
+			if ev.Type == mvccpb.Event_DELETE {
+				e.see(sightingOf(nil, ev.Kv.ModRevision))
+			} else {
+				e.see(sightingOf(ev.Kv, ev.Kv.ModRevision))
+			}
+		}
+	}
+	return true, ctx.Err()
+}
+
+// sightingOf reads a key; kv is nil when there is none. A value that cannot be decoded is a leader of nobody knows what, which still leads.
+func sightingOf(kv *mvccpb.KeyValue, rev int64) sighting {
+	s := sighting{known: true, rev: rev}
+	if kv != nil {
+		s.rec, s.created = &statev1.LeaderRecord{}, kv.CreateRevision
+		if proto.Unmarshal(kv.Value, s.rec) != nil {
+			s.rec = &statev1.LeaderRecord{}
+		}
+	}
+	return s
+}
+
+// vacancy waits until nobody leads. The first time, a key of this very server is one of its former life, and is deleted.
+func (e *Election) vacancy(ctx context.Context, first bool) error {
+	for {
+		seen, changed := e.sight()
+		switch {
+		case seen.known && seen.rec == nil:
+			return nil
+		case first && seen.known && seen.rec.GetServer() == e.cfg.Server:
+			deleted, err := e.deleteKey(ctx, seen.created)
+			e.log.InfoContext(ctx, "took away the leader's key of this server's former life",
+				"term", seen.rec.GetTerm(), "boot", seen.rec.GetBootId(), "deleted", deleted, "err", err)
+			if err != nil {
+				if !sleep(ctx, time.Second) {
+					return ctx.Err()
+				}
+				continue
+			}
+			first = false
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
