@@ -1,0 +1,121 @@
+package prober
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/prober/link"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// order says why and how a probe is run.
+type order struct {
+	lag         time.Duration // of a scheduled probe
+	runID       string        // of a run that was asked for
+	fresh       bool
+	foreign     bool // of a check that is not held: no state, no SLOW
+	traceparent string
+}
+
+// conduct runs a probe, completes its result and hands it over. The job is in use meanwhile.
+func (a *agent) conduct(ctx context.Context, j *job, o order) {
+	span, traced := a.span(ctx, j, o)
+	defer span.End()
+	options := Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced)}
+	start, unsynced := a.clock.Local(), !a.clock.Synced()
+	stopSlow := a.watch(j, o, start)
+	r := j.runner.Probe(ctx, options)
+	stopSlow()
+	if ctx.Err() != nil && r.GetOutcome() == meshv1.Result_ERROR {
+		return // cut off because the prober stops: it says nothing of anybody
+	}
+	unsynced = unsynced && !a.clock.Synced()
+	a.complete(r, j, o, start)
+	if sc := span.SpanContext(); sc.HasTraceID() && sc.IsSampled() {
+		r.TraceId = sc.TraceID().String()
+	}
+	span.SetAttributes(attribute.String("probemesh.outcome", r.GetOutcome().String()))
+	if r.GetOutcome() != meshv1.Result_OK {
+		span.SetStatus(codes.Error, r.GetError())
+	}
+	a.metrics.probe(ctx, j.kind, r.GetOutcome())
+	a.log.Debug("probe", "check", r.GetCheck(), "outcome", r.GetOutcome(), "duration", r.GetDuration().AsDuration(), "err", r.GetError())
+
+	changed := !o.foreign && j.learn(r, unsynced)
+	a.spool.Append(r, unsynced)
+	switch {
+	case o.runID != "":
+		a.link.Send(r, link.Run)
+	case changed:
+		a.link.Send(r, link.Changed)
+	default:
+		a.link.Send(r, link.Routine)
+	}
+}
+
+// complete fills in what the runner does not know.
+func (a *agent) complete(r *meshv1.Result, j *job, o order, start time.Time) {
+	r.StartTime = timestamppb.New(start.Add(-a.clock.Offset()))
+	r.CheckRevision = j.assignment.GetCheck().GetRevision()
+	r.RunId = o.runID
+	if o.lag > 0 {
+		r.Lag = durationpb.New(o.lag)
+	}
+}
+
+// watch sends a SLOW result when a scheduled probe is abnormally late. The function returned ends that; afterwards none is sent.
+func (a *agent) watch(j *job, o order, start time.Time) (stop func()) {
+	after := j.slowAfter()
+	if after <= 0 || o.runID != "" {
+		return func() {}
+	}
+	var mu sync.Mutex
+	ended := false
+	timer := time.AfterFunc(after, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return
+		}
+		r := &meshv1.Result{Check: j.assignment.GetCheck().GetName(), Outcome: meshv1.Result_SLOW, Duration: durationpb.New(a.clock.Local().Sub(start))}
+		a.complete(r, j, o, start)
+		a.metrics.probe(context.Background(), j.kind, r.GetOutcome())
+		a.link.Send(r, link.Changed)
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		ended = true
+		mu.Unlock()
+	}
+}
+
+// span begins the span of a probe that is to be traced; else it is one that records nothing.
+func (a *agent) span(ctx context.Context, j *job, o order) (trace.Span, context.Context) {
+	if o.traceparent != "" {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": o.traceparent})
+	} else if !j.assignment.GetTraced() {
+		return trace.SpanFromContext(ctx), ctx
+	}
+	ctx, span := a.tracer.Start(ctx, "probe", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("probemesh.check", j.assignment.GetCheck().GetName()), attribute.String("probemesh.kind", j.kind)))
+	return span, ctx
+}
+
+// traceparent is that of the span in ctx, empty when it is not sampled.
+func traceparent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsSampled() {
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}

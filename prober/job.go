@@ -1,0 +1,101 @@
+package prober
+
+import (
+	"sync"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// usualWeight is how much one duration moves the usual one: an eighth, as TCP smooths its round trips (RFC 6298).
+const usualWeight = 8
+
+// job is an assignment with its compiled check and what was seen of it.
+type job struct {
+	assignment *meshv1.Assignment
+	runner     Runner
+	kind       string
+	interval   time.Duration
+	timeout    time.Duration
+
+	mu       sync.Mutex // guards everything below
+	users    int        // probes that run
+	retired  bool       // no probe starts any more; the last one closes the runner
+	usual    time.Duration
+	newest   *meshv1.Result
+	unsynced bool // newest has a start time on a clock that was never compared
+}
+
+// inherit takes over what the job before saw, when it ran the same revision of the check.
+func (j *job) inherit(old *job) {
+	if old.assignment.GetCheck().GetRevision() != j.assignment.GetCheck().GetRevision() {
+		return
+	}
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	j.usual, j.newest, j.unsynced = old.usual, old.newest, old.unsynced
+}
+
+// use keeps the runner open until done is called; false when the job is retired.
+func (j *job) use() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.retired {
+		return false
+	}
+	j.users++
+	return true
+}
+
+func (j *job) done() {
+	j.mu.Lock()
+	j.users--
+	last := j.retired && j.users == 0
+	j.mu.Unlock()
+	if last {
+		j.runner.Close()
+	}
+}
+
+// retire closes the runner as soon as no probe uses it.
+func (j *job) retire() {
+	j.mu.Lock()
+	last := !j.retired && j.users == 0
+	j.retired = true
+	j.mu.Unlock()
+	if last {
+		j.runner.Close()
+	}
+}
+
+// slowAfter is how long a probe may take before it is abnormally late: four times the usual duration, at least a tenth and at most a third of the timeout.
+// It is 0, never, after a failure: then the mesh has been told already.
+func (j *job) slowAfter() time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.newest.GetOutcome() == meshv1.Result_FAIL {
+		return 0
+	}
+	if j.usual == 0 {
+		return j.timeout / 3
+	}
+	return min(max(4*j.usual, j.timeout/10), j.timeout/3)
+}
+
+// learn takes a result in and tells whether it says something else than the one before.
+func (j *job) learn(r *meshv1.Result, unsynced bool) (changed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if d := r.GetDuration().AsDuration(); r.GetOutcome() == meshv1.Result_OK && d > 0 {
+		if j.usual == 0 {
+			j.usual = d
+		}
+		j.usual += (d - j.usual) / usualWeight
+	}
+	old := j.newest
+	if old != nil && r.GetStartTime().AsTime().Before(old.GetStartTime().AsTime()) && j.unsynced == unsynced {
+		return false // a run that was asked for overtook it
+	}
+	j.newest, j.unsynced = r, unsynced
+	return old == nil || old.GetOutcome() != r.GetOutcome() || old.GetErrorClass() != r.GetErrorClass()
+}

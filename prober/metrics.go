@@ -1,0 +1,109 @@
+package prober
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// metrics are the instruments that events go to; what can be read when asked for is in observe.
+type metrics struct {
+	probes  metric.Int64Counter
+	lags    metric.Float64Histogram
+	refusal metric.Int64Counter
+}
+
+func newMetrics(m metric.Meter) (*metrics, error) {
+	var errs [3]error
+	out := &metrics{}
+	out.probes, errs[0] = m.Int64Counter("probemesh_prober_probes_total", metric.WithDescription("Probes by kind of check and outcome; SLOW ones count again when they end."))
+	out.lags, errs[1] = m.Float64Histogram("probemesh_prober_probe_lag_seconds", metric.WithUnit("s"),
+		metric.WithDescription("How late scheduled probes began, against their place in the timetable."),
+		metric.WithExplicitBucketBoundaries(.002, .004, .008, .016, .032, .064, .125, .25, .5, 1, 2, 5, 10, 30))
+	out.refusal, errs[2] = m.Int64Counter("probemesh_prober_runs_refused_total", metric.WithDescription("Runs that were asked for and not done, by reason."))
+	return out, errors.Join(errs[:]...)
+}
+
+func (m *metrics) probe(ctx context.Context, kind string, outcome meshv1.Result_Outcome) {
+	m.probes.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind), attribute.String("outcome", outcome.String())))
+}
+
+func (m *metrics) lag(ctx context.Context, lag time.Duration) { m.lags.Record(ctx, lag.Seconds()) }
+
+func (m *metrics) refused(reason string) {
+	m.refusal.Add(context.Background(), 1, metric.WithAttributes(attribute.String("reason", reason)))
+}
+
+// observe registers what is read when asked for. The caller unregisters it.
+func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
+	var errs []error
+	gauge := func(name, help string) metric.Int64ObservableGauge {
+		g, err := m.Int64ObservableGauge(name, metric.WithDescription(help))
+		errs = append(errs, err)
+		return g
+	}
+	counter := func(name, help string) metric.Int64ObservableCounter {
+		c, err := m.Int64ObservableCounter(name, metric.WithDescription(help))
+		errs = append(errs, err)
+		return c
+	}
+	seconds := func(name, help string) metric.Float64ObservableGauge {
+		g, err := m.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(help))
+		errs = append(errs, err)
+		return g
+	}
+	session := gauge("probemesh_prober_session_connected", "1 while there is a session with a server.")
+	sessions := counter("probemesh_prober_sessions_total", "Sessions that began.")
+	offset := seconds("probemesh_prober_clock_offset_seconds", "The prober's clock minus the mesh's; timestamps are corrected by it.")
+	roundTrip := seconds("probemesh_prober_round_trip_seconds", "Round trip of the last ping.")
+	held := gauge("probemesh_prober_spool_results", "Results in the spool that no server has acknowledged.")
+	bytes := gauge("probemesh_prober_spool_bytes", "Bytes of the spool on disk.")
+	dropped := counter("probemesh_prober_spool_dropped_total", "Results dropped because the spool was full or lost its disk.")
+	queued := gauge("probemesh_prober_queue_results", "Results that wait to be sent, by queue.")
+	deferred := counter("probemesh_prober_results_deferred_total", "Results that found their queue full and went as backlog.")
+	lost := counter("probemesh_prober_slow_lost_total", "SLOW results that could not be sent.")
+	checks := gauge("probemesh_prober_assignments", "Checks in the timetable.")
+	refusals := gauge("probemesh_prober_assignments_refused", "Assignments that this prober cannot run.")
+	running := gauge("probemesh_prober_probes_running", "Scheduled probes that run.")
+	waiting := gauge("probemesh_prober_probes_waiting", "Scheduled probes that wait for a place.")
+	skipped := counter("probemesh_prober_probes_skipped_total", "Starts left out, because the probe before still ran or the process stood still.")
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	queues := [3]metric.MeasurementOption{metric.WithAttributes(attribute.String("queue", "run")), metric.WithAttributes(attribute.String("queue", "changed")),
+		metric.WithAttributes(attribute.String("queue", "routine"))}
+	busy, still := metric.WithAttributes(attribute.String("reason", "running")), metric.WithAttributes(attribute.String("reason", "standstill"))
+	return m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		l, s, t := a.link.Stats(), a.spool.Stats(), a.timetable.Stats()
+		connected := int64(0)
+		if l.Server != "" {
+			connected = 1
+		}
+		o.ObserveInt64(session, connected)
+		o.ObserveInt64(sessions, l.Sessions)
+		o.ObserveFloat64(offset, a.clock.Offset().Seconds())
+		o.ObserveFloat64(roundTrip, a.clock.RoundTrip().Seconds())
+		o.ObserveInt64(held, s.Held)
+		o.ObserveInt64(bytes, s.DiskBytes)
+		o.ObserveInt64(dropped, s.Dropped)
+		for i, n := range l.Queued {
+			o.ObserveInt64(queued, int64(n), queues[i])
+		}
+		o.ObserveInt64(deferred, l.Deferred)
+		o.ObserveInt64(lost, l.Lost)
+		o.ObserveInt64(checks, int64(t.Checks))
+		a.mu.RLock()
+		o.ObserveInt64(refusals, int64(len(a.refusals)))
+		a.mu.RUnlock()
+		o.ObserveInt64(running, int64(t.Running))
+		o.ObserveInt64(waiting, int64(t.Waiting))
+		o.ObserveInt64(skipped, t.Skipped, busy)
+		o.ObserveInt64(skipped, t.Missed, still)
+		return nil
+	}, session, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped)
+}
