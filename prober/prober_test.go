@@ -70,6 +70,7 @@ type world struct {
 	net     *linktest.Network
 	target  *target
 	data    string
+	deps    Deps // Meter and Tracer
 	prober  *Prober
 	stopped chan error
 	cancel  context.CancelFunc
@@ -95,7 +96,7 @@ func (w *world) start(servers ...string) {
 			}
 			return &fakeRunner{target: w.target, check: c}, nil
 		},
-		DialOptions: []grpc.DialOption{w.net.DialOption()},
+		DialOptions: []grpc.DialOption{w.net.DialOption()}, Meter: w.deps.Meter, Tracer: w.deps.Tracer,
 	})
 	if err != nil {
 		w.t.Fatal(err)

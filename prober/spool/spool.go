@@ -42,6 +42,7 @@ type Spool struct {
 	pendingFirst uint64
 	pendingLast  uint64
 
+	full      bool // results were dropped, and it has not been half empty since
 	failing   bool // the last write failed
 	unsynced  bool // written since the last sync
 	closing   []*os.File
@@ -156,6 +157,10 @@ func (s *Spool) Ack(sequence uint64) error {
 		}
 		s.removeOldestLocked()
 	}
+	if s.full && s.size < s.cfg.Limit/2 {
+		s.full = false
+		s.log.Info("spool has room again", "dropped", s.dropped)
+	}
 	return nil
 }
 
@@ -252,8 +257,9 @@ func (s *Spool) current() *segment { return s.segments[len(s.segments)-1] }
 func (s *Spool) trimLocked() {
 	for s.size > s.cfg.Limit && len(s.segments) > 1 {
 		n := s.segments[0].held(s.acked)
-		if n > 0 {
-			s.log.Warn("spool is full; its oldest results are dropped", "results", n, "limit", s.cfg.Limit)
+		if n > 0 && !s.full {
+			s.full = true
+			s.log.Warn("spool is full; from now on its oldest results are dropped and counted", "limit", s.cfg.Limit)
 		}
 		s.dropped += int64(n)
 		s.removeOldestLocked()
