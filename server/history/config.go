@@ -32,8 +32,8 @@ type Config struct {
 	QueryTimeout time.Duration
 	// MaxSamples is how many samples one question may hold in memory, 16 bytes each. At least 1000; default 20 million.
 	MaxSamples int
-	// MaxGroups is how many pairs of check and prober keep their place in the store at hand, 0.6 KB each. More are served too, at half the speed. At least
-	// 16; default 200,000.
+	// MaxGroups is how many pairs of check and prober keep their place in the store at hand, about 0.7 KB each. More are served too, but
+	// each time their labels are built anew. At least 16; default 200,000.
 	MaxGroups int
 }
 

@@ -36,6 +36,7 @@ type History struct {
 	verdicts    *verdictRefs
 	instruments *instruments
 	turns       chan struct{} // one token for each question under way
+	turnWait    time.Duration // how long a question waits for its token
 
 	mu      sync.RWMutex // held for reading while the store is used, for writing while it is exchanged
 	store   *store       // nil while there is none
@@ -46,8 +47,8 @@ type History struct {
 	complaints [fateCount]complaint
 }
 
-// Open opens the history in c.Dir, and makes it if there is none. It reads the log of the last hours, which takes about a second for a million series' worth of
-// minutes. An error says what in the configuration or around the directory is wrong; damage inside the directory is no error, see the package.
+// Open opens the history in c.Dir, and makes it if there is none. It reads the log of the last two to three hours, which takes the longer the more was
+// written. An error says what in the configuration or around the directory is wrong; damage inside the directory is no error, see the package.
 func Open(c Config, d Dependencies) (*History, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -60,6 +61,7 @@ func Open(c Config, d Dependencies) (*History, error) {
 		groups:   newGroups(c.MaxGroups),
 		verdicts: newVerdictRefs(c.MaxGroups),
 		turns:    make(chan struct{}, c.MaxQueries),
+		turnWait: turnWait,
 		failed:   make(chan struct{}, 1),
 		started:  make(chan struct{}, 1),
 	}

@@ -189,6 +189,7 @@ func TestAnswersHaveTheExactFormOfPrometheus(t *testing.T) {
 
 func TestTooManyQuestionsAreRefusedInWords(t *testing.T) {
 	h, _ := shopHistory(t, Config{MaxQueries: 1})
+	h.turnWait = time.Millisecond
 	h.turns <- struct{}{} // a question that takes long
 	w := httptest.NewRecorder()
 	h.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/query?query=1", nil))

@@ -23,7 +23,7 @@ var errBusy = errors.New("too many questions are being answered; try again, or a
 func (h *History) ask(ctx context.Context, iface string, question func(context.Context, *store) error) (err error) {
 	began := time.Now()
 	defer func() { h.instruments.query(ctx, iface, time.Since(began).Seconds(), err) }()
-	wait := time.NewTimer(turnWait)
+	wait := time.NewTimer(h.turnWait)
 	defer wait.Stop()
 	select {
 	case h.turns <- struct{}{}:
