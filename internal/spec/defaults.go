@@ -171,7 +171,7 @@ func dnsDefaults(d *meshv1.DnsProbe) *meshv1.DnsProbe {
 	if d.RecursionDesired == nil {
 		d.RecursionDesired = proto.Bool(true)
 	}
-	if len(d.Rcodes) == 0 {
+	if len(d.Rcodes) == 0 && len(d.Expect) == 0 { // expectations decide alone, unless the check names response codes too
 		d.Rcodes = []string{"NOERROR"}
 	}
 	d.IpFamily = familyDefault(d.IpFamily)

@@ -1,0 +1,168 @@
+package probe
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// phases is how many values the phase enum has.
+const phases = int(meshv1.Result_EXPECT) + 1
+
+// Attempt is the record of one probe while it runs: in which phase it is, how long the phases took, and whom it met. Its methods may be called
+// by several goroutines at once, and after the probe has ended, when they do nothing.
+type Attempt struct {
+	mu        sync.Mutex
+	start     time.Time
+	timeout   time.Duration
+	options   Options
+	phase     meshv1.Result_Phase
+	since     time.Time
+	spent     [phases]time.Duration
+	happened  [phases]bool
+	ended     time.Time
+	addresses []netip.Addr
+	remote    string
+	host      string
+	tls       *tls.ConnectionState
+	certs     []*x509.Certificate
+	verified  bool
+}
+
+// Options are the options that the probe was started with.
+func (a *Attempt) Options() Options { return a.options }
+
+// Start is when the probe began.
+func (a *Attempt) Start() time.Time { return a.start }
+
+// Timeout is how long the probe may take from its start.
+func (a *Attempt) Timeout() time.Duration { return a.timeout }
+
+// Enter ends the phase that the probe is in and begins another. Entering a phase again adds to its time.
+func (a *Attempt) Enter(p meshv1.Result_Phase) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.leave(now)
+		a.phase, a.since = p, now
+		a.happened[p] = true
+	}
+}
+
+// Restart begins the clock of phase p again if the probe is in it: what went before is not counted.
+func (a *Attempt) Restart(p meshv1.Result_Phase) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() && a.phase == p {
+		a.since = now
+	}
+}
+
+// leave adds the time since the last change to the phase that ends.
+func (a *Attempt) leave(now time.Time) {
+	if a.phase != meshv1.Result_PHASE_UNSPECIFIED {
+		a.spent[a.phase] += now.Sub(a.since)
+	}
+}
+
+// end stops all clocks; what comes later is ignored.
+func (a *Attempt) end() {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leave(now)
+	a.ended = now
+}
+
+// Phase is the phase that the probe is in, or was in when it ended.
+func (a *Attempt) Phase() meshv1.Result_Phase {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.phase
+}
+
+// Resolved notes the addresses that the target's name has.
+func (a *Attempt) Resolved(addrs []netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.addresses = addrs
+	}
+}
+
+// Meeting notes the host whose turn it is and clears what is known of the one before.
+func (a *Attempt) Meeting(host string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.host, a.tls, a.certs, a.verified = host, nil, nil, false
+	}
+}
+
+// Connecting notes the address that the probe reaches for, or has reached, for example "192.0.2.7:443".
+func (a *Attempt) Connecting(remote string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.remote = remote
+	}
+}
+
+// Remote is the address last given to Connecting.
+func (a *Attempt) Remote() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.remote
+}
+
+// Host is the host last given to Meeting.
+func (a *Attempt) Host() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.host
+}
+
+// Secured notes a completed handshake. verify tells whether the chain was verified.
+func (a *Attempt) Secured(state *tls.ConnectionState, verify bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.tls, a.certs, a.verified = state, state.PeerCertificates, verify
+	}
+}
+
+// Rejected notes the chain of a peer whose handshake failed.
+func (a *Attempt) Rejected(certs []*x509.Certificate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.certs = certs
+	}
+}
+
+// timings are the phases that happened; only after end.
+func (a *Attempt) timings() *meshv1.Timings {
+	return &meshv1.Timings{
+		Resolve:    a.took(meshv1.Result_RESOLVE),
+		Connect:    a.took(meshv1.Result_CONNECT),
+		Handshake:  a.took(meshv1.Result_HANDSHAKE),
+		Processing: a.took(meshv1.Result_PROCESSING),
+		Transfer:   a.took(meshv1.Result_TRANSFER),
+	}
+}
+
+// took is how long a phase took, nil when it did not happen.
+func (a *Attempt) took(p meshv1.Result_Phase) *durationpb.Duration {
+	if !a.happened[p] {
+		return nil
+	}
+	return durationpb.New(a.spent[p])
+}

@@ -1,0 +1,192 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// fallbackDelay is how long a connection attempt may hang before the next address is tried beside it (RFC 8305, section 5).
+const fallbackDelay = 250 * time.Millisecond
+
+// maxAttempts is how many addresses of one name are tried at most.
+const maxAttempts = 8
+
+// Dialer finds and connects to targets. The zero value prefers nothing. It may be used by several goroutines at once.
+type Dialer struct {
+	// Family is which addresses may be used.
+	Family meshv1.IpFamily_Preference
+}
+
+// Resolve finds the addresses of a host that may be used, in the order in which to try them (RFC 6724), families alternating. A literal address is no work and no
+// phase. The attempt is left in phase RESOLVE or, for a literal, where it was.
+func (d *Dialer) Resolve(ctx context.Context, a *Attempt, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	a.Enter(meshv1.Result_RESOLVE)
+	network := "ip"
+	switch d.Family {
+	case meshv1.IpFamily_IPV4:
+		network = "ip4"
+	case meshv1.IpFamily_IPV6:
+		network = "ip6"
+	}
+	resolver := net.Resolver{PreferGo: true}
+	addrs, err := resolver.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return nil, err
+	}
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	addrs = alternate(addrs)
+	a.Resolved(addrs)
+	return addrs, nil
+}
+
+// alternate keeps the order within each family and takes turns between them, beginning with the first address's.
+func alternate(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) < 3 {
+		return addrs
+	}
+	var first, second []netip.Addr
+	for _, x := range addrs {
+		if x.Is4() == addrs[0].Is4() {
+			first = append(first, x)
+		} else {
+			second = append(second, x)
+		}
+	}
+	out := make([]netip.Addr, 0, len(addrs))
+	for i := 0; len(out) < len(addrs); i++ {
+		if i < len(first) {
+			out = append(out, first[i])
+		}
+		if i < len(second) {
+			out = append(out, second[i])
+		}
+	}
+	return out
+}
+
+// Dial resolves the host and connects to it by "tcp" or "udp". When it has several addresses they are raced as RFC 8305 says. The attempt
+// is left in phase CONNECT. The caller closes the connection.
+func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, port uint16) (net.Conn, error) {
+	a.Meeting(host)
+	addrs, err := d.Resolve(ctx, a, host)
+	if err != nil {
+		return nil, err
+	}
+	a.Enter(meshv1.Result_CONNECT)
+	if len(addrs) > maxAttempts {
+		addrs = addrs[:maxAttempts]
+	}
+	if len(addrs) == 1 {
+		return dialOne(ctx, a, network, netip.AddrPortFrom(addrs[0], port))
+	}
+	return race(ctx, a, network, addrs, port)
+}
+
+// dialOne connects to one address.
+func dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
+	text := to.String()
+	a.Connecting(text)
+	dialer := net.Dialer{KeepAlive: -1}
+	return dialer.DialContext(ctx, network, text)
+}
+
+// won is the end of one connection attempt.
+type won struct {
+	conn net.Conn
+	to   string
+	err  error
+}
+
+// race tries the addresses one after the other, each after the one before has failed or hung for fallbackDelay, and takes the first that connects.
+func race(ctx context.Context, a *Attempt, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan won, len(addrs))
+	started, pending := 0, 0
+	next := func() {
+		to := net.JoinHostPort(addrs[started].String(), strconv.Itoa(int(port)))
+		a.Connecting(to)
+		started++
+		pending++
+		go func() {
+			dialer := net.Dialer{KeepAlive: -1}
+			conn, err := dialer.DialContext(ctx, network, to)
+			ended <- won{conn, to, err}
+		}()
+	}
+	next()
+	timer := time.NewTimer(fallbackDelay)
+	defer timer.Stop()
+	var failed []won
+	for pending > 0 {
+		select {
+		case w := <-ended:
+			pending--
+			if w.err == nil {
+				cancel()
+				drain(ended, pending)
+				a.Connecting(w.to)
+				return w.conn, nil
+			}
+			failed = append(failed, w)
+			if started < len(addrs) && ctx.Err() == nil {
+				next()
+				timer.Reset(fallbackDelay)
+			}
+		case <-timer.C:
+			if started < len(addrs) {
+				next()
+				timer.Reset(fallbackDelay)
+			}
+		}
+	}
+	return nil, raceFailure(a, failed)
+}
+
+// drain waits for the attempts that lost, which end at once since their context has, and closes what they opened.
+func drain(ended <-chan won, pending int) {
+	for range pending {
+		if w := <-ended; w.conn != nil {
+			w.conn.Close()
+		}
+	}
+}
+
+// raceFailure is the failure of a race that nobody won: the first address's, unless all others say something else than that time ran out.
+func raceFailure(a *Attempt, failed []won) error {
+	chosen := failed[0]
+	for _, w := range failed {
+		if !timedOut(w.err) && !errors.Is(w.err, context.Canceled) {
+			chosen = w
+			break
+		}
+	}
+	a.Connecting(chosen.to)
+	f := Classify(chosen.err, a)
+	if len(failed) > 1 {
+		f.Sentence += fmt.Sprintf(" (none of %d addresses could be connected to)", len(failed))
+	}
+	return f
+}
+
+// Watch bounds conn by ctx: its deadline becomes the deadline of conn, and when ctx is cancelled, reading and writing end at once. The function that
+// it returns ends the watch and must be called.
+func Watch(ctx context.Context, conn net.Conn) (stop func()) {
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	cancel := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { cancel() }
+}

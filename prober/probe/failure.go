@@ -1,0 +1,276 @@
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// maxSentence is the most bytes that the error of a result has.
+const maxSentence = 1 << 10
+
+// Failure is why a probe did not go well. As an error it can be returned by Talk, and is then taken as it is.
+type Failure struct {
+	// Class is the kind of failure; PROBER makes the outcome ERROR.
+	Class meshv1.Result_ErrorClass
+	// Phase is where it failed.
+	Phase meshv1.Result_Phase
+	// Sentence says what happened, for an operator.
+	Sentence string
+	// Expectation is the expectation that did not hold, with class EXPECTATION.
+	Expectation string
+}
+
+// Error is the sentence.
+func (f *Failure) Error() string { return f.Sentence }
+
+// record writes the failure into a result.
+func (f *Failure) record(r *meshv1.Result) {
+	r.Outcome = meshv1.Result_FAIL
+	if f.Class == meshv1.Result_PROBER {
+		r.Outcome = meshv1.Result_ERROR
+	}
+	r.ErrorClass, r.FailedPhase, r.FailedExpectation = f.Class, f.Phase, f.Expectation
+	r.Error = clip(f.Sentence, maxSentence)
+}
+
+// Failf makes a failure in the phase that the attempt is in.
+func Failf(a *Attempt, class meshv1.Result_ErrorClass, format string, args ...any) *Failure {
+	return &Failure{Class: class, Phase: a.Phase(), Sentence: fmt.Sprintf(format, args...)}
+}
+
+// Classify says what kind of failure err is, given where the attempt stands. Whatever is not known to be something else is the target
+// breaking the protocol once it is connected, and unreachable before.
+func Classify(err error, a *Attempt) *Failure {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	class, reason := classify(err, a)
+	return &Failure{Class: class, Phase: a.Phase(), Sentence: doing(a) + ": " + reason}
+}
+
+// doing says what the attempt was about in its phase.
+func doing(a *Attempt) string {
+	remote, host := a.Remote(), a.Host()
+	if remote == "" {
+		remote = host
+	}
+	switch a.Phase() {
+	case meshv1.Result_RESOLVE:
+		return "resolve " + host
+	case meshv1.Result_CONNECT:
+		return "connect to " + remote
+	case meshv1.Result_HANDSHAKE:
+		return "TLS handshake with " + remote
+	case meshv1.Result_PROCESSING:
+		return "wait for the answer of " + remote
+	case meshv1.Result_TRANSFER:
+		return "read the answer of " + remote
+	}
+	return "probe " + remote
+}
+
+func classify(err error, a *Attempt) (meshv1.Result_ErrorClass, string) {
+	var dnsError *net.DNSError
+	switch {
+	case errors.As(err, &dnsError):
+		return classifyResolve(dnsError, err, a)
+	case timedOut(err):
+		return meshv1.Result_TIMEOUT, "timed out after " + round(a.Timeout())
+	}
+	if class, reason, ok := classifyErrno(err); ok {
+		return class, reason
+	}
+	if class, reason, ok := classifyTLS(err); ok {
+		return class, reason
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return meshv1.Result_CONNECTION_RESET, "the peer closed the connection too early"
+	case a.Phase() == meshv1.Result_HANDSHAKE:
+		return meshv1.Result_TLS, strings.TrimPrefix(err.Error(), "tls: ")
+	case a.Phase() <= meshv1.Result_CONNECT:
+		return meshv1.Result_UNREACHABLE, innermost(err)
+	}
+	return meshv1.Result_PROTOCOL, innermost(err)
+}
+
+// timedOut tells whether err means that the time of the probe ran out.
+func timedOut(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT) ||
+		errors.As(err, &t) && t.Timeout()
+}
+
+func classifyResolve(d *net.DNSError, err error, a *Attempt) (meshv1.Result_ErrorClass, string) {
+	switch {
+	case d.IsNotFound:
+		return meshv1.Result_NAME_NOT_FOUND, "no such host; the name does not exist or has no address"
+	case errors.Is(err, context.DeadlineExceeded) || d.IsTimeout && time.Since(a.Start()) >= a.Timeout():
+		return meshv1.Result_TIMEOUT, "timed out after " + round(a.Timeout())
+	}
+	if class, reason, ok := classifyErrno(err); ok && class == meshv1.Result_PROBER {
+		return class, reason
+	}
+	server := ""
+	if d.Server != "" {
+		server = " (resolver " + d.Server + ")"
+	}
+	return meshv1.Result_RESOLVER_FAILED, d.Err + server
+}
+
+// classifyErrno knows what the kernel says.
+func classifyErrno(err error) (meshv1.Result_ErrorClass, string, bool) {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return 0, "", false
+	}
+	switch errno {
+	case syscall.ECONNREFUSED:
+		return meshv1.Result_CONNECTION_REFUSED, "connection refused", true
+	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED:
+		return meshv1.Result_CONNECTION_RESET, "connection reset by peer", true
+	case syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN:
+		if !hasRoute() {
+			return meshv1.Result_PROBER, "this prober has no network: no interface besides loopback is up", true
+		}
+		return meshv1.Result_UNREACHABLE, errno.Error(), true
+	case syscall.EMFILE, syscall.ENFILE:
+		return meshv1.Result_PROBER, "this prober has no file descriptor left (" + errno.Error() + "); raise its limit (ulimit -n)", true
+	case syscall.ENOBUFS, syscall.ENOMEM:
+		return meshv1.Result_PROBER, "this prober has no memory left for sockets (" + errno.Error() + ")", true
+	case syscall.EADDRNOTAVAIL:
+		return meshv1.Result_PROBER, "this prober has no local address or port left (" + errno.Error() + "); widen net.ipv4.ip_local_port_range", true
+	case syscall.EPERM, syscall.EACCES:
+		return meshv1.Result_PROBER, "this prober may not do that (" + errno.Error() + "); look at its firewall and its permissions", true
+	case syscall.EAFNOSUPPORT:
+		return meshv1.Result_PROBER, "this prober does not have that IP family (" + errno.Error() + ")", true
+	}
+	return meshv1.Result_UNREACHABLE, errno.Error(), true
+}
+
+// hasRoute tells whether the prober has any network: an interface besides loopback that is up and has an address.
+func hasRoute() bool {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return true // not known: do not blame the prober
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		if addrs, err := i.Addrs(); err != nil || len(addrs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// classifyTLS knows what a handshake can fail of.
+func classifyTLS(err error) (meshv1.Result_ErrorClass, string, bool) {
+	var (
+		invalid   x509.CertificateInvalidError
+		hostname  x509.HostnameError
+		authority x509.UnknownAuthorityError
+		header    tls.RecordHeaderError
+		alert     tls.AlertError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		return meshv1.Result_TLS, invalidReason(invalid), true
+	case errors.As(err, &hostname):
+		return meshv1.Result_TLS, fmt.Sprintf("the certificate is not for %s; it is for %s", hostname.Host, namesOf(hostname.Certificate)), true
+	case errors.As(err, &authority):
+		issuer := "its issuer"
+		if authority.Cert != nil {
+			issuer = authority.Cert.Issuer.String()
+		}
+		return meshv1.Result_TLS, fmt.Sprintf("the certificate is signed by an authority that is not trusted (%s); give tls.ca_pem if it is yours", issuer), true
+	case errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/":
+		return meshv1.Result_TLS, "the peer speaks plain HTTP on this port", true
+	case errors.As(err, &header):
+		return meshv1.Result_TLS, "the peer does not speak TLS on this port", true
+	case errors.As(err, &alert):
+		return meshv1.Result_TLS, "the peer refused the handshake: " + strings.TrimPrefix(alert.Error(), "tls: "), true
+	}
+	if m := err.Error(); strings.Contains(m, "remote error: tls: ") {
+		_, m, _ = strings.Cut(m, "remote error: tls: ")
+		return meshv1.Result_TLS, "the peer refused the handshake: " + m, true
+	}
+	var verification *tls.CertificateVerificationError
+	if errors.As(err, &verification) {
+		return meshv1.Result_TLS, strings.TrimPrefix(verification.Err.Error(), "x509: "), true
+	}
+	return 0, "", false
+}
+
+func invalidReason(e x509.CertificateInvalidError) string {
+	if e.Reason == x509.Expired && e.Cert != nil {
+		now := time.Now()
+		if now.Before(e.Cert.NotBefore) {
+			return fmt.Sprintf("the certificate of %s is not valid before %s", e.Cert.Subject, e.Cert.NotBefore.UTC().Format(time.DateTime))
+		}
+		return fmt.Sprintf("the certificate of %s expired on %s", e.Cert.Subject, e.Cert.NotAfter.UTC().Format(time.DateTime))
+	}
+	return strings.TrimPrefix(e.Error(), "x509: ")
+}
+
+// namesOf are the names of a certificate in one line.
+func namesOf(c *x509.Certificate) string {
+	names := certNames(c, 5)
+	if len(names) == 0 {
+		return "no name at all"
+	}
+	return strings.Join(names, ", ")
+}
+
+// innermost is the message without the operations and addresses that the net package puts before it.
+func innermost(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// round is a duration in few digits.
+func round(d time.Duration) string {
+	if d > time.Second {
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(100 * time.Microsecond).String()
+}
+
+// clip cuts a text at a number of bytes, leaving valid UTF-8.
+func clip(s string, most int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-3], "") + "..."
+}
+
+// firstFrames is the beginning of a stack, short enough for an error.
+func firstFrames(stack []byte) string {
+	var out []string
+	for line := range strings.SplitSeq(string(stack), "\n") {
+		if strings.HasPrefix(line, "\t") && !strings.Contains(line, "runtime/") {
+			out = append(out, strings.TrimSpace(line))
+		}
+		if len(out) == 4 {
+			break
+		}
+	}
+	return strings.Join(out, " < ")
+}

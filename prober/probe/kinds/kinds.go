@@ -1,0 +1,139 @@
+// Package kinds is the one place that lists the kinds of probe: it makes a runner of a check, and says what this machine can do.
+package kinds
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/prober/probe"
+	"github.com/probemesh/probemesh/prober/probe/dns"
+	"github.com/probemesh/probemesh/prober/probe/grpc"
+	"github.com/probemesh/probemesh/prober/probe/http"
+	"github.com/probemesh/probemesh/prober/probe/icmp"
+	"github.com/probemesh/probemesh/prober/probe/tcp"
+	"github.com/probemesh/probemesh/prober/probe/tls"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// Compile makes a runner of a check, whose defaults need not be resolved. The error is always a *probe.Refusal: this prober lacks what the check
+// needs, or the check is not valid for this build. c must not change afterwards. The caller closes the runner.
+func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
+	target, err := spec.ParseURI(c.GetUri())
+	if err != nil {
+		return nil, &probe.Refusal{Reason: "this prober does not understand the URI: " + err.Error()}
+	}
+	e := spec.Effective(c, 1)
+	if refusal := lacking(e, target, env); refusal != nil {
+		return nil, refusal
+	}
+	runner, err := compile(e, target, env)
+	if err == nil {
+		return runner, nil
+	}
+	if refusal, ok := err.(*probe.Refusal); ok { //nolint:errorlint // kinds return it unwrapped
+		return nil, refusal
+	}
+	return nil, &probe.Refusal{Reason: fmt.Sprintf("this prober cannot compile %s: %s", c.GetName(), err)}
+}
+
+func compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, error) {
+	switch t.Kind {
+	case spec.HTTP:
+		return http.Compile(c, t, env)
+	case spec.TCP:
+		return tcp.Compile(c, t, env)
+	case spec.TLS:
+		return tls.Compile(c, t, env)
+	case spec.DNS:
+		return dns.Compile(c, t, env)
+	case spec.ICMP:
+		return icmp.Compile(c, t, env)
+	case spec.GRPC:
+		return grpc.Compile(c, t, env)
+	}
+	return nil, &probe.Refusal{Capability: string(t.Kind), Reason: fmt.Sprintf("this prober does not know kind %s", t.Kind)}
+}
+
+// lacking says which capability a check needs that the prober lacks; nil when it has them all.
+func lacking(c *meshv1.Check, t *spec.Target, env probe.Env) *probe.Refusal {
+	if !env.Can(string(t.Kind)) {
+		reason := fmt.Sprintf("this prober does not run checks of kind %s", t.Kind)
+		if t.Kind == spec.ICMP {
+			reason = icmp.Unavailable
+		}
+		return &probe.Refusal{Capability: string(t.Kind), Reason: reason}
+	}
+	family := needs(c, t)
+	if family == "" || env.Can(family) {
+		return nil
+	}
+	name := "IPv4"
+	if family == probe.IPv6 {
+		name = "IPv6"
+	}
+	return &probe.Refusal{Capability: family, Reason: "this prober has no " + name + ": no address besides loopback and link-local, and no route"}
+}
+
+// needs is the IP family that a check cannot do without, empty for any. Loopback addresses are always there.
+func needs(c *meshv1.Check, t *spec.Target) string {
+	if addr, ok := t.Addr(); ok {
+		switch {
+		case addr.IsLoopback():
+			return ""
+		case addr.Unmap().Is4():
+			return probe.IPv4
+		}
+		return probe.IPv6
+	}
+	for _, p := range []meshv1.IpFamily_Preference{c.GetHttp().GetIpFamily(), c.GetTcp().GetIpFamily(), c.GetTls().GetIpFamily(),
+		c.GetDns().GetIpFamily(), c.GetIcmp().GetIpFamily(), c.GetGrpc().GetIpFamily()} {
+		switch p {
+		case meshv1.IpFamily_IPV4:
+			return probe.IPv4
+		case meshv1.IpFamily_IPV6:
+			return probe.IPv6
+		}
+	}
+	return ""
+}
+
+// Capabilities is what this machine can do, found out by trying: the kinds that it can run, "ipv4" and "ipv6". It opens and closes a few
+// sockets and sends nothing.
+func Capabilities() []string {
+	out := []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.GRPC)}
+	if icmp.Available() {
+		out = append(out, string(spec.ICMP))
+	}
+	if hasFamily(true) {
+		out = append(out, probe.IPv4)
+	}
+	if hasFamily(false) {
+		out = append(out, probe.IPv6)
+	}
+	return out
+}
+
+// hasFamily tells whether the machine has a route to the world in the family, or at least an address of its own there. Connecting a UDP socket
+// looks up the route and sends nothing; the addresses are those of documentation (RFC 5737, RFC 3849).
+func hasFamily(v4 bool) bool {
+	network, somewhere := "udp6", "[2001:db8::1]:9"
+	if v4 {
+		network, somewhere = "udp4", "192.0.2.1:9"
+	}
+	if conn, err := net.Dial(network, somewhere); err == nil {
+		conn.Close()
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap().Is4() == v4 && prefix.Addr().IsGlobalUnicast() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,146 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/expect"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// Answer is what a target answered, in the terms of one kind.
+type Answer interface {
+	// Record sets the details of the kind in the result.
+	Record(r *meshv1.Result)
+	// Respond sets the fields of the response that the kind knows; it need not set those that p does not read.
+	Respond(r *meshv1.Response, p *expect.Program)
+	// Judge is the kind's own judgement, nil when the answer is good. expected is true when the check has expectations, which then decide in
+	// place of the kind's default.
+	Judge(expected bool) *Failure
+	// Evidence sets the parts of the evidence that the kind knows.
+	Evidence(e *meshv1.Evidence)
+}
+
+// Plan is a compiled check, as far as all kinds have it in common. It does not change.
+type Plan struct {
+	// Check is the name of the check.
+	Check string
+	// Timeout bounds a probe.
+	Timeout time.Duration
+	// Expect are the expectations; nil without any.
+	Expect *expect.Program
+	// URI is what the response tells as uri unless the kind tells another.
+	URI string
+	// Talk speaks with the target. The answer may be nil, or what there is of it together with an error. It must return soon after ctx ends.
+	Talk func(ctx context.Context, a *Attempt) (Answer, error)
+}
+
+// NewPlan compiles what kinds have in common of a check. The error is one of its expectations.
+func NewPlan(c *meshv1.Check, exprs []string) (*Plan, error) {
+	program, err := expect.Compile(exprs)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri()}, nil
+}
+
+// Run runs one probe; see [Runner] for what it promises.
+func (p *Plan) Run(ctx context.Context, o Options) *meshv1.Result {
+	a := &Attempt{start: time.Now(), timeout: p.Timeout, options: o}
+	probeCtx, cancel := context.WithDeadline(ctx, a.start.Add(p.Timeout))
+	defer cancel()
+	answer, failure := p.talk(probeCtx, ctx, a)
+	a.end()
+	return p.conclude(a, answer, failure)
+}
+
+// talk calls Talk and turns its error, or its panic, into a failure.
+func (p *Plan) talk(ctx, caller context.Context, a *Attempt) (answer Answer, failure *Failure) {
+	defer func() {
+		if r := recover(); r != nil {
+			answer = nil
+			failure = &Failure{Class: meshv1.Result_PROBER, Phase: a.Phase(),
+				Sentence: fmt.Sprintf("the probe failed by a fault of probemesh, please report it: %v at %s", r, firstFrames(debug.Stack()))}
+		}
+	}()
+	answer, err := p.Talk(ctx, a)
+	if err == nil {
+		return answer, nil
+	}
+	if caller.Err() != nil && ctx.Err() != nil && context.Cause(caller) != context.DeadlineExceeded { //nolint:errorlint // the cause itself
+		return answer, &Failure{Class: meshv1.Result_PROBER, Phase: a.Phase(), Sentence: "the probe was cancelled before it ended"}
+	}
+	return answer, Classify(err, a)
+}
+
+// conclude makes the result of what the target answered.
+func (p *Plan) conclude(a *Attempt, answer Answer, failure *Failure) *meshv1.Result {
+	r := &meshv1.Result{
+		Check:         p.Check,
+		StartTime:     timestamppb.New(a.start),
+		Duration:      durationpb.New(a.ended.Sub(a.start)),
+		Timings:       a.timings(),
+		RemoteAddress: a.remote,
+		Outcome:       meshv1.Result_OK,
+	}
+	if a.tls != nil {
+		r.Tls = tlsResult(a.tls)
+	}
+	if answer != nil {
+		answer.Record(r)
+	}
+	if failure == nil && answer != nil {
+		failure = answer.Judge(p.Expect.Len() > 0)
+	}
+	if failure == nil && p.Expect.Len() > 0 {
+		failure = p.judge(a, r, answer)
+	}
+	if failure != nil {
+		failure.record(r)
+	}
+	if r.Outcome == meshv1.Result_FAIL || a.options.Evidence {
+		r.Evidence = evidence(a, answer)
+	}
+	return r
+}
+
+// judge evaluates the expectations.
+func (p *Plan) judge(a *Attempt, r *meshv1.Result, answer Answer) *Failure {
+	failed, why := p.Expect.Eval(p.response(a, r, answer))
+	if failed == "" {
+		return nil
+	}
+	return &Failure{Class: meshv1.Result_EXPECTATION, Phase: meshv1.Result_EXPECT, Expectation: failed,
+		Sentence: fmt.Sprintf("expectation %s does not hold: %v", clip(failed, 300), why)}
+}
+
+// response is what the expectations see.
+func (p *Plan) response(a *Attempt, r *meshv1.Result, answer Answer) *meshv1.Response {
+	resp := &meshv1.Response{Duration: r.Duration, RemoteAddress: r.RemoteAddress, Uri: p.URI}
+	if p.Expect.Reads("timings") {
+		t := r.Timings
+		resp.Timings = &meshv1.ResponseTimings{Resolve: t.Resolve, Connect: t.Connect, Handshake: t.Handshake, Processing: t.Processing, Transfer: t.Transfer}
+	}
+	if a.tls != nil && p.Expect.Reads("tls") {
+		resp.Tls = responseTLS(a.tls, a.start)
+	}
+	if answer != nil {
+		answer.Respond(resp, p.Expect)
+	}
+	return resp
+}
+
+// Holds tells whether the expectations hold of an answer that may not be complete yet. It is for kinds that read until they do.
+func (p *Plan) Holds(a *Attempt, answer Answer) bool {
+	a.mu.Lock()
+	now := time.Now()
+	r := &meshv1.Result{Duration: durationpb.New(now.Sub(a.start)), Timings: a.timings(), RemoteAddress: a.remote}
+	a.mu.Unlock()
+	failed, _ := p.Expect.Eval(p.response(a, r, answer))
+	return failed == ""
+}
