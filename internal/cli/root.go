@@ -95,7 +95,7 @@ Start here:  probemesh up                     a whole mesh in one command
 	}
 	add(groupRun, a.processCommands()...)
 	add(groupConfigure, a.applyCommand(), a.diffCommand(), a.deleteCommand())
-	add(groupSee, a.getCommand(), a.explainCommand())
+	add(groupSee, a.getCommand(), a.explainCommand(), a.probeCommand())
 	add(groupAct, a.runCommand(), a.ackCommand(), a.drainCommand(), a.undrainCommand(), a.testCommand(), a.stepdownCommand())
 	add("", a.versionCommand(), a.completionCommand(), exitCodesTopic())
 	root.SetHelpCommand(helpCommand())

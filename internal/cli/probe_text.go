@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// barCells is the width of the time line of a probe.
+const barCells = 32
+
+// printResult shows one probe for people: what was probed, its phases on a time line, what was measured, the expectations, and the verdict.
+func (a *app) printResult(check *meshv1.Check, r *meshv1.Result) {
+	heading := check.GetUri()
+	if r.GetRemoteAddress() != "" {
+		heading += a.out.paint(dim, "  "+clean(r.GetRemoteAddress()))
+	}
+	a.print(heading)
+	for _, line := range timeLine(r.GetTimings(), r.GetDuration().AsDuration()) {
+		a.print("  " + line)
+	}
+	for _, line := range measured(r, time.Now()) {
+		a.print("  " + clean(line))
+	}
+	for _, line := range a.expectations(check, r) {
+		a.print("  " + line)
+	}
+	o := outcomeCell(r.GetOutcome())
+	verdict := a.out.paint(o.colour, o.text) + "  answered as expected in " + brief(r.GetDuration())
+	if r.GetOutcome() != meshv1.Result_OK {
+		verdict = a.out.paint(o.colour, o.text) + "  " + r.GetErrorClass().String()
+		if r.GetFailedPhase() != 0 {
+			verdict += " during " + strings.ToLower(r.GetFailedPhase().String())
+		}
+		verdict += " after " + brief(r.GetDuration()) + ": " + clean(r.GetError())
+	}
+	a.print(verdict)
+}
+
+// timeLine draws the phases one after the other, to scale.
+func timeLine(t *meshv1.Timings, total time.Duration) []string {
+	var out []string
+	var passed time.Duration
+	total = max(total, time.Nanosecond)
+	for _, p := range phaseList(t) {
+		from := min(int(passed*barCells/total), barCells-1)
+		passed += p.took
+		to := min(max(int(passed*barCells/total), from+1), barCells)
+		bar := strings.Repeat(" ", from) + strings.Repeat("━", to-from)
+		out = append(out, fmt.Sprintf("%-10s  %8s  %s", p.name, briefly(p.took), bar))
+	}
+	return out
+}
+
+// measured lists what the kind measured, and TLS.
+func measured(r *meshv1.Result, now time.Time) []string {
+	var out []string
+	if h := r.GetHttp(); h != nil {
+		line := fmt.Sprintf("HTTP/%s %d, %s of body", h.GetVersion(), h.GetStatus(), count(int(h.GetBodyBytes()), "byte"))
+		if h.GetRedirects() > 0 {
+			line += ", after " + count(int(h.GetRedirects()), "redirect")
+		}
+		out = append(out, line)
+	}
+	if d := r.GetDns(); d != nil {
+		out = append(out, fmt.Sprintf("%s, %s", d.GetRcode(), count(int(d.GetAnswers()), "answer")))
+		for _, record := range r.GetEvidence().GetRecords() {
+			out = append(out, "  "+record)
+		}
+	}
+	if i := r.GetIcmp(); i != nil {
+		line := fmt.Sprintf("%d of %d replies", i.GetReceived(), i.GetSent())
+		if i.GetReceived() > 0 {
+			line += fmt.Sprintf(", round trip %s to %s, %s in the mean", brief(i.GetRttMin()), brief(i.GetRttMax()), brief(i.GetRttAvg()))
+		}
+		out = append(out, line)
+	}
+	if g := r.GetGrpc(); g != nil {
+		out = append(out, strings.TrimSpace("gRPC "+g.GetStatus()+" "+g.GetServing()))
+	}
+	if t := r.GetTls(); t != nil {
+		line := "TLS " + t.GetVersion() + " " + t.GetCipher()
+		if t.GetEarliestExpiry() != nil {
+			expiry := t.GetEarliestExpiry().AsTime()
+			if left := expiry.Sub(now); left > 0 {
+				line += fmt.Sprintf(", certificates valid for %s more", span(left))
+			} else {
+				line += fmt.Sprintf(", a certificate expired %s ago", span(-left))
+			}
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// expectations lists them: those before the one that failed hold, those after it were not reached.
+func (a *app) expectations(check *meshv1.Check, r *meshv1.Result) []string {
+	if len(r.GetFailedExpectation()) == 0 && r.GetOutcome() != meshv1.Result_OK {
+		return nil // it did not get that far
+	}
+	var out []string
+	failed := false
+	for _, e := range expected(check) {
+		switch {
+		case failed:
+			out = append(out, a.out.paint(dim, "? "+clean(e)))
+		case e == r.GetFailedExpectation():
+			failed = true
+			out = append(out, a.out.paint(red, "✗ ")+clean(e))
+		default:
+			out = append(out, a.out.paint(green, "✓ ")+clean(e))
+		}
+	}
+	return out
+}
+
+// expected are the expectations of a check, whatever its kind.
+func expected(c *meshv1.Check) []string {
+	for _, block := range []interface{ GetExpect() []string }{c.GetHttp(), c.GetTcp(), c.GetTls(), c.GetDns(), c.GetIcmp(), c.GetGrpc()} {
+		if e := block.GetExpect(); len(e) > 0 {
+			return e
+		}
+	}
+	return nil
+}
