@@ -21,16 +21,65 @@ Also:{{range $cmds}}{{if (and (eq .GroupID "") (or .IsAvailableCommand (eq .Name
   {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
-{{.LocalFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+{{.LocalFlags.FlagUsagesWrapped WIDTH | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
 
 Flags of every command:
-{{.InheritedFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}
+{{.InheritedFlags.FlagUsagesWrapped WIDTH | trimTrailingWhitespaces}}{{end}}
 
-A flag --some-flag can also be given as PROBEMESH_SOME_FLAG in the environment, or as some_flag in the file of --config.{{if .Runnable}}
-Exit codes: 0 done, or yes; 1 the answer is no; 2 bad usage or configuration; 3 the server refused or cannot be reached.{{end}}{{if .HasAvailableSubCommands}}
+A flag --some-flag can also be given as PROBEMESH_SOME_FLAG in the
+environment, or as some_flag in the file of --config.{{if .Runnable}}
+
+Exit codes: 0 done, or yes; 1 the answer is no; 2 bad usage or
+configuration; 3 the server refused or cannot be reached.{{end}}{{if .HasAvailableSubCommands}}
 
 ` + "`{{.CommandPath}} COMMAND --help`" + ` tells more about a command.{{end}}
 `
+
+// helpWidth is how wide help is: as the terminal, and 100 cells at most, since longer lines are hard to read.
+func helpWidth(s screen) int {
+	if s.width == 0 {
+		return 100
+	}
+	return max(40, min(s.width, 100))
+}
+
+// fitHelp lays out the help of a command and of those below it for a width.
+func fitHelp(cmd *cobra.Command, width int) {
+	cmd.Long = reflow(cmd.Long, width)
+	for _, sub := range cmd.Commands() {
+		fitHelp(sub, width)
+	}
+}
+
+// reflow breaks the lines of each paragraph anew. Lines that begin with a space stay as they are, as in lists and examples.
+func reflow(s string, width int) string {
+	var out []string
+	var words []string
+	flush := func() {
+		line := ""
+		for _, w := range words {
+			if line != "" && cells(line)+1+cells(w) > width {
+				out = append(out, line)
+				line = ""
+			}
+			line = strings.TrimPrefix(line+" "+w, " ")
+		}
+		if line != "" {
+			out = append(out, line)
+		}
+		words = nil
+	}
+	for _, line := range strings.Split(s, "\n") {
+		if line == "" || strings.HasPrefix(line, " ") || strings.Contains(line, ":  ") {
+			flush()
+			out = append(out, line)
+			continue
+		}
+		words = append(words, strings.Fields(line)...)
+	}
+	flush()
+	return strings.Join(out, "\n")
+}
 
 // exitCodesTopic is `probemesh help exit-codes`.
 func exitCodesTopic() *cobra.Command {

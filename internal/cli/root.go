@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ Start here:  probemesh up                     a whole mesh in one command
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.SetUsageTemplate(usageTemplate)
+	root.SetUsageTemplate(strings.ReplaceAll(usageTemplate, "WIDTH", strconv.Itoa(helpWidth(a.out))))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s\nSee `%s --help`.", flagProblem(cmd, err), cmd.CommandPath())
 	})
@@ -99,6 +100,7 @@ Start here:  probemesh up                     a whole mesh in one command
 	add(groupAct, a.runCommand(), a.ackCommand(), a.drainCommand(), a.undrainCommand(), a.testCommand(), a.stepdownCommand())
 	add("", a.versionCommand(), a.completionCommand(), exitCodesTopic())
 	root.SetHelpCommand(helpCommand())
+	fitHelp(root, helpWidth(a.out))
 	return root
 }
 
