@@ -17,6 +17,7 @@ import (
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
+	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/spool"
 	"github.com/probemesh/probemesh/prober/timetable"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -24,7 +25,7 @@ import (
 
 // agent is one boot of a prober: it holds the jobs, and joins timetable, spool and link. Its methods for the link are those of [link.Agent].
 type agent struct {
-	compile   func(*meshv1.Check) (Runner, error)
+	compile   func(*meshv1.Check) (probe.Runner, error)
 	clock     *clock.Clock
 	spool     *spool.Spool
 	held      *assignments.Store
@@ -86,7 +87,7 @@ func (a *agent) make(as *meshv1.Assignment) (*job, *meshv1.AssignmentRefusal) {
 		return refuse(fmt.Sprintf("the assignment has interval %v and timeout %v; both must be positive", j.interval, j.timeout))
 	}
 	runner, err := a.compile(c)
-	var refusal *Refusal
+	var refusal *probe.Refusal
 	if errors.As(err, &refusal) {
 		return nil, &meshv1.AssignmentRefusal{Check: c.GetName(), Reason: refusal.Reason, Capability: refusal.Capability}
 	}

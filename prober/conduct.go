@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/prober/link"
+	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -29,7 +30,7 @@ type order struct {
 func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	span, traced := a.span(ctx, j, o)
 	defer span.End()
-	options := Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced)}
+	options := probe.Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced)}
 	start, unsynced := a.clock.Local(), !a.clock.Synced()
 	stopSlow := a.watch(j, o, start)
 	r := j.runner.Probe(ctx, options)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -13,7 +14,7 @@ const usualWeight = 8
 // job is an assignment with its compiled check and what was seen of it.
 type job struct {
 	assignment *meshv1.Assignment
-	runner     Runner
+	runner     probe.Runner
 	kind       string
 	interval   time.Duration
 	timeout    time.Duration

@@ -23,6 +23,8 @@ import (
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
+	"github.com/probemesh/probemesh/prober/probe"
+	"github.com/probemesh/probemesh/prober/probe/kinds"
 	"github.com/probemesh/probemesh/prober/spool"
 	"github.com/probemesh/probemesh/prober/timetable"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -31,11 +33,12 @@ import (
 // grace is how long probes that run may go on when the prober stops.
 const grace = 2 * time.Second
 
-// Deps are what a prober needs besides plain values. Only Compile is required.
+// Deps are what a prober needs besides plain values. The zero value is a prober that runs every kind of check, and keeps silent.
 type Deps struct {
-	// Compile makes a runner of a check; the error is a [Refusal] when this prober cannot run it.
-	Compile func(*meshv1.Check) (Runner, error)
-	// Capabilities are what this prober can do, as Hello states it: kinds of check, `ipv4`, `ipv6`.
+	// Compile makes a runner of a check; the error is a [probe.Refusal] when this prober cannot run it. Default: every kind that this build has
+	// and Capabilities allow.
+	Compile func(*meshv1.Check) (probe.Runner, error)
+	// Capabilities are what this prober can do, as Hello states it: kinds of check, `ipv4`, `ipv6`. Default: what this machine can.
 	Capabilities []string
 	// Log takes what the prober has to say; default: nowhere.
 	Log *slog.Logger
@@ -61,9 +64,6 @@ func New(cfg Config, deps Deps) (*Prober, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if deps.Compile == nil {
-		panic("prober: New without Compile")
-	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,6 +74,13 @@ func New(cfg Config, deps Deps) (*Prober, error) {
 		deps.Tracer = tracenoop.Tracer{}
 	}
 	cfg = cfg.withDefaults()
+	if deps.Capabilities == nil {
+		deps.Capabilities = kinds.Capabilities()
+	}
+	if deps.Compile == nil {
+		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities}
+		deps.Compile = func(c *meshv1.Check) (probe.Runner, error) { return kinds.Compile(c, env) }
+	}
 	p := &Prober{cfg: cfg, deps: deps}
 	var err error
 	if p.tls, err = cfg.tls(); err != nil {

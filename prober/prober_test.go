@@ -18,6 +18,7 @@ import (
 	"github.com/probemesh/probemesh/internal/assignment"
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/prober/linktest"
+	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -42,7 +43,7 @@ type fakeRunner struct {
 	check  *meshv1.Check
 }
 
-func (r *fakeRunner) Probe(ctx context.Context, _ Options) *meshv1.Result {
+func (r *fakeRunner) Probe(ctx context.Context, _ probe.Options) *meshv1.Result {
 	start := time.Now()
 	r.target.mu.Lock()
 	outcome, takes := r.target.outcome[r.check.GetName()], r.target.takes[r.check.GetName()]
@@ -90,9 +91,9 @@ func inWorld(t *testing.T, f func(w *world)) {
 func (w *world) start(servers ...string) {
 	w.t.Helper()
 	p, err := New(Config{Name: "fra-1", Datacenter: "fra", Servers: servers, Data: w.data, Build: "test"}, Deps{
-		Compile: func(c *meshv1.Check) (Runner, error) {
+		Compile: func(c *meshv1.Check) (probe.Runner, error) {
 			if strings.HasPrefix(c.GetUri(), "icmp:") {
-				return nil, &Refusal{Capability: "icmp", Reason: "raw ICMP needs CAP_NET_RAW"}
+				return nil, &probe.Refusal{Capability: "icmp", Reason: "raw ICMP needs CAP_NET_RAW"}
 			}
 			return &fakeRunner{target: w.target, check: c}, nil
 		},
