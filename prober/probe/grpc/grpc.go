@@ -108,7 +108,7 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	a.Meeting(r.target.Host)
 	conn, err := r.client(c)
 	if err != nil {
-		return nil, err
+		return nil, &probe.Failure{Class: meshv1.Result_PROBER, Sentence: "this prober cannot make a gRPC client: " + err.Error()}
 	}
 	defer conn.Close()
 	pairs := make([]string, 0, 2*len(r.options.GetMetadata())+2)
@@ -195,11 +195,11 @@ type handshaker struct {
 	call *call
 }
 
-// ClientHandshake implements credentials.TransportCredentials.
-func (h *handshaker) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ClientHandshake implements credentials.TransportCredentials. What is verified is the name that the TLS options say, whatever the authority is.
+func (h *handshaker) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	a := h.call.attempt
 	a.Enter(meshv1.Result_HANDSHAKE)
-	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, h.call.runner.config.ServerName, raw)
 	if err != nil {
 		probe.NoteHandshakeError(a, err)
 		if errors.Is(err, context.Canceled) {
@@ -212,6 +212,13 @@ func (h *handshaker) ClientHandshake(ctx context.Context, authority string, raw 
 	}
 	a.Enter(meshv1.Result_PROCESSING)
 	return conn, info, nil
+}
+
+// Info implements credentials.TransportCredentials. It names no server, so that the authority of the check may differ from the name that is verified.
+func (h *handshaker) Info() credentials.ProtocolInfo {
+	info := h.TransportCredentials.Info()
+	info.ServerName = "" //nolint:staticcheck // gRPC still reads it
+	return info
 }
 
 // Clone implements credentials.TransportCredentials.
