@@ -35,7 +35,7 @@ func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict) {
 	i := &meshv1.Incident{
 		Name: spec.Name(spec.Incidents, incidentID(c.name, now, s.lead.Term)), Kind: meshv1.Incident_CHECK, Check: c.name, Uri: c.spec.GetUri(),
 		State: meshv1.Incident_OPEN, Verdict: shownVerdict(v), Reason: c.reason, StartTime: timestamppb.New(begin), OpenTime: timestamppb.New(now),
-		Evidence: c.voteList(now, true), Term: s.lead.Term, Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
+		Evidence: c.voteList(now, true), Term: int32(s.lead.Term), Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
 		Annotations: c.spec.GetAnnotations(), TraceId: c.traceID(),
 	}
 	i.Summary = alert.Opened(c.facts(shownVerdict(v).String()))

@@ -81,7 +81,7 @@ func (s *State) openMesh(now time.Time, blind []string, since time.Time) {
 	i := &meshv1.Incident{
 		Name: spec.Name(spec.Incidents, incidentID(MeshKey, now, s.lead.Term)), Kind: meshv1.Incident_MESH, State: meshv1.Incident_OPEN,
 		Verdict: meshv1.CheckStatus_UNKNOWN, Reason: meshv1.CheckStatus_MESH_BLIND, StartTime: timestamppb.New(since), OpenTime: timestamppb.New(now),
-		Term: s.lead.Term, Receivers: s.meshReceivers(), AffectedCount: int32(len(blind)), AffectedChecks: blind[:min(len(blind), maxAffected)],
+		Term: int32(s.lead.Term), Receivers: s.meshReceivers(), AffectedCount: int32(len(blind)), AffectedChecks: blind[:min(len(blind), maxAffected)],
 	}
 	i.Summary = s.blindSentence(len(blind))
 	st := &statev1.StoredIncident{Incident: i}

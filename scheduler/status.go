@@ -111,3 +111,34 @@ func timestampOf(t time.Time) *timestamppb.Timestamp {
 	}
 	return timestamppb.New(t)
 }
+
+// Check is a check as stored. It must not be changed. The second result is false when there is none of that name.
+func (s *State) Check(name string) (*meshv1.Check, bool) {
+	c := s.checks[name]
+	if c == nil || c.gone {
+		return nil, false
+	}
+	return c.spec, true
+}
+
+// AssignmentFor is an assignment of the check for a prober that does not run it, for an ad-hoc run; nil when there is no such check.
+func (s *State) AssignmentFor(name string) *meshv1.Assignment {
+	c := s.checks[name]
+	if c == nil || c.gone {
+		return nil
+	}
+	a := &meshv1.Assignment{Check: c.work, Phase: durationpb.New(0)}
+	a.Fingerprint = assignment.Fingerprint(a)
+	return a
+}
+
+// CountVerdicts counts the checks by the verdict shown.
+func (s *State) CountVerdicts() map[meshv1.CheckStatus_Verdict]int64 {
+	n := map[meshv1.CheckStatus_Verdict]int64{meshv1.CheckStatus_UP: 0, meshv1.CheckStatus_DEGRADED: 0, meshv1.CheckStatus_DOWN: 0, meshv1.CheckStatus_UNKNOWN: 0, meshv1.CheckStatus_PAUSED: 0}
+	for _, c := range s.checks {
+		if !c.gone {
+			n[shownVerdict(c.shown)]++
+		}
+	}
+	return n
+}

@@ -172,7 +172,7 @@ server that was asked does not lead, the leader is asked instead.`,
 				return err
 			}
 			defer c.Close()
-			req := &meshv1.StepDownRequest{Term: term}
+			req := &meshv1.StepDownRequest{Term: int32(term)}
 			resp, err := answer(cmd.Context(), a, c.servers.StepDown, req)
 			if e, ok := fault.From(causeOf(err)); ok && e.Reason == meshv1.ErrorReason_NOT_LEADER && e.Metadata["leader"] != "" {
 				leader, dialErr := a.connectTo(e.Metadata["leader"])

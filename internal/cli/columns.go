@@ -92,7 +92,7 @@ func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
 	}
 	if wide {
 		row = append(row, text(enumText(i.GetReason(), i.GetReason() == 0)), text(list(i.GetReceivers())),
-			text(count(len(i.GetEvidence()), "vote")), text(strconv.FormatInt(i.GetTerm(), 10)))
+			text(count(len(i.GetEvidence()), "vote")), text(strconv.FormatInt(int64(i.GetTerm()), 10)))
 	}
 	return append(row, text(orDash(i.GetSummary())))
 }
@@ -144,7 +144,7 @@ func serverRow(m proto.Message, wide bool, now time.Time) []cell {
 		role = cell{"leader", green}
 	}
 	row := []cell{
-		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(s.GetTerm(), 10)), text(orDash(s.GetGrpcAddress())),
+		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(int64(s.GetTerm()), 10)), text(orDash(s.GetGrpcAddress())),
 		text(orDash(s.GetHttpAddress())), text(orDash(s.GetVersion())), text(age(s.GetStartTime(), now)),
 	}
 	if wide {

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -217,55 +216,6 @@ func TestARepeatedApplyChangesNothing(t *testing.T) {
 		}
 		_, err := w.checks.Apply(context.Background(), &meshv1.ApplyRequest{Checks: []*meshv1.Check{check("b")}, RequestId: "r"})
 		want(t, err, meshv1.ErrorReason_REQUEST_ID_REUSED)
-	})
-}
-
-// Somebody else writes one of the checks after the first chunks are written: the rest is planned again, and the answer tells of the whole call.
-func TestAConflictInTheMiddleIsPlannedAgain(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		req := &meshv1.ApplyRequest{}
-		for n := range 500 {
-			req.Checks = append(req.Checks, check(fmt.Sprintf("c%03d", n)))
-		}
-		w.etcd.SetDelay(10 * time.Millisecond)
-		done := make(chan *meshv1.ApplyResponse)
-		go func() {
-			defer close(done)
-			r, err := w.checks.Apply(context.Background(), req)
-			if err != nil {
-				t.Error(err)
-			}
-			done <- r
-		}()
-		stored := func() int {
-			n := 0
-			for _, key := range w.etcd.Keys() {
-				if strings.Contains(key, "/check/") {
-					n++
-				}
-			}
-			return n
-		}
-		for stored() < 100 {
-			time.Sleep(time.Millisecond) // of the bubble
-		}
-		// It takes as long as one chunk does, so it comes before the fifth.
-		if _, err := w.store.CreateCheck(context.Background(), &meshv1.Check{Name: "checks/c450", Uri: "tcp://mine.example.com:1"}); err != nil {
-			t.Fatal(err)
-		}
-		count := map[string]int{}
-		for _, c := range (<-done).GetChanges() {
-			count[c.GetAction().String()]++
-			if c.GetName() == "checks/c450" && c.GetAction() != meshv1.Change_UPDATE {
-				t.Errorf("c450: %v", c)
-			}
-		}
-		if count["CREATE"] != 499 || count["UPDATE"] != 1 {
-			t.Errorf("changes: %v, want 499 created and 1 updated", count)
-		}
-		if n := stored(); n != 500 {
-			t.Errorf("%d checks are stored", n)
-		}
 	})
 }
 

@@ -26,7 +26,7 @@ func (s serverService) ListServers(ctx context.Context, _ *meshv1.ListServersReq
 		r := v.Value
 		server := &meshv1.Server{
 			Name: r.GetName(), Datacenter: r.GetDatacenter(), GrpcAddress: r.GetGrpcAddress(), HttpAddress: r.GetHttpAddress(), Version: r.GetVersion(),
-			StartTime: r.GetStartTime(), BootId: r.GetBootId(), Labels: r.GetLabels(), Term: here.Term, Leader: here.Leader != "" && here.Leader == r.GetName(),
+			StartTime: r.GetStartTime(), BootId: r.GetBootId(), Labels: r.GetLabels(), Term: int32(here.Term), Leader: here.Leader != "" && here.Leader == r.GetName(),
 		}
 		if r.GetName() == here.Name {
 			server.Sessions, server.Revision = int32(here.Sessions), here.Revision
@@ -45,13 +45,13 @@ func (s serverService) StepDown(_ context.Context, req *meshv1.StepDownRequest) 
 	case !here.Leading:
 		e := fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name, "%s does not lead; %s does, at %s: ask it", here.Name, here.Leader, here.LeaderAddress)
 		return nil, e.With("leader", here.LeaderAddress)
-	case req.GetTerm() != 0 && req.GetTerm() != here.Term:
+	case req.GetTerm() != 0 && int64(req.GetTerm()) != here.Term:
 		return nil, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name,
 			"%s leads term %d, not %d; nothing was changed", here.Name, here.Term, req.GetTerm())
 	}
-	term, err := s.api.mesh.StepDown(req.GetTerm())
+	term, err := s.api.mesh.StepDown(int64(req.GetTerm()))
 	if err != nil {
 		return nil, err
 	}
-	return &meshv1.StepDownResponse{Term: term}, nil
+	return &meshv1.StepDownResponse{Term: int32(term)}, nil
 }

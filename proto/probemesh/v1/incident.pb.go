@@ -240,7 +240,7 @@ type Incident struct {
 	// When it was acknowledged.
 	AcknowledgeTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=acknowledge_time,json=acknowledgeTime,proto3" json:"acknowledge_time,omitempty"`
 	// The leader's term that opened it.
-	Term int64 `protobuf:"varint,18,opt,name=term,proto3" json:"term,omitempty"`
+	Term int32 `protobuf:"varint,18,opt,name=term,proto3" json:"term,omitempty"`
 	// Changes with every change of the incident.
 	Etag string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Labels of the check when the incident was opened.
@@ -408,7 +408,7 @@ func (x *Incident) GetAcknowledgeTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Incident) GetTerm() int64 {
+func (x *Incident) GetTerm() int32 {
 	if x != nil {
 		return x.Term
 	}
@@ -572,7 +572,7 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x10timeline_dropped\x18\x0f \x01(\x05R\x0ftimelineDropped\x12'\n" +
 	"\x0facknowledged_by\x18\x10 \x01(\tR\x0eacknowledgedBy\x12E\n" +
 	"\x10acknowledge_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x0facknowledgeTime\x12\x12\n" +
-	"\x04term\x18\x12 \x01(\x03R\x04term\x12\x12\n" +
+	"\x04term\x18\x12 \x01(\x05R\x04term\x12\x12\n" +
 	"\x04etag\x18\x13 \x01(\tR\x04etag\x12:\n" +
 	"\x06labels\x18\x14 \x03(\v2\".probemesh.v1.Incident.LabelsEntryR\x06labels\x12\x1c\n" +
 	"\treceivers\x18\x15 \x03(\tR\treceivers\x12\x19\n" +

@@ -32,7 +32,7 @@ type Server struct {
 	// Whether it leads now.
 	Leader bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	// The term of the present leader, the same in every server; 0 when there is none.
-	Term int64 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	Term int32 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	// Where its gRPC API listens, as others reach it.
 	GrpcAddress string `protobuf:"bytes,5,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
 	// Where its HTTP listener is, as others reach it.
@@ -104,7 +104,7 @@ func (x *Server) GetLeader() bool {
 	return false
 }
 
-func (x *Server) GetTerm() int64 {
+func (x *Server) GetTerm() int32 {
 	if x != nil {
 		return x.Term
 	}
@@ -178,7 +178,7 @@ const file_probemesh_v1_server_proto_rawDesc = "" +
 	"datacenter\x18\x02 \x01(\tR\n" +
 	"datacenter\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x03R\x04term\x12!\n" +
+	"\x04term\x18\x04 \x01(\x05R\x04term\x12!\n" +
 	"\fgrpc_address\x18\x05 \x01(\tR\vgrpcAddress\x12!\n" +
 	"\fhttp_address\x18\x06 \x01(\tR\vhttpAddress\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x129\n" +

@@ -108,7 +108,7 @@ func (x *ListServersResponse) GetServers() []*Server {
 type StepDownRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// If not 0, resign only if this is the present term.
-	Term          int64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Term          int32 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,7 +143,7 @@ func (*StepDownRequest) Descriptor() ([]byte, []int) {
 	return file_probemesh_v1_server_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *StepDownRequest) GetTerm() int64 {
+func (x *StepDownRequest) GetTerm() int32 {
 	if x != nil {
 		return x.Term
 	}
@@ -154,7 +154,7 @@ func (x *StepDownRequest) GetTerm() int64 {
 type StepDownResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The term that ended.
-	Term          int64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Term          int32 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,7 +189,7 @@ func (*StepDownResponse) Descriptor() ([]byte, []int) {
 	return file_probemesh_v1_server_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *StepDownResponse) GetTerm() int64 {
+func (x *StepDownResponse) GetTerm() int32 {
 	if x != nil {
 		return x.Term
 	}
@@ -205,9 +205,9 @@ const file_probemesh_v1_server_service_proto_rawDesc = "" +
 	"\x13ListServersResponse\x12.\n" +
 	"\aservers\x18\x01 \x03(\v2\x14.probemesh.v1.ServerR\aservers\"%\n" +
 	"\x0fStepDownRequest\x12\x12\n" +
-	"\x04term\x18\x01 \x01(\x03R\x04term\"&\n" +
+	"\x04term\x18\x01 \x01(\x05R\x04term\"&\n" +
 	"\x10StepDownResponse\x12\x12\n" +
-	"\x04term\x18\x01 \x01(\x03R\x04term2\xae\x01\n" +
+	"\x04term\x18\x01 \x01(\x05R\x04term2\xae\x01\n" +
 	"\rServerService\x12R\n" +
 	"\vListServers\x12 .probemesh.v1.ListServersRequest\x1a!.probemesh.v1.ListServersResponse\x12I\n" +
 	"\bStepDown\x12\x1d.probemesh.v1.StepDownRequest\x1a\x1e.probemesh.v1.StepDownResponseB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
