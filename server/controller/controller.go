@@ -1,0 +1,319 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler"
+	"github.com/probemesh/probemesh/server/election"
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// Config says which server this is and how the mind is set.
+type Config struct {
+	// Server is the bare name of this server, for example "a".
+	Server string
+	// Mind are the constants of the scheduler; the zero value means its defaults.
+	Mind scheduler.Config
+	// VerdictEvery is how often the verdict of every check is given to the history. Default 10 s.
+	VerdictEvery time.Duration
+	// KeepIncidents is how many resolved incidents are kept. Default 20,000.
+	KeepIncidents int
+}
+
+// Notifier delivers what the outbox owes, for one reign: it returns when ctx ends.
+type Notifier interface {
+	Run(ctx context.Context, fence store.Fence) error
+}
+
+// VerdictRecorder takes the verdicts of all checks for the history. It may block; the controller does not wait for it.
+type VerdictRecorder func(ctx context.Context, at time.Time, verdicts map[string]meshv1.CheckStatus_Verdict) error
+
+// Deps are the parts that the controller works with.
+type Deps struct {
+	Store    *store.Store
+	Notifier Notifier
+	// Verdicts may be nil: then nothing is recorded.
+	Verdicts VerdictRecorder
+	Log      *slog.Logger
+	Meter    metric.Meter
+	Tracer   trace.Tracer
+}
+
+// Controller feeds a mind and carries out its actions. Its methods may be called concurrently.
+type Controller struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	m       *metrics
+	effects chan effect
+	wake    chan struct{}
+	ready   chan struct{}
+
+	statuses  hub
+	incidents hub
+
+	// mu guards everything below.
+	mu         sync.Mutex
+	mind       *scheduler.State
+	sessions   map[string]Session
+	enrolments map[string]enrolled
+	servers    map[string]*statev1.ServerRecord
+	leader     *statev1.LeaderRecord
+	reign      *reign
+	runs       map[string]*run
+	revision   int64
+	synced     bool
+}
+
+type enrolled struct {
+	record *statev1.Enrolment
+	mod    int64
+}
+
+// reign is the time in which this server leads.
+type reign struct {
+	election.Reign
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// effectQueue bounds the effects that wait. When it is full, further ones are given back to the mind, which wishes for them again a second later.
+const effectQueue = 4096
+
+// effectWorkers carry out effects concurrently; two effects on one key are never under way at once, since the mind waits for the first.
+const effectWorkers = 16
+
+// New makes a controller. It does nothing until Serve.
+func New(cfg Config, deps Deps) (*Controller, error) {
+	if cfg.VerdictEvery == 0 {
+		cfg.VerdictEvery = 10 * time.Second
+	}
+	if cfg.KeepIncidents == 0 {
+		cfg.KeepIncidents = 20_000
+	}
+	c := &Controller{
+		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), ready: make(chan struct{}),
+		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
+		runs: map[string]*run{},
+	}
+	var err error
+	c.m, err = newMetrics(deps.Meter, c)
+	return c, err
+}
+
+// Ready is closed when the first snapshot of the store has been applied.
+func (c *Controller) Ready() <-chan struct{} { return c.ready }
+
+// Serve follows the store, keeps time and carries out effects until ctx ends; then it returns nil when all its goroutines have ended. It returns an error only for a
+// fault of ours.
+func (c *Controller) Serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for range effectWorkers {
+		wg.Go(func() { c.work(ctx) })
+	}
+	wg.Go(func() { c.tick(ctx) })
+	if c.deps.Verdicts != nil {
+		wg.Go(func() { c.recordVerdicts(ctx) })
+	}
+	err := c.deps.Store.Follow(ctx, c.follow)
+	wg.Wait()
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// tick applies time: at the mind's next due moment, or when that has moved nearer.
+func (c *Controller) tick(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-c.wake:
+		}
+		c.apply()
+		c.mu.Lock()
+		due := c.mind.Due()
+		c.mu.Unlock()
+		timer.Reset(max(time.Until(due), 5*time.Millisecond))
+	}
+}
+
+// apply gives events to the mind and sends out what it wishes for.
+func (c *Controller) apply(events ...scheduler.Event) {
+	c.mu.Lock()
+	notes := c.applyLocked(events)
+	c.mu.Unlock()
+	c.tell(notes)
+}
+
+// applyLocked dispatches without blocking and returns what is to be logged after the mutex is free.
+func (c *Controller) applyLocked(events []scheduler.Event) []scheduler.StatusChanged {
+	before := c.mind.Due()
+	actions := c.mind.Apply(time.Now(), events...)
+	if len(actions) == 0 && !c.mind.Due().Before(before) {
+		return nil
+	}
+	var notes []scheduler.StatusChanged
+	var failed []scheduler.Event
+	for _, a := range actions {
+		switch a := a.(type) {
+		case scheduler.StatusChanged:
+			c.statuses.publish(a.Check)
+			if a.Before != a.After || a.Gone {
+				notes = append(notes, a)
+			}
+		case scheduler.Assign:
+			if s := c.sessions[a.Prober]; s != nil {
+				s.Wake()
+			}
+		case scheduler.Confirm:
+			if !c.askLocked(a) {
+				failed = append(failed, scheduler.RunRefused{Prober: a.Prober, RunID: a.Run.GetRunId()})
+			}
+		default:
+			if e := c.enqueueLocked(a); e != nil {
+				failed = append(failed, e)
+			}
+		}
+	}
+	if failed != nil {
+		notes = append(notes, c.applyLocked(failed)...)
+	}
+	if c.mind.Due().Before(before) {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	return notes
+}
+
+func (c *Controller) tell(notes []scheduler.StatusChanged) {
+	for _, n := range notes {
+		if n.Gone {
+			continue
+		}
+		c.m.verdict(n)
+		level := slog.LevelInfo
+		if n.After == meshv1.CheckStatus_DOWN {
+			level = slog.LevelWarn
+		}
+		c.log.Log(context.Background(), level, "verdict changed", "check", n.Check, "before", n.Before.String(), "verdict", n.After.String(), "reason", n.Reason.String())
+	}
+}
+
+// follow turns a batch of the store's watch into events.
+func (c *Controller) follow(_ context.Context, b store.Batch) error {
+	events := make([]scheduler.Event, 0, len(b.Events)+1)
+	c.mu.Lock()
+	if b.Snapshot {
+		events = append(events, scheduler.Reset{})
+		c.enrolments, c.servers, c.leader = map[string]enrolled{}, map[string]*statev1.ServerRecord{}, nil
+	}
+	for _, e := range b.Events {
+		if ev := c.eventLocked(e); ev != nil {
+			events = append(events, ev)
+		}
+	}
+	c.revision = b.Revision
+	notes := c.applyLocked(events)
+	first := !c.synced
+	c.synced = true
+	c.mu.Unlock()
+	c.tell(notes)
+	if first {
+		close(c.ready)
+	}
+	return nil
+}
+
+// eventLocked gives the event for the mind, or nil when the change is the controller's alone.
+func (c *Controller) eventLocked(e store.Event) scheduler.Event {
+	switch v := e.Value.(type) {
+	case *meshv1.Check:
+		return scheduler.CheckPut{Check: v, ModRevision: e.ModRevision}
+	case *meshv1.Receiver:
+		return scheduler.ReceiverPut{Receiver: v}
+	case *statev1.Enrolment:
+		c.enrolments[spec.ID(e.Name)] = enrolled{v, e.ModRevision}
+		return scheduler.EnrolmentPut{Enrolment: v}
+	case *statev1.PlacementTable:
+		return scheduler.TablePut{Table: v, ModRevision: e.ModRevision}
+	case *statev1.StoredIncident:
+		c.incidents.publish(v.GetIncident().GetName())
+		return scheduler.IncidentPut{Key: e.Subject, Incident: v, ModRevision: e.ModRevision}
+	case *statev1.ServerRecord:
+		c.servers[e.Name] = v
+		c.redirectLocked()
+		return nil
+	case *statev1.LeaderRecord:
+		c.leader = v
+		c.redirectLocked()
+		return nil
+	case nil:
+		return c.goneLocked(e)
+	}
+	return nil
+}
+
+func (c *Controller) goneLocked(e store.Event) scheduler.Event {
+	switch e.Kind {
+	case store.KindCheck:
+		return scheduler.CheckGone{Name: e.Name}
+	case store.KindReceiver:
+		return scheduler.ReceiverGone{Name: e.Name}
+	case store.KindEnrolment:
+		delete(c.enrolments, spec.ID(e.Name))
+		return scheduler.EnrolmentGone{Name: e.Name}
+	case store.KindTable:
+		return scheduler.TableGone{Datacenter: e.Name}
+	case store.KindIncident:
+		if st := c.mind.Incident(e.Subject); st != nil {
+			c.incidents.publish(st.GetIncident().GetName())
+		}
+		return scheduler.IncidentGone{Key: e.Subject}
+	case store.KindServer:
+		delete(c.servers, e.Name)
+	case store.KindLeader:
+		c.leader = nil
+	}
+	return nil
+}
+
+// recordVerdicts gives the verdict of every check to the history now and then. A recorder that blocks costs samples, nothing else.
+func (c *Controller) recordVerdicts(ctx context.Context) {
+	t := time.NewTicker(c.cfg.VerdictEvery)
+	defer t.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			all := map[string]meshv1.CheckStatus_Verdict{}
+			c.EachStatus("", func(s *meshv1.CheckStatus) bool {
+				all[s.GetCheck()] = s.GetVerdict()
+				return true
+			})
+			err := c.deps.Verdicts(ctx, now, all)
+			if err != nil && !failing && ctx.Err() == nil {
+				c.log.Warn("verdicts are not recorded in the history", "err", err)
+			}
+			failing = err != nil
+		}
+	}
+}

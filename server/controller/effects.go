@@ -1,0 +1,210 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler"
+	"github.com/probemesh/probemesh/server/election"
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// effect is an action on the store, with the reign under which it was wished for: an effect never outlives its term.
+type effect struct {
+	action scheduler.Action
+	key    string
+	reign  *reign
+	wished time.Time
+}
+
+// effectTimeout bounds one transaction. It is shorter than the mind's own, after which the effect is wished for again.
+const effectTimeout = 4 * time.Second
+
+// retryAfter is when a failed effect is wished for again.
+const retryAfter = time.Second
+
+func keyOf(a scheduler.Action) string {
+	switch a := a.(type) {
+	case scheduler.Open:
+		return a.Key
+	case scheduler.Escalate:
+		return a.Key
+	case scheduler.Resolve:
+		return a.Key
+	case scheduler.MoveRows:
+		return scheduler.TableKey(a.Table.GetDatacenter())
+	}
+	return ""
+}
+
+// enqueueLocked hands an effect to the workers, or gives the event that says that it could not. Without a reign it is dropped: the mind of a server
+// that does not lead wishes for nothing, but its reign may just have ended.
+func (c *Controller) enqueueLocked(a scheduler.Action) scheduler.Event {
+	if c.reign == nil {
+		return nil
+	}
+	e := effect{action: a, key: keyOf(a), reign: c.reign, wished: time.Now()}
+	select {
+	case c.effects <- e:
+		return nil
+	default:
+		c.m.effectsRefused.Add(context.Background(), 1)
+		return scheduler.EffectFailed{Key: e.key, Retry: retryAfter}
+	}
+}
+
+// work carries out effects until ctx ends.
+func (c *Controller) work(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-c.effects:
+			c.carryOut(e)
+		}
+	}
+}
+
+func (c *Controller) carryOut(e effect) {
+	ctx, cancel := context.WithTimeout(e.reign.ctx, effectTimeout)
+	defer cancel()
+	name, traceID := describe(e.action)
+	ctx, span := c.deps.Tracer.Start(parent(ctx, traceID), name, trace.WithAttributes(attribute.String("probemesh.key", e.key), attribute.Int64("probemesh.term", e.reign.Term)))
+	defer span.End()
+	revision, err := c.commit(ctx, e)
+	c.m.effect(name, err, time.Since(e.wished))
+	if err == nil {
+		c.logEffect(e, revision)
+		return
+	}
+	span.SetStatus(codes.Error, err.Error())
+	switch {
+	case errors.Is(err, store.ErrFenced):
+		c.log.Warn("an effect of an old term was refused by its fence", "key", e.key, "term", e.reign.Term)
+		e.reign.cancel(errors.New("the leader's key is gone: another server leads"))
+		return
+	case e.reign.ctx.Err() != nil:
+		return
+	case errors.Is(err, store.ErrConflict):
+		c.log.Debug("an effect met a newer state and is decided anew", "key", e.key, "err", err)
+	default:
+		c.log.Error("an effect could not be written; it is tried again", "key", e.key, "term", e.reign.Term, "err", err)
+	}
+	c.apply(scheduler.EffectFailed{Key: e.key, Retry: retryAfter})
+}
+
+func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
+	fence := e.reign.Fence
+	switch a := e.action.(type) {
+	case scheduler.Open:
+		return c.deps.Store.OpenIncident(ctx, fence, a.Incident, a.Outbox, a.CheckRevision)
+	case scheduler.Escalate:
+		return c.deps.Store.UpdateIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
+	case scheduler.Resolve:
+		return c.deps.Store.ResolveIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
+	case scheduler.MoveRows:
+		return c.deps.Store.PutTable(ctx, fence, a.Table, a.ModRevision)
+	}
+	panic("controller: an action without a way to carry it out")
+}
+
+func describe(a scheduler.Action) (span, traceID string) {
+	switch a := a.(type) {
+	case scheduler.Open:
+		return "incident.open", a.Incident.GetIncident().GetTraceId()
+	case scheduler.Escalate:
+		return "incident.escalate", a.Incident.GetIncident().GetTraceId()
+	case scheduler.Resolve:
+		return "incident.resolve", a.Incident.GetIncident().GetTraceId()
+	}
+	return "placement.move", ""
+}
+
+// parent continues the trace of the probe that led to the decision.
+func parent(ctx context.Context, traceID string) context.Context {
+	id, err := trace.TraceIDFromHex(traceID)
+	if err != nil {
+		return ctx
+	}
+	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: trace.SpanID(id[8:16]), TraceFlags: trace.FlagsSampled, Remote: true})
+	return trace.ContextWithRemoteSpanContext(ctx, sc)
+}
+
+func (c *Controller) logEffect(e effect, revision int64) {
+	switch a := e.action.(type) {
+	case scheduler.Open:
+		c.logIncident("incident opened", a.Incident.GetIncident(), len(a.Outbox), e, revision)
+	case scheduler.Escalate:
+		c.logIncident("incident escalated", a.Incident.GetIncident(), len(a.Outbox), e, revision)
+	case scheduler.Resolve:
+		c.logIncident("incident resolved", a.Incident.GetIncident(), len(a.Outbox), e, revision)
+	case scheduler.MoveRows:
+		c.log.Info("placement changed", "datacenter", a.Table.GetDatacenter(), "epoch", a.Table.GetEpoch(), "probers", len(a.Table.GetProbers()),
+			"term", e.reign.Term, "revision", revision)
+	}
+}
+
+func (c *Controller) logIncident(msg string, i *meshv1.Incident, owed int, e effect, revision int64) {
+	c.m.incident(msg, i)
+	c.log.Warn(msg, "incident", i.GetName(), "check", i.GetCheck(), "verdict", i.GetVerdict().String(), "reason", i.GetReason().String(), "summary", i.GetSummary(),
+		"notifications", owed, "term", e.reign.Term, "revision", revision)
+}
+
+// Lead is one reign: until ctx ends, effects are carried out and what the outbox owes is delivered. It is what election.Run calls.
+func (c *Controller) Lead(ctx context.Context, r election.Reign) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.ready:
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.mu.Lock()
+	c.reign = &reign{Reign: r, ctx: ctx, cancel: cancel}
+	notes := c.applyLocked([]scheduler.Event{scheduler.Leadership{Leading: true, Term: r.Term}})
+	c.mu.Unlock()
+	c.tell(notes)
+	pruned := make(chan struct{})
+	go func() {
+		defer close(pruned)
+		c.prune(ctx, r.Fence)
+	}()
+	err := c.deps.Notifier.Run(ctx, r.Fence)
+	cancel(err)
+	<-pruned
+	c.mu.Lock()
+	c.reign = nil
+	notes = c.applyLocked([]scheduler.Event{scheduler.Leadership{Term: r.Term}})
+	c.mu.Unlock()
+	c.tell(notes)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// prune drops the oldest resolved incidents now and then.
+func (c *Controller) prune(ctx context.Context, fence store.Fence) {
+	t := time.NewTicker(5 * time.Minute)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n, err := c.deps.Store.PruneClosed(ctx, fence, c.cfg.KeepIncidents)
+			switch {
+			case err != nil && ctx.Err() == nil:
+				c.log.Warn("old incidents could not be dropped", "err", err)
+			case n > 0:
+				c.log.Info("old incidents dropped", "dropped", n, "kept", c.cfg.KeepIncidents)
+			}
+		}
+	}
+}

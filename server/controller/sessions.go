@@ -1,0 +1,297 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/assignment"
+	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/spec"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler"
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// Session is a prober's stream, as the controller sees it. None of its methods blocks.
+type Session interface {
+	// BootID is the prober's process.
+	BootID() string
+	// Wake says that what the prober should run has changed.
+	Wake()
+	// RunNow sends a run; false when the session's queue is full or the session is ending.
+	RunNow(*meshv1.RunNow) bool
+	// Redirect asks the prober to attach elsewhere.
+	Redirect(addresses []string, reason string)
+	// End ends the session because another of the same process has taken its place.
+	End(reason string)
+	// Facts are what the session knows of its prober.
+	Facts() SessionFacts
+}
+
+// SessionFacts is what a session measured and was told.
+type SessionFacts struct {
+	ClockOffset, RoundTrip time.Duration
+	Spooled, Dropped       int64
+	Refusals               []*meshv1.AssignmentRefusal
+	Revision               int64
+	InSync                 bool
+	Since                  time.Time
+}
+
+// Attach takes a prober's session: it enrols the prober if it is new or has changed, and makes it known to the mind. It fails with ALREADY_EXISTS (PROBER_NAME_TAKEN) while a
+// session of another process has the name, and with UNAVAILABLE while the store has not been read or cannot be written.
+func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) error {
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return fault.New(codes.Unavailable, meshv1.ErrorReason_STORE_UNAVAILABLE, "", "this server has not read the store yet; try again").Retry(time.Second)
+	}
+	if err := c.enrol(ctx, h); err != nil {
+		return err
+	}
+	name := h.GetProber()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other := c.sessions[name]; other != nil {
+		if other.BootID() != h.GetBootId() {
+			return fault.New(codes.AlreadyExists, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name),
+				"another process (boot %s) has a session as prober %q; give this one another --name, or stop the other", other.BootID(), name)
+		}
+		other.End("the same process has attached again")
+	}
+	c.sessions[name] = s
+	c.applyLocked([]scheduler.Event{scheduler.ProberOnline{Name: name, Server: spec.Name(spec.Servers, c.cfg.Server)}})
+	return nil
+}
+
+// redirectLocked sends the probers to the leader when that is another server.
+func (c *Controller) redirectLocked() {
+	to := c.elsewhereLocked()
+	if len(to) == 0 {
+		return
+	}
+	for _, s := range c.sessions {
+		s.Redirect(to, "another server leads")
+	}
+}
+
+// Detach ends what Attach began. Leaving: the prober said goodbye.
+func (c *Controller) Detach(name string, s Session, leaving bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions[name] != s {
+		return
+	}
+	delete(c.sessions, name)
+	c.applyLocked([]scheduler.Event{scheduler.ProberOffline{Name: name, Leaving: leaving}})
+}
+
+// enrol writes the prober's enrolment if what is stored differs from what it says of itself.
+func (c *Controller) enrol(ctx context.Context, h *meshv1.Hello) error {
+	name := spec.Name(spec.Probers, h.GetProber())
+	c.mu.Lock()
+	known := c.enrolments[h.GetProber()]
+	c.mu.Unlock()
+	for try := 0; ; try++ {
+		if known.record != nil && sameIdentity(known.record, h) {
+			return nil
+		}
+		e := &statev1.Enrolment{
+			Name: name, Datacenter: h.GetDatacenter(), Labels: h.GetLabels(), Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
+			Drained: known.record.GetDrained(), CreateTime: known.record.GetCreateTime(),
+		}
+		if e.CreateTime == nil {
+			e.CreateTime = timestamppb.Now()
+		}
+		_, err := c.deps.Store.PutEnrolment(ctx, e, known.mod)
+		if err == nil {
+			c.logEnrolment(known.record, e)
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) || try == 5 {
+			return err
+		}
+		switch v, err := c.deps.Store.GetEnrolment(ctx, name); {
+		case err == nil:
+			known = enrolled{v.Value, v.ModRevision}
+		case fault.IsReason(err, meshv1.ErrorReason_RESOURCE_NOT_FOUND):
+			known = enrolled{}
+		default:
+			return err
+		}
+	}
+}
+
+func (c *Controller) logEnrolment(before, after *statev1.Enrolment) {
+	if before == nil {
+		c.log.Info("prober enrolled", "prober", after.GetName(), "datacenter", after.GetDatacenter(), "build", after.GetBuild())
+		return
+	}
+	c.log.Info("prober came back with another identity", "prober", after.GetName(), "datacenter", after.GetDatacenter(), "build", after.GetBuild(),
+		"datacenter_before", before.GetDatacenter(), "build_before", before.GetBuild())
+}
+
+func sameIdentity(e *statev1.Enrolment, h *meshv1.Hello) bool {
+	return e.GetDatacenter() == h.GetDatacenter() && e.GetBuild() == h.GetBuild() && maps.Equal(e.GetLabels(), h.GetLabels()) &&
+		slices.Equal(e.GetCapabilities(), h.GetCapabilities())
+}
+
+// Cast counts results of a session as votes, and gives those of ad-hoc runs to whoever waits for them. Backlog must not be cast.
+func (c *Controller) Cast(prober string, results []*meshv1.Result) {
+	events := make([]scheduler.Event, 0, len(results))
+	for _, r := range results {
+		events = append(events, scheduler.Cast{Prober: prober, Result: r})
+	}
+	begin := time.Now()
+	c.mu.Lock()
+	for _, r := range results {
+		if r.GetRunId() != "" && r.GetOutcome() != meshv1.Result_SLOW {
+			c.answerLocked(r)
+		}
+	}
+	notes := c.applyLocked(events)
+	c.mu.Unlock()
+	c.m.cast(results, begin)
+	c.tell(notes)
+}
+
+// RunRefused says that a prober will not do a run.
+func (c *Controller) RunRefused(prober, runID, reason string) {
+	c.mu.Lock()
+	c.refuseLocked(prober, runID, reason)
+	notes := c.applyLocked([]scheduler.Event{scheduler.RunRefused{Prober: prober, RunID: runID, Reason: reason}})
+	c.mu.Unlock()
+	c.tell(notes)
+}
+
+// Expected is the digest of what a prober should run, and the revision of the store that this follows from.
+func (c *Controller) Expected(prober string) (digest uint64, revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var d assignment.Digest
+	for check, a := range c.mind.Assignments(prober) {
+		d.Add(check, a.GetFingerprint())
+	}
+	return uint64(d), c.revision
+}
+
+// Difference is what takes a prober from what it holds (fingerprints by check) to what it should run.
+type Difference struct {
+	Upserts  []*meshv1.Assignment
+	Removals []string
+	// Revision is the store's revision that the difference leads to.
+	Revision int64
+	// Digest is that of the whole set afterwards.
+	Digest uint64
+}
+
+// Difference compares what a prober holds with what it should run.
+func (c *Controller) Difference(prober string, held map[string]uint64) Difference {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	want := c.mind.Assignments(prober)
+	d := Difference{Revision: c.revision}
+	var digest assignment.Digest
+	for check, a := range want {
+		digest.Add(check, a.GetFingerprint())
+		if f, ok := held[check]; !ok || f != a.GetFingerprint() {
+			d.Upserts = append(d.Upserts, a)
+		}
+	}
+	for check := range held {
+		if want[check] == nil {
+			d.Removals = append(d.Removals, check)
+		}
+	}
+	d.Digest = uint64(digest)
+	slices.Sort(d.Removals)
+	slices.SortFunc(d.Upserts, func(a, b *meshv1.Assignment) int { return compare(a.GetCheck().GetName(), b.GetCheck().GetName()) })
+	return d
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// VerifyShrink reads the store anew and tells whether a prober may really drop the checks: each must be deleted, paused, or run by others.
+func (c *Controller) VerifyShrink(ctx context.Context, removals []string) error {
+	exists := map[string]*meshv1.Check{}
+	for after := ""; ; {
+		page, _, err := c.deps.Store.ListChecks(ctx, after, 1000)
+		if err != nil {
+			return fmt.Errorf("read the checks anew: %w", err)
+		}
+		for _, k := range page {
+			exists[k.GetName()] = k
+			after = k.GetName()
+		}
+		if len(page) < 1000 {
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range removals {
+		k := exists[name]
+		if k == nil || k.GetPaused() {
+			continue
+		}
+		if st, ok := c.mind.Status(name, time.Now(), false); !ok || st.GetProbers() == 0 {
+			return fmt.Errorf("%s exists and no other prober runs it", name)
+		}
+	}
+	return nil
+}
+
+// Probers gives every enrolled prober with what its session knows, sorted by name.
+func (c *Controller) Probers() []*meshv1.Prober {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*meshv1.Prober
+	for _, n := range c.mind.Probers() {
+		if p := c.proberLocked(n); p != nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// Prober gives one prober.
+func (c *Controller) Prober(name string) (*meshv1.Prober, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.proberLocked(spec.ID(name))
+	return p, p != nil
+}
+
+func (c *Controller) proberLocked(name string) *meshv1.Prober {
+	p, ok := c.mind.Prober(name)
+	if !ok {
+		return nil
+	}
+	p.Domains = maps.Clone(p.GetDomains())
+	p.Etag = fmt.Sprint(c.enrolments[name].mod)
+	s := c.sessions[name]
+	if s == nil {
+		return p
+	}
+	f := s.Facts()
+	p.BootId, p.Refusals, p.Revision, p.InSync, p.Spooled, p.Dropped = s.BootID(), f.Refusals, f.Revision, f.InSync, f.Spooled, f.Dropped
+	p.ClockOffset, p.RoundTripTime = durationpb.New(f.ClockOffset), durationpb.New(f.RoundTrip)
+	return p
+}

@@ -1,0 +1,172 @@
+package controller
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/spec"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/api"
+)
+
+var _ api.Mesh = (*Controller)(nil)
+
+// Check gives a check as the mind follows it, the caller's own copy.
+func (c *Controller) Check(name string) (*meshv1.Check, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.mind.Check(name)
+	if !ok {
+		return nil, false
+	}
+	return proto.CloneOf(k), true
+}
+
+// Status gives the whole status of a check, with votes and evidence.
+func (c *Controller) Status(check string) (*meshv1.CheckStatus, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.mind.Status(check, time.Now(), true)
+	if !ok {
+		return nil, false
+	}
+	return proto.CloneOf(s), true
+}
+
+// eachChunk is how many statuses are made under one hold of the mutex, so that a listing of all checks never keeps a vote waiting for long.
+const eachChunk = 256
+
+// EachStatus calls yield for each check after `after` in order of name, without votes.
+func (c *Controller) EachStatus(after string, yield func(*meshv1.CheckStatus) bool) {
+	c.mu.Lock()
+	names := c.mind.Names()
+	c.mu.Unlock()
+	for len(names) > 0 && names[0] <= after {
+		names = names[1:]
+	}
+	for len(names) > 0 {
+		n := min(eachChunk, len(names))
+		chunk := make([]*meshv1.CheckStatus, 0, n)
+		c.mu.Lock()
+		for _, name := range names[:n] {
+			if s, ok := c.mind.Status(name, time.Now(), false); ok {
+				chunk = append(chunk, s)
+			}
+		}
+		c.mu.Unlock()
+		for _, s := range chunk {
+			if !yield(s) {
+				return
+			}
+		}
+		names = names[n:]
+	}
+}
+
+// SubscribeStatuses tells of checks whose status changed.
+func (c *Controller) SubscribeStatuses() api.Subscription { return c.statuses.subscribe() }
+
+// SubscribeIncidents tells of incidents that were opened, changed or resolved.
+func (c *Controller) SubscribeIncidents() api.Subscription { return c.incidents.subscribe() }
+
+// Explain gives the reasons behind a verdict.
+func (c *Controller) Explain(check string) (*meshv1.ExplainCheckResponse, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.mind.Explain(check, time.Now())
+	if !ok {
+		return nil, false
+	}
+	return proto.CloneOf(e), true
+}
+
+// Server tells of this server and of who leads.
+func (c *Controller) Server() api.ServerInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info := api.ServerInfo{Name: spec.Name(spec.Servers, c.cfg.Server), Sessions: len(c.sessions), Revision: c.revision, Leading: c.reign != nil}
+	if c.leader != nil {
+		info.Leader, info.Term = c.leader.GetServer(), c.leader.GetTerm()
+		info.LeaderAddress = c.servers[info.Leader].GetGrpcAddress()
+	}
+	return info
+}
+
+// StepDown ends the reign of this server.
+func (c *Controller) StepDown(term int64) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reign == nil {
+		address := ""
+		if c.leader != nil {
+			address = c.servers[c.leader.GetServer()].GetGrpcAddress()
+		}
+		return 0, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, spec.Name(spec.Servers, c.cfg.Server),
+			"this server does not lead; ask %s", orElse(address, "again when there is a leader")).With("leader", address)
+	}
+	if term != 0 && term != c.reign.Term {
+		return 0, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_STATE_CONFLICT, spec.Name(spec.Servers, c.cfg.Server),
+			"the present term is %d, not %d", c.reign.Term, term)
+	}
+	c.reign.cancel(errors.New("asked to step down"))
+	return c.reign.Term, nil
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// Addresses are the gRPC addresses of the servers that are alive, this one's first.
+func (c *Controller) Addresses() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := spec.Name(spec.Servers, c.cfg.Server)
+	var list []string
+	if s := c.servers[own]; s != nil {
+		list = append(list, s.GetGrpcAddress())
+	}
+	for n, s := range c.servers {
+		if n != own {
+			list = append(list, s.GetGrpcAddress())
+		}
+	}
+	return list
+}
+
+// Elsewhere gives the address of the leader when that is another server: until servers relay votes to each other, probers attach where decisions are made. It is
+// empty when this server leads, or when nobody is known to.
+func (c *Controller) Elsewhere() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.elsewhereLocked()
+}
+
+func (c *Controller) elsewhereLocked() []string {
+	if c.reign != nil || c.leader == nil || c.leader.GetServer() == spec.Name(spec.Servers, c.cfg.Server) {
+		return nil
+	}
+	if a := c.servers[c.leader.GetServer()].GetGrpcAddress(); a != "" {
+		return []string{a}
+	}
+	return nil
+}
+
+// URIs gives the URI of each check, empty for one that is not known.
+func (c *Controller) URIs(checks []string) []string {
+	uris := make([]string, len(checks))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, name := range checks {
+		if k, ok := c.mind.Check(name); ok {
+			uris[i] = k.GetUri()
+		}
+	}
+	return uris
+}
