@@ -146,7 +146,7 @@ func TestMissedEventIsHealedByTheComparison(t *testing.T) {
 		ok(t, err)
 		f := follow(t, s)
 		wantBatch(t, f.next(t), "snapshot check:checks/gone")
-		f.quiet(t, time.Hour) // comparisons that find nothing say nothing
+		f.quiet(t, time.Hour+5*time.Second) // comparisons that find nothing say nothing
 
 		b.fake.HideEvents(2)
 		_, err = s.CreateCheck(ctx, newCheck("hidden"))

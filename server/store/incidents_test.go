@@ -145,6 +145,18 @@ func TestAmendmentsByManyAllCount(t *testing.T) {
 		if len(v.Value.Incident.Timeline) != 8 {
 			t.Fatalf("%d entries of 8", len(v.Value.Incident.Timeline))
 		}
+		e := owed(inc, "OPENED", "r")
+		v.Value.Incident.Summary = "now with something owed"
+		_, err = s.UpdateIncident(ctx, fence, v.Value, []*statev1.OutboxEntry{e}, v.ModRevision)
+		ok(t, err)
+		told := func(si *statev1.StoredIncident) error { si.Incident.Summary = "told"; return nil }
+		ok(t, s.SettleOutbox(ctx, fence, e.Id, inc.Incident.Name, told))
+		entries, _, err := s.ListOutbox(ctx)
+		ok(t, err)
+		if v, err = s.GetIncident(ctx, inc.Incident.Name); err != nil || len(entries) != 0 || v.Value.Incident.Summary != "told" {
+			t.Fatalf("%v, %v, %v", entries, v, err)
+		}
+		ok(t, s.SettleOutbox(ctx, fence, e.Id, "incidents/pruned", told))
 		refusal := errors.New("no")
 		if _, err = s.AmendIncident(ctx, nil, inc.Incident.Name, func(*statev1.StoredIncident) error { return refusal }); !errors.Is(err, refusal) {
 			t.Fatalf("%v", err)
