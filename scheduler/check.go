@@ -18,9 +18,6 @@ import (
 	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
-// freshSlack is what a vote may be older than interval + timeout before it stops counting: the way from the prober to here.
-const freshSlack = 2 * time.Second
-
 // check is what the mind knows of one check. votes and seats have the same length and order: the probers that run it, by rank, then those it is
 // moving away from while their votes are fresh.
 type check struct {
@@ -53,6 +50,7 @@ type check struct {
 	damped      string    // the incident that the damping counted last
 	effectUntil time.Time // an effect is under way until then
 	tokens      bucket    // runs asked for
+	repeated    bool      // runs were asked for again: what is known is shown, it has been held back long enough
 	roundAt     time.Time // when the second round of a recovery is asked for
 	index       int       // in the heap, -1 when not
 }
@@ -112,7 +110,7 @@ func (s *State) resolve(c *check) {
 	if len(distinct) == 0 {
 		distinct = []string{"build"}
 	}
-	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + freshSlack, Distinct: distinct}
+	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + s.cfg.FreshSlack, Distinct: distinct}
 	c.host, c.needs = hostOf(c.eff.GetUri()), needs(c.eff)
 	work := spec.ForAssignment(c.eff)
 	// What does not change a probe must not make its votes void.

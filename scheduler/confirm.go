@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func bucketIn(m map[string]*bucket, key string) *bucket {
 // slow is a probe that is abnormally late: the others are asked before it has timed out, so that a target that swallows packets is confirmed within little more than
 // one timeout.
 func (s *State) slow(now time.Time, c *check, witness int, r *meshv1.Result) {
-	if (c.votes[witness].Outcome == verdict.Fail && c.policy.IsFresh(&c.votes[witness], now)) || r.GetStartTime().AsTime().Before(now.Add(-c.timeout-freshSlack)) {
+	if (c.votes[witness].Outcome == verdict.Fail && c.policy.IsFresh(&c.votes[witness], now)) || r.GetStartTime().AsTime().Before(now.Add(-c.timeout-s.cfg.FreshSlack)) {
 		return
 	}
 	s.confirm(now, c, witness)
@@ -116,6 +117,23 @@ func (s *State) confirm(now time.Time, c *check, witness int) {
 	s.ask(now, c, witness)
 }
 
+// repeatLost asks again when a run that was asked for was never answered and the matter is not settled. The budgets bound how often.
+func (s *State) repeatLost(now time.Time, c *check) {
+	lost := false
+	for i := range c.seats {
+		if x := &c.seats[i]; x.runID != "" && !x.pending(now) {
+			x.runID, lost = "", true
+		}
+	}
+	if lost && c.tally.Verdict == verdict.Degraded && c.tally.FailVotes != 0 && c.incident == nil {
+		c.repeated = true
+		s.confirm(now, c, bits.TrailingZeros64(c.tally.FailVotes))
+	}
+	if c.tally.Verdict != verdict.Degraded {
+		c.repeated = false
+	}
+}
+
 // mayAsk takes from the check's own budget: six rounds at once (an outage and its recovery take four), two an interval.
 func (c *check) mayAsk(now time.Time) bool {
 	return c.tokens.take(now, 2/c.interval.Seconds(), 6)
@@ -137,10 +155,18 @@ func (s *State) planRound(now time.Time, c *check) {
 	if !c.roundAt.IsZero() {
 		s.askAll(now, c, func(v *verdict.Vote) bool { return early(v) && now.Sub(v.Since) > c.gap() })
 	}
+	// The round is when the first of them may be asked again, or a little later, for those who answered a little later.
 	c.roundAt = time.Time{}
-	for i := range c.votes {
-		if at := c.votes[i].Since.Add(c.gap() + roundSlack); early(&c.votes[i]) && (c.roundAt.IsZero() || at.Before(c.roundAt)) {
-			c.roundAt = at
+	for _, latest := range []time.Duration{0, c.gap() / 4} {
+		first := c.roundAt
+		for i := range c.votes {
+			at := c.votes[i].Since.Add(c.gap() + roundSlack)
+			if !early(&c.votes[i]) {
+				continue
+			}
+			if latest == 0 && (c.roundAt.IsZero() || at.Before(c.roundAt)) || latest > 0 && at.After(c.roundAt) && !at.After(first.Add(latest)) {
+				c.roundAt = at
+			}
 		}
 	}
 	if least := now.Add(c.gap() / 4); !c.roundAt.IsZero() && c.roundAt.Before(least) {
@@ -185,7 +211,7 @@ func (s *State) ask(now time.Time, c *check, i int) bool {
 	s.Counters.Confirmations++
 	// The id is the same in every server that thinks of the same run at the same moment; probers drop the repetition.
 	x.runID = fmt.Sprintf("%s@%s.%d", c.name, v.Prober, now.UnixMilli())
-	x.asked, x.until = now, now.Add(c.timeout+freshSlack)
+	x.asked, x.until = now, now.Add(c.timeout+s.cfg.FreshSlack)
 	s.sendRun(c, i)
 	return true
 }

@@ -36,8 +36,9 @@ func (s *State) evaluate(c *check, now time.Time) {
 	}
 	s.dropLeavers(c, now)
 	c.tally = verdict.Fold(c.policy, c.votes, now)
+	s.repeatLost(now, c)
 	f := incident.Facts{
-		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now), OnDegraded: c.spec.GetAlertOnDegraded(), Open: openSeverity(c.incident.GetIncident()),
+		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, OnDegraded: c.spec.GetAlertOnDegraded(), Open: openSeverity(c.incident.GetIncident()),
 	}
 	if f.Open != verdict.Unknown {
 		f.Recovered = c.recovered(now, f.Open)

@@ -61,7 +61,7 @@ func (s *State) phaseOf(c *check, i int) time.Duration {
 func (s *State) explainArithmetic(c *check, now time.Time) []string {
 	t := c.tally
 	lines := []string{
-		fmt.Sprintf("a vote is fresh for %s: interval %s + timeout %s + %s", c.policy.Fresh, c.interval, c.timeout, freshSlack),
+		fmt.Sprintf("a vote is fresh for %s: interval %s + timeout %s + %s", c.policy.Fresh, c.interval, c.timeout, s.cfg.FreshSlack),
 		fmt.Sprintf("fresh votes come from %d %s: %d answering, %d failing, %d of two minds", t.Fresh, plural(t.Fresh, "datacenter", "datacenters"), t.OK, t.Failing, t.Mixed),
 		fmt.Sprintf("the quorum is %d", c.policy.Quorum),
 	}

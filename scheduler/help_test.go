@@ -165,4 +165,3 @@ func (r *rig) wantOwed(want ...string) {
 		r.t.Fatalf("owed %s, want %s", got, fmt.Sprint(want))
 	}
 }
-

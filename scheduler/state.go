@@ -18,6 +18,8 @@ type Config struct {
 	RowsPerMinute int
 	// WarmUp is how long a new leader may close but not open incidents until it has heard 80 % of the votes. Default 5 s.
 	WarmUp time.Duration
+	// FreshSlack is what a vote may be older than interval + timeout before it stops counting: the way from the prober to here. Default 2 s.
+	FreshSlack time.Duration
 	// MeshGrace is how long a check may be UNKNOWN for want of votes before that is an incident of the mesh. Default 60 s.
 	MeshGrace time.Duration
 	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
@@ -39,6 +41,7 @@ func (c Config) withDefaults() Config {
 	}
 	dur(&c.OfflineAfter, time.Minute)
 	dur(&c.WarmUp, 5*time.Second)
+	dur(&c.FreshSlack, 2*time.Second)
 	dur(&c.MeshGrace, time.Minute)
 	if c.RowsPerMinute == 0 {
 		c.RowsPerMinute = placement.Rows / 25

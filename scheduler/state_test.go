@@ -61,7 +61,12 @@ func TestFirstBadVoteAsksTheOthersBeforeItIsShown(t *testing.T) {
 func TestConfirmationThatIsNeverAnsweredSettles(t *testing.T) {
 	r := up(t, tcpCheck("shop", 2))
 	r.votes("shop", fail, "fra")
+	asked := len(r.asked)
 	r.after(13 * time.Second)
+	if len(r.asked) <= asked {
+		t.Fatal("a run that was never answered was not repeated")
+	}
+	r.after(time.Minute - 14*time.Second)
 	r.want("shop", "DEGRADED MINORITY_DOWN")
 	r.wantOwed()
 }

@@ -1,7 +1,7 @@
 // Package incident decides when an incident of a check is opened, made worse and closed.
 //
 // It stands between the tally of the votes, which may change with every vote, and what people are told. [Decide] turns a tally, with what is open already,
-// into the verdict that is shown and a [Wish]. Closing needs evidence as strong as opening did, in two successive rounds; UNKNOWN neither opens nor closes.
+// into the verdict that is shown and a [Wish]. While others are being asked about a bad vote, nothing is opened and nothing is closed. Closing needs evidence as strong as opening did, in two successive rounds; UNKNOWN neither opens nor closes.
 // [Damping] makes a check that flaps stay up longer before its incident is closed, so that a flapping target is one incident and not fifty.
 // Everything here is a pure function of its arguments.
 package incident
@@ -68,6 +68,7 @@ type Decision struct {
 //	DEGRADED  UP        recovered       UP          resolve
 //	DEGRADED  UP        not recovered   DEGRADED    nothing
 //	DOWN      DOWN                      DOWN        nothing
+//	DOWN      DEGRADED  confirming      DOWN        nothing
 //	DOWN      other     recovered       as tally    resolve, unless OnDegraded and DEGRADED
 //	DOWN      other     not recovered   DOWN        nothing
 //	any       UNKNOWN                   UNKNOWN     nothing
@@ -98,7 +99,7 @@ func whileDown(f Facts) Decision {
 	switch {
 	case tally == verdict.Down:
 		return Decision{Verdict: verdict.Down}
-	case !f.Recovered:
+	case !f.Recovered, tally == verdict.Degraded && f.Confirming:
 		return Decision{Verdict: verdict.Down, Recovering: true}
 	case tally == verdict.Degraded && f.OnDegraded:
 		return Decision{Verdict: verdict.Degraded}

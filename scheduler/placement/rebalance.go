@@ -73,20 +73,20 @@ func (t *Table) without(known map[string]bool) *Table {
 func (t *Table) onto(serving map[string]Prober) *Table {
 	next := NewTable(t.Datacenter)
 	next.Epoch = t.Epoch
-	index := map[string]uint16{}
 	for name := range serving {
 		next.Probers = append(next.Probers, name)
 	}
 	sort.Strings(next.Probers)
-	for i, name := range next.Probers {
-		index[name] = uint16(i)
+	moved := make([]uint16, len(t.Probers)) // from the old indexes to the new
+	for i, name := range t.Probers {
+		moved[i] = Nobody
+		if n, ok := slices.BinarySearch(next.Probers, name); ok {
+			moved[i] = uint16(n)
+		}
 	}
 	for i, r := range t.Row {
-		if r == Nobody {
-			continue
-		}
-		if n, ok := index[t.Probers[r]]; ok {
-			next.Row[i] = n
+		if r != Nobody {
+			next.Row[i] = moved[r]
 		}
 	}
 	return next
