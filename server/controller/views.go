@@ -148,6 +148,16 @@ func (c *Controller) Elsewhere() []string {
 	return c.elsewhereLocked()
 }
 
+// LeaderElsewhere tells whether another server leads, and at which gRPC address; the address is empty when that server has not published one.
+func (c *Controller) LeaderElsewhere() (address string, elsewhere bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reign != nil || c.leader == nil || c.leader.GetServer() == spec.Name(spec.Servers, c.cfg.Server) {
+		return "", false
+	}
+	return c.servers[c.leader.GetServer()].GetGrpcAddress(), true
+}
+
 func (c *Controller) elsewhereLocked() []string {
 	if c.reign != nil || c.leader == nil || c.leader.GetServer() == spec.Name(spec.Servers, c.cfg.Server) {
 		return nil

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/probemesh/probemesh/internal/rpc"
+	"github.com/probemesh/probemesh/internal/spec"
+)
+
+// Config is what an operator may choose about a server. The zero value of every field but Data means its default.
+type Config struct {
+	// Name is the server's bare name, unique in the mesh, with the same rule as for check names. Default "a".
+	Name string
+	// Datacenter is where it runs. Default "local".
+	Datacenter string
+	// Labels are further failure domains that it stands in, for example provider=hetzner. At most 32.
+	Labels map[string]string
+	// Data is the directory for everything that it keeps: the etcd member and the history. It is made if it does not exist. Required.
+	Data string
+	// GRPCListen is where the gRPC API listens. Default 127.0.0.1:7700; port 0 chooses a free one.
+	GRPCListen string
+	// HTTPListen is where /healthz, /readyz, /metrics and the Prometheus-compatible API listen. Default 127.0.0.1:7701; port 0 chooses a free one.
+	HTTPListen string
+	// GRPCAdvertise and HTTPAdvertise are the addresses under which others reach the server. Default: where it listens.
+	GRPCAdvertise, HTTPAdvertise string
+	// TLS are the files with which the gRPC listener speaks TLS. Without them it speaks plain text.
+	TLS rpc.TLSFiles
+	// Etcd are the endpoints of an external etcd cluster, version 3.5 or later. Empty: the server runs an embedded member.
+	Etcd []string
+	// EtcdListenPeer, EtcdInitialCluster and EtcdClusterState are those of etcd, for embedded members that form a cluster: see `probemesh server --help`.
+	EtcdListenPeer, EtcdInitialCluster, EtcdClusterState string
+	// EtcdListenClient is where the embedded member serves other clients, for example etcdctl. Default: a free port on 127.0.0.1.
+	EtcdListenClient string
+	// LeaseTTL is how long a silent leader keeps its term. Whole seconds, 2s to 60s; default 5s.
+	LeaseTTL time.Duration
+	// HistoryRetention is how long results are kept. Default 30 days.
+	HistoryRetention time.Duration
+	// HistoryMaxBytes is how much disk the history may take. Default: no limit but the retention.
+	HistoryMaxBytes int64
+	// HistoryOutOfOrder is how late a result may be and still be filed, such as the backlog of a prober that was cut off. Default 24h.
+	HistoryOutOfOrder time.Duration
+	// KeepIncidents is how many resolved incidents are kept. Default 20,000.
+	KeepIncidents int
+	// StopTimeout is how long calls under way may take to end when the server stops. Default 5s.
+	StopTimeout time.Duration
+}
+
+// WithDefaults gives the configuration with every default filled in.
+func (c Config) WithDefaults() Config {
+	def(&c.Name, "a")
+	def(&c.Datacenter, "local")
+	def(&c.GRPCListen, "127.0.0.1:7700")
+	def(&c.HTTPListen, "127.0.0.1:7701")
+	def(&c.LeaseTTL, 5*time.Second)
+	def(&c.StopTimeout, 5*time.Second)
+	return c
+}
+
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Validate lists everything that is wrong with the configuration, one fault a line.
+func (c Config) Validate() error {
+	var faults []error
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	d := c.WithDefaults()
+	if _, err := spec.ParseName(spec.Servers, d.Name); err != nil {
+		bad("name: %v", err)
+	}
+	if c.Data == "" {
+		bad("data: is empty; name a directory for the server's data")
+	}
+	for what, address := range map[string]string{"grpc-listen": d.GRPCListen, "http-listen": d.HTTPListen} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			bad("%s: %q is not an address; write host:port, for example 127.0.0.1:7700", what, address)
+		}
+	}
+	for what, address := range map[string]string{"grpc-advertise": c.GRPCAdvertise, "http-advertise": c.HTTPAdvertise} {
+		if host, _, err := net.SplitHostPort(address); address != "" && (err != nil || host == "") {
+			bad("%s: %q is not an address that others can reach; write host:port", what, address)
+		}
+	}
+	if len(c.Labels) > 32 {
+		bad("label: %d labels are too many; at most 32", len(c.Labels))
+	}
+	if d.LeaseTTL < 2*time.Second || d.LeaseTTL > time.Minute || d.LeaseTTL%time.Second != 0 {
+		bad("lease-ttl: %s is not whole seconds from 2s to 60s; use 5s unless failover must be faster", d.LeaseTTL)
+	}
+	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "") {
+		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-listen-client and --etcd-cluster-state")
+	}
+	if c.KeepIncidents < 0 {
+		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)
+	}
+	return errors.Join(faults...)
+}

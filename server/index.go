@@ -1,0 +1,91 @@
+package server
+
+import (
+	"html/template"
+	"net/http"
+	"time"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/version"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// clockSkew is how far a prober's clock may be off before the operator is told.
+const clockSkew = 500 * time.Millisecond
+
+// indexRows bounds the page: it is a glance, not a listing.
+const indexRows = 500
+
+// index is a page to glance at: every check with its verdict, the probers, and where to look further. It reloads itself and needs no script.
+func (s *Server) index(w http.ResponseWriter, r *http.Request) {
+	type row struct{ Name, Verdict, Since, Summary, URI, Incident string }
+	type prober struct{ Name, Datacenter, State, Build string }
+	info := s.mesh.Server()
+	page := struct {
+		Server, Leader, Version string
+		Term                    int64
+		Checks                  []row
+		More                    bool
+		Counts                  map[string]int
+		Probers                 []prober
+		Warnings                []string
+		Now                     string
+	}{Server: info.Name, Leader: info.Leader, Version: version.Build(), Term: info.Term, Counts: map[string]int{}, Warnings: s.warnings(), Now: time.Now().UTC().Format(time.RFC3339)}
+	s.mesh.EachStatus("", func(st *meshv1.CheckStatus) bool {
+		page.Counts[st.GetVerdict().String()]++
+		if len(page.Checks) == indexRows {
+			page.More = true
+			return true
+		}
+		k := row{Name: spec.ID(st.GetCheck()), Verdict: st.GetVerdict().String(), Summary: st.GetSummary(), Incident: st.GetIncident(),
+			Since: time.Since(st.GetSince().AsTime()).Round(time.Second).String()}
+		page.Checks = append(page.Checks, k)
+		return true
+	})
+	for i := range page.Checks {
+		if k, ok := s.mesh.Check(spec.Name(spec.Checks, page.Checks[i].Name)); ok {
+			page.Checks[i].URI = k.GetUri()
+		}
+	}
+	for _, p := range s.mesh.Probers() {
+		page.Probers = append(page.Probers, prober{spec.ID(p.GetName()), p.GetDatacenter(), p.GetState().String(), p.GetBuild()})
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if err := indexPage().Execute(w, page); err != nil {
+		s.log.Debug("the index page could not be written", "err", err)
+	}
+}
+
+func indexPage() *template.Template {
+	return template.Must(template.New("index").Parse(indexHTML))
+}
+
+const indexHTML = `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>probemesh</title>
+<style>
+:root{color-scheme:light dark;--line:#8883;--dim:#777}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+h1{font-size:1.3rem;margin:0} h2{font-size:1rem;margin:2rem 0 .5rem} .dim{color:var(--dim)}
+table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} th,td{padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.v{font-weight:600;font-size:.8rem;padding:.1rem .5rem;border-radius:.6rem;color:#fff;background:#777;white-space:nowrap}
+.UP,.ONLINE{background:#1a7f37}.DOWN{background:#c4262e}.DEGRADED,.OFFLINE{background:#b35900}.UNKNOWN{background:#6639ba}.PAUSED,.DRAINED{background:#777}
+.warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em} td.uri{word-break:break-all}
+</style></head><body>
+<h1>probemesh</h1>
+<p class="dim">{{.Server}} &middot; leader {{if .Leader}}{{.Leader}}, term {{.Term}}{{else}}none{{end}} &middot; {{.Version}} &middot; {{.Now}}</p>
+{{range .Warnings}}<p class="warn">{{.}}</p>{{end}}
+<h2>Checks{{range $v, $n := .Counts}} &nbsp;<span class="v {{$v}}">{{$n}} {{$v}}</span>{{end}}</h2>
+{{if .Checks}}<table><tr><th>Check</th><th>Verdict</th><th>For</th><th>Why</th><th>Target</th></tr>
+{{range .Checks}}<tr><td>{{.Name}}</td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td>{{.Since}}</td><td>{{.Summary}}{{if .Incident}}<br><span class="dim">{{.Incident}}</span>{{end}}</td><td class="uri">{{.URI}}</td></tr>
+{{end}}</table>{{if .More}}<p class="dim">Only the first ones are shown; <code>probemesh get checks</code> lists all.</p>{{end}}
+{{else}}<p class="dim">None yet. Write them into a file and run <code>probemesh apply -f FILE</code>.</p>{{end}}
+<h2>Probers</h2>
+{{if .Probers}}<table><tr><th>Prober</th><th>State</th><th>Datacenter</th><th>Build</th></tr>
+{{range .Probers}}<tr><td>{{.Name}}</td><td><span class="v {{.State}}">{{.State}}</span></td><td>{{.Datacenter}}</td><td>{{.Build}}</td></tr>
+{{end}}</table>{{else}}<p class="dim">None yet.</p>{{end}}
+<p class="dim">Metrics at <a href="/metrics">/metrics</a>, readiness at <a href="/readyz">/readyz</a>, history as a Prometheus data source at this address.</p>
+</body></html>
+`

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/probemesh/probemesh/internal/rpc"
+)
+
+// serve is the one list of what runs. The first part that fails ends all of them. They stop in two steps: what talks to users and probers first, and
+// only then what those calls still need.
+func (s *Server) serve(ctx context.Context) error {
+	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBase()
+	ground, base := errgroup.WithContext(base)
+	ground.Go(func() error { return s.mesh.Serve(base) })
+	ground.Go(func() error { return s.hist.Run(base) })
+
+	front, ctx := errgroup.WithContext(ctx)
+	front.Go(func() error { return ended(s.elect.Run(ctx, s.mesh.Lead)) })
+	front.Go(func() error { return ended(s.store.KeepServer(ctx, s.record(), s.cfg.LeaseTTL)) })
+	front.Go(func() error { return rpc.Serve(ctx, s.rpc, s.health, s.grpcL, s.cfg.StopTimeout) })
+	front.Go(func() error { return s.serveHTTP(ctx) })
+	front.Go(func() error {
+		// Watches wait for changes for ever: they must end before the gRPC server can stop gracefully.
+		<-ctx.Done()
+		s.api.Stop()
+		return nil
+	})
+	front.Go(func() error {
+		s.awaitReady(ctx)
+		return nil
+	})
+	front.Go(func() error {
+		select {
+		case <-base.Done():
+			return fmt.Errorf("a part that all others need has ended: %w", context.Cause(base))
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	err := front.Wait()
+	stopBase()
+	if e := ended(ground.Wait()); e != nil {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// awaitReady closes Ready when every condition of readiness holds for the first time.
+func (s *Server) awaitReady(ctx context.Context) {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		ok := true
+		for _, c := range s.conditions() {
+			ok = ok && c.ok
+		}
+		if ok {
+			close(s.ready)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// ended turns the end of a context into a clean end.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// serveHTTP serves operators and Grafana until ctx ends.
+func (s *Server) serveHTTP(ctx context.Context) error {
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.httpL) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("http listener: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.StopTimeout)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		srv.Close()
+	}
+	<-done
+	return nil
+}

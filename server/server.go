@@ -1,0 +1,281 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/rpc"
+	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/telemetry"
+	"github.com/probemesh/probemesh/internal/version"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/api"
+	"github.com/probemesh/probemesh/server/controller"
+	"github.com/probemesh/probemesh/server/election"
+	"github.com/probemesh/probemesh/server/forward"
+	"github.com/probemesh/probemesh/server/gateway"
+	"github.com/probemesh/probemesh/server/history"
+	"github.com/probemesh/probemesh/server/notify"
+	"github.com/probemesh/probemesh/server/store"
+	"github.com/probemesh/probemesh/server/store/embedded"
+)
+
+const meterName = "github.com/probemesh/probemesh/server"
+
+// Addresses are where a server listens.
+type Addresses struct {
+	// GRPC and HTTP are host:port, with the port that was chosen.
+	GRPC string `json:"grpc"`
+	HTTP string `json:"http"`
+}
+
+// Server is one control-plane process. Make it with New, run it once.
+type Server struct {
+	cfg    Config
+	log    *slog.Logger
+	boot   string
+	grpcL  net.Listener
+	httpL  net.Listener
+	tel    *telemetry.Telemetry
+	member *embedded.Member
+	client *clientv3.Client
+	store  *store.Store
+	hist   *history.History
+	notify *notify.Notifier
+	mesh   *controller.Controller
+	elect  *election.Election
+	api    *api.API
+	rpc    *grpc.Server
+	health *health.Server
+	fwd    *forward.Forwarder
+	ready  chan struct{}
+}
+
+// New checks the configuration and opens the listeners, so that the addresses are known; the caller runs the server, or closes it with Close.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.WithDefaults()
+	var boot [16]byte
+	_, _ = rand.Read(boot[:]) // never fails
+	s := &Server{cfg: cfg, log: log, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data: %w; choose a directory that can be written with --data", err)
+	}
+	var err error
+	if s.grpcL, err = net.Listen("tcp", cfg.GRPCListen); err != nil {
+		return nil, listenFault("grpc-listen", cfg.GRPCListen, err)
+	}
+	if s.httpL, err = net.Listen("tcp", cfg.HTTPListen); err != nil {
+		s.grpcL.Close()
+		return nil, listenFault("http-listen", cfg.HTTPListen, err)
+	}
+	return s, nil
+}
+
+func listenFault(flag, address string, err error) error {
+	return fmt.Errorf("cannot listen on %s: %w; stop what listens there, or choose another address with --%s (port 0 takes a free one)", address, err, flag)
+}
+
+// Addresses are where the server listens.
+func (s *Server) Addresses() Addresses {
+	return Addresses{GRPC: s.grpcL.Addr().String(), HTTP: s.httpL.Addr().String()}
+}
+
+// Ready is closed by Run once the server has read the store and somebody leads: calls and sessions are answered in full from then on.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Close closes the listeners of a server that was not run.
+func (s *Server) Close() { s.grpcL.Close(); s.httpL.Close() }
+
+// advertised are the addresses under which others reach the server.
+func (s *Server) advertised() Addresses {
+	a := s.Addresses()
+	if s.cfg.GRPCAdvertise != "" {
+		a.GRPC = s.cfg.GRPCAdvertise
+	}
+	if s.cfg.HTTPAdvertise != "" {
+		a.HTTP = s.cfg.HTTPAdvertise
+	}
+	return a
+}
+
+// Run serves until ctx ends, then stops cleanly: it resigns if it leads, ends calls and sessions, and closes its stores. It returns nil after a clean stop.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer s.Close()
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, s.shut())
+	}
+	defer func() { err = errors.Join(err, s.shut()) }()
+	if err := s.assemble(ctx); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+// open opens what is kept: telemetry, etcd, history.
+func (s *Server) open(ctx context.Context) (err error) {
+	s.tel, err = telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-server", Version: version.Build(), Instance: s.cfg.Name, Log: s.log})
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	if err := s.openEtcd(ctx); err != nil {
+		return err
+	}
+	s.store = store.New(s.client, store.Options{Log: s.log, Meter: s.tel.Meter(meterName + "/store")})
+	s.hist, err = history.Open(history.Config{
+		Dir: filepath.Join(s.cfg.Data, "history"), Retention: s.cfg.HistoryRetention, MaxBytes: s.cfg.HistoryMaxBytes, OutOfOrder: s.cfg.HistoryOutOfOrder,
+	}, history.Dependencies{
+		Log: s.log, Meter: s.tel.Meter(meterName + "/history"), Registry: s.tel.Registry(), Incomplete: s.incomplete, Interval: s.interval,
+	})
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) openEtcd(ctx context.Context) (err error) {
+	if len(s.cfg.Etcd) > 0 {
+		if s.client, err = store.Connect(s.cfg.Etcd, nil, s.log); err != nil {
+			return err
+		}
+		return nil
+	}
+	s.member, err = embedded.Start(ctx, embedded.Config{
+		Dir: filepath.Join(s.cfg.Data, "etcd"), Name: s.cfg.Name, ListenClient: s.cfg.EtcdListenClient, ListenPeer: s.cfg.EtcdListenPeer,
+		InitialCluster: s.cfg.EtcdInitialCluster, ClusterState: s.cfg.EtcdClusterState, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.client = s.member.Client()
+	return nil
+}
+
+// shut closes what open opened, in the opposite order.
+func (s *Server) shut() error {
+	var errs []error
+	if s.fwd != nil {
+		s.fwd.Close()
+	}
+	if s.hist != nil {
+		errs = append(errs, s.hist.Close())
+	}
+	if s.member != nil {
+		errs = append(errs, s.member.Close())
+	} else if s.client != nil {
+		errs = append(errs, s.client.Close())
+	}
+	if s.tel != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		_ = s.tel.Shutdown(ctx) // what could not be sent is counted and logged there
+	}
+	return errors.Join(errs...)
+}
+
+// assemble makes the parts. None of them does anything before serve.
+func (s *Server) assemble(ctx context.Context) (err error) {
+	s.notify, err = notify.New(s.store, notify.Config{Log: s.log, Meter: s.tel.Meter(meterName + "/notify"), Tracer: s.tel.Tracer(meterName + "/notify")})
+	if err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
+		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
+	})
+	if err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	s.elect = election.New(s.client, election.Config{
+		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
+	})
+	tlsConfig, err := rpc.ServerTLS(s.cfg.TLS)
+	if err != nil {
+		return err
+	}
+	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, s.dialPeer)
+	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: tlsConfig, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
+	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
+	s.api.Register(s.rpc)
+	s.hist.Register(s.rpc)
+	gate, err := gateway.New(ctx, s.cfg.Name, s.mesh, s.hist, s.log, s.tel.Meter(meterName+"/gateway"))
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	gate.Register(s.rpc)
+	return nil
+}
+
+// dialPeer makes a client of another server. Servers of one mesh share their authorities: what verifies clients verifies servers.
+func (s *Server) dialPeer(address string) (*grpc.ClientConn, error) {
+	o := rpc.DialOptions{}
+	if s.cfg.TLS != (rpc.TLSFiles{}) {
+		tlsConfig, err := rpc.ClientTLS(s.cfg.TLS)
+		if err != nil {
+			return nil, err
+		}
+		o.TLS = tlsConfig
+	}
+	return rpc.Dial(address, o)
+}
+
+// record is what the server publishes of itself.
+func (s *Server) record() *statev1.ServerRecord {
+	a := s.advertised()
+	return &statev1.ServerRecord{
+		Name: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, GrpcAddress: a.GRPC, HttpAddress: a.HTTP, Version: version.Build(), BootId: s.boot,
+		StartTime: timestamppb.Now(), Labels: s.cfg.Labels,
+	}
+}
+
+func (s *Server) recordVerdicts(ctx context.Context, at time.Time, verdicts map[string]meshv1.CheckStatus_Verdict) error {
+	samples := make([]history.VerdictSample, 0, len(verdicts))
+	for check, v := range verdicts {
+		samples = append(samples, history.VerdictSample{Check: check, Verdict: v, Time: at})
+	}
+	return s.hist.RecordVerdicts(ctx, samples)
+}
+
+// incomplete tells whether a prober of the check has results in its spool that are not here yet.
+func (s *Server) incomplete(check string) bool {
+	if s.mesh == nil {
+		return true
+	}
+	st, ok := s.mesh.Status(check)
+	if !ok {
+		return false
+	}
+	for _, v := range st.GetVotes() {
+		// A spool that is draining holds more than the results of the last moments.
+		if p, ok := s.mesh.Prober(v.GetProber()); ok && (p.GetState() == meshv1.Prober_OFFLINE || p.GetSpooled() > 100) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) interval(check string) time.Duration {
+	if s.mesh == nil {
+		return 0
+	}
+	k, ok := s.mesh.Check(check)
+	if !ok {
+		return 0
+	}
+	return spec.Effective(k, 1).GetInterval().AsDuration()
+}
