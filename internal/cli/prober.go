@@ -18,9 +18,6 @@ import (
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober"
-	"github.com/probemesh/probemesh/prober/probe"
-	"github.com/probemesh/probemesh/prober/probe/kinds"
-	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // proberOptions are the flags of prober.
@@ -54,7 +51,7 @@ hands everything over later.`,
 	f.StringVar(&o.config.Name, "name", hostName(), "`NAME` of the prober, unique in the mesh: 1 to 63 characters of a-z, 0-9 and -; the default is this machine's name")
 	f.StringVar(&o.config.Datacenter, "datacenter", "local", "`NAME` of the datacenter it runs in, the first failure domain: votes of one datacenter count once")
 	f.StringToStringVar(&o.config.Labels, "label", nil, "another failure domain, `KEY=VALUE`, for example provider=hetzner; may be repeated")
-	f.StringVar(&o.config.Data, "data", "./probemesh-data", "`DIR` for assignments and results that no server has acknowledged yet; one process may use it at a time")
+	f.StringVar(&o.config.Data, "data", "./probemesh-prober", "`DIR` for assignments and results that no server has acknowledged yet; one process may use it at a time")
 	f.Int64Var(&o.config.SpoolBytes, "spool-bytes", prober.SpoolBytesDefault,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")
 	f.IntVar(&o.config.InFlight, "in-flight", prober.InFlightDefault, "most scheduled probes at once, 1 to 100000; more start late, and say so")
@@ -95,23 +92,11 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	if err := o.config.Validate(); err != nil {
 		return configurationFault(err)
 	}
-	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-prober", Version: version.Version, Instance: o.config.Name, Log: log})
+	p, tel, err := newAgent(ctx, o.config, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }()
-	env := probe.Env{UserAgent: "probemesh/" + version.Version, Capabilities: kinds.Capabilities()}
-	p, err := prober.New(o.config, prober.Deps{
-		Compile:      func(c *meshv1.Check) (prober.Runner, error) { return compileProbe(c, env) },
-		Capabilities: env.Capabilities,
-		Log:          log,
-		Meter:        tel.Meter("github.com/probemesh/probemesh/prober"),
-		Tracer:       tel.Tracer("github.com/probemesh/probemesh/prober"),
-		DialOptions:  []grpc.DialOption{tel.DialOption()},
-	})
-	if err != nil {
-		return configurationFault(err)
-	}
 	if o.validate {
 		a.print("the configuration is valid")
 		return nil
@@ -127,28 +112,23 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	return nil
 }
 
-// compileProbe makes a runner for a prober. The prober does not know the kinds of probe, so that it can be tested without them: their options
-// and refusals are put into its terms here.
-func compileProbe(c *meshv1.Check, env probe.Env) (prober.Runner, error) {
-	runner, err := kinds.Compile(c, env)
-	var refusal *probe.Refusal
-	switch {
-	case errors.As(err, &refusal):
-		return nil, &prober.Refusal{Capability: refusal.Capability, Reason: refusal.Reason}
-	case err != nil:
-		return nil, err
+// newAgent makes a prober with telemetry of its own, which the caller shuts down.
+func newAgent(ctx context.Context, cfg prober.Config, log *slog.Logger) (*prober.Prober, *telemetry.Telemetry, error) {
+	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-prober", Version: version.Version, Instance: cfg.Name, Log: log})
+	if err != nil {
+		return nil, nil, err
 	}
-	return kindRunner{runner}, nil
+	p, err := prober.New(cfg, prober.Deps{
+		Log:         log,
+		Meter:       tel.Meter("github.com/probemesh/probemesh/prober"),
+		Tracer:      tel.Tracer("github.com/probemesh/probemesh/prober"),
+		DialOptions: []grpc.DialOption{tel.DialOption()},
+	})
+	if err != nil {
+		return nil, nil, configurationFault(err)
+	}
+	return p, tel, nil
 }
-
-// kindRunner is a kind's runner as a prober calls it.
-type kindRunner struct{ runner probe.Runner }
-
-func (k kindRunner) Probe(ctx context.Context, o prober.Options) *meshv1.Result {
-	return k.runner.Probe(ctx, probe.Options(o))
-}
-
-func (k kindRunner) Close() { k.runner.Close() }
 
 // configurationFault lists the faults of a configuration by the names of their flags.
 func configurationFault(err error) error {

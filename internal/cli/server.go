@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/probemesh/probemesh/internal/telemetry"
+	"github.com/probemesh/probemesh/server"
+)
+
+// addressesFile is where a server writes, under its data directory, the addresses it listens on: other programs need not guess a port that was chosen.
+const addressesFile = "addresses.json"
+
+// stopGrace is how long a process may take to stop after the first signal; after that, or at a second signal, it ends at once.
+const stopGrace = 20 * time.Second
+
+func (a *app) serverCommand() *cobra.Command {
+	cfg := server.Config{}
+	var logFormat string
+	var validate bool
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run one server of a mesh",
+		Long: `Runs one control-plane process until it is told to stop (SIGINT, SIGTERM): it serves the API and the probers' sessions, keeps
+the history, and while it leads it decides and alerts. Its state lives in etcd: an embedded member under --data, or the
+cluster given by --etcd.
+
+Several servers that share one etcd cluster are one mesh: one of them leads, probers attach to that one, and when it dies
+another takes over.`,
+		Example: `  probemesh server --data /var/lib/probemesh --name a --datacenter fra --grpc-listen 0.0.0.0:7700 --grpc-advertise a.example.com:7700
+  probemesh server --data /var/lib/probemesh --etcd http://10.0.0.1:2379,http://10.0.0.2:2379,http://10.0.0.3:2379`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cfg.Validate(); err != nil {
+				return usagef("%v", err)
+			}
+			if validate {
+				fmt.Fprintln(a.env.Out, "the configuration is valid")
+				return nil
+			}
+			log, err := telemetry.NewLogger(a.env.Err, logFormat, a.logLevel)
+			if err != nil {
+				return usagef("--log-format: %v", err)
+			}
+			return a.runServer(cmd.Context(), cfg, log)
+		},
+	}
+	f := cmd.Flags()
+	serverFlags(cmd, &cfg)
+	f.StringVar(&cfg.Name, "name", "a", "`NAME` of this server, unique in the mesh")
+	f.StringSliceVar(&cfg.Etcd, "etcd", nil, "`URL`s of an external etcd cluster (3.5 or later); without it the server runs an embedded member")
+	f.StringVar(&cfg.EtcdInitialCluster, "etcd-initial-cluster", "", "members of a cluster of embedded members, `NAME=URL,...`, the same for all of them; without it the member is alone")
+	f.StringVar(&cfg.EtcdListenPeer, "etcd-listen-peer", "", "`URL` at which the embedded member talks to the others, for example http://10.0.0.1:2380; needed with --etcd-initial-cluster")
+	f.StringVar(&cfg.EtcdClusterState, "etcd-cluster-state", "", "`new` for a cluster that begins, `existing` for a member that joins one; the default is new")
+	f.StringVar(&cfg.EtcdListenClient, "etcd-listen-client", "", "`URL` at which the embedded member serves other clients such as etcdctl; the default is a free port on 127.0.0.1")
+	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM `FILE` with the certificate of the gRPC listener; without it, it speaks plain text")
+	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM `FILE` with the key of --tls-cert")
+	f.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "PEM `FILE` with authorities; clients and probers must then present a certificate of theirs")
+	logFormatFlag(cmd, &logFormat)
+	validateFlag(cmd, &validate)
+	return cmd
+}
+
+// serverFlags are those that `up` has too.
+func serverFlags(cmd *cobra.Command, cfg *server.Config) {
+	f := cmd.Flags()
+	f.StringVar(&cfg.Data, "data", "./probemesh-data", "`DIR` for everything that is kept: etcd, history, spool; made if it does not exist")
+	f.StringVar(&cfg.Datacenter, "datacenter", "local", "`NAME` of the datacenter it runs in, the first failure domain")
+	f.StringToStringVar(&cfg.Labels, "label", nil, "further failure domains, `KEY=VALUE`, may be repeated, for example provider=hetzner")
+	f.StringVar(&cfg.GRPCListen, "grpc-listen", "127.0.0.1:7700", "`ADDRESS` of the gRPC API; port 0 takes a free one; not open to the network unless you say so, since there is no login yet")
+	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:7701", "`ADDRESS` of the status page, /healthz, /readyz, /metrics and the Prometheus-compatible API; port 0 takes a free one")
+	f.StringVar(&cfg.GRPCAdvertise, "grpc-advertise", "", "`ADDRESS` at which probers and servers reach the gRPC API; the default is --grpc-listen")
+	f.StringVar(&cfg.HTTPAdvertise, "http-advertise", "", "`ADDRESS` at which others reach the HTTP listener; the default is --http-listen")
+	f.DurationVar(&cfg.LeaseTTL, "lease-ttl", 5*time.Second, "how long a silent leader keeps its term, whole seconds from 2s to 60s; 5s survives a slow disk, less fails over faster")
+	f.DurationVar(&cfg.HistoryRetention, "history-retention", 30*24*time.Hour, "how long results are kept; 30 days are about 11 GB for 10,000 checks a minute from one prober")
+	f.Int64Var(&cfg.HistoryMaxBytes, "history-max-bytes", 0, "disk that the history may take, in bytes, at least 67108864; 0 means as much as the retention needs")
+	f.DurationVar(&cfg.HistoryOutOfOrder, "history-out-of-order", 24*time.Hour, "how late a result may come and still be filed; 24h lets a prober be cut off for a day")
+	f.IntVar(&cfg.KeepIncidents, "keep-incidents", 20_000, "how many resolved incidents are kept; 20000 are about 100 MB in etcd")
+}
+
+func logFormatFlag(cmd *cobra.Command, v *string) {
+	cmd.Flags().StringVar(v, "log-format", "text", "`text` for people, json for machines; logs go to standard error")
+}
+
+func validateFlag(cmd *cobra.Command, v *bool) {
+	cmd.Flags().BoolVar(v, "validate", false, "check the configuration and exit: 0 if it is valid, 2 with every fault if not")
+}
+
+// runServer runs a server until ctx ends, and writes its addresses down while it does.
+func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger) error {
+	s, err := server.New(cfg, log)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	return watched(ctx, func(ctx context.Context) error {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			select {
+			case <-ctx.Done():
+			case <-s.Ready():
+				at := s.Addresses()
+				if err := writeAddresses(cfg.Data, at); err != nil {
+					log.Error("the addresses could not be written down", "err", err)
+				}
+				log.Info("server ready", "name", cfg.Name, "grpc", at.GRPC, "http", at.HTTP)
+			}
+		}()
+		err := s.Run(ctx)
+		<-done
+		return err
+	})
+}
+
+// watched runs f, and ends the process when f has not returned stopGrace after ctx ended: a stop that hangs must not look like a process that serves.
+func watched(ctx context.Context, f func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopGrace):
+		return fmt.Errorf("it did not stop within %s and was ended; nothing that was acknowledged is lost", stopGrace)
+	}
+}
+
+// writeAddresses writes the file whole or not at all.
+func writeAddresses(dir string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, addressesFile+".tmp")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, addressesFile))
+}

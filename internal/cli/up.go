@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/probemesh/probemesh/internal/telemetry"
+	"github.com/probemesh/probemesh/internal/version"
+	"github.com/probemesh/probemesh/prober"
+	"github.com/probemesh/probemesh/server"
+)
+
+func (a *app) upCommand() *cobra.Command {
+	cfg := server.Config{Name: "a"}
+	var logFormat, name string
+	var validate bool
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run a whole mesh in one command",
+		Long: `Runs an embedded etcd, a server and a prober in one process until it is told to stop (Ctrl-C, SIGTERM). All data is below
+--data; started again on the same directory, it goes on where it was, also after a crash or a power cut.
+
+More probers may attach: run "probemesh prober" with another --name, on this machine or, with --grpc-listen, on others.`,
+		Example: `  probemesh up
+  probemesh up --data /var/lib/probemesh --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := prober.Config{Name: name, Datacenter: cfg.Datacenter, Labels: cfg.Labels, Data: filepath.Join(cfg.Data, "prober"), Servers: []string{"127.0.0.1:1"}}
+			for _, err := range []error{cfg.Validate(), p.Validate()} {
+				if err != nil {
+					return usagef("%v", err)
+				}
+			}
+			if validate {
+				fmt.Fprintln(a.env.Out, "the configuration is valid")
+				return nil
+			}
+			level := a.logLevel
+			if level == "" || level == "info" && !cmd.Flags().Changed("log-level") {
+				level = "warn" // the banner says what a newcomer needs
+			}
+			log, err := telemetry.NewLogger(a.env.Err, logFormat, level)
+			if err != nil {
+				return usagef("--log-format: %v", err)
+			}
+			return a.up(cmd.Context(), cfg, p, log)
+		},
+	}
+	serverFlags(cmd, &cfg)
+	cmd.Flags().StringVar(&name, "prober-name", "local-1", "`NAME` of the prober, unique in the mesh")
+	logFormatFlag(cmd, &logFormat)
+	validateFlag(cmd, &validate)
+	return cmd
+}
+
+// up runs a server and, on its address, a prober. Whichever ends first ends the other.
+func (a *app) up(ctx context.Context, cfg server.Config, p prober.Config, log *slog.Logger) error {
+	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
+	s, err := server.New(cfg, log)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	at := s.Addresses()
+	p.Servers = []string{at.GRPC}
+	fmt.Fprintf(a.env.Out, "probemesh %s is starting on %s ...\n", version.Build(), cfg.Data)
+	return watched(ctx, func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		// The prober stops first, so that its goodbye and its last results find the server still there.
+		serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+		defer stopServer()
+		group.Go(func() error {
+			defer stopServer()
+			return a.runAgent(ctx, p, log)
+		})
+		group.Go(func() error {
+			err := s.Run(serverCtx)
+			if err == nil && ctx.Err() == nil {
+				err = fmt.Errorf("the server has ended")
+			}
+			return err
+		})
+		group.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.Ready():
+			}
+			if err := writeAddresses(cfg.Data, at); err != nil {
+				return fmt.Errorf("write down the addresses: %w", err)
+			}
+			a.banner(cfg, at)
+			return nil
+		})
+		err := group.Wait()
+		if err == nil {
+			fmt.Fprintln(a.env.Out, "stopped; everything is kept in", cfg.Data)
+		}
+		return err
+	})
+}
+
+// banner says where everything listens and what to do next.
+func (a *app) banner(cfg server.Config, at server.Addresses) {
+	flag := ""
+	if at.GRPC != defaultServer {
+		flag = " --server " + at.GRPC
+	}
+	fmt.Fprintf(a.env.Out, `
+The mesh is up: one server, one prober, in datacenter %q.
+
+  gRPC API      %s   (grpcurl -plaintext %s list)
+  status page   http://%s/
+  readiness     http://%s/readyz
+  metrics       http://%s/metrics
+  Grafana       add http://%s as a Prometheus data source
+  data          %s
+
+Next, from another terminal:
+
+  probemesh%s apply -f docs/examples/first.yaml
+  probemesh%s get checks --watch
+
+Ctrl-C stops it; nothing is lost.
+`, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, flag, flag)
+}
+
+// runAgent runs a prober without a listener of its own until ctx ends.
+func (a *app) runAgent(ctx context.Context, cfg prober.Config, log *slog.Logger) error {
+	p, tel, err := newAgent(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }()
+	return p.Run(ctx)
+}
