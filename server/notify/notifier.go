@@ -3,7 +3,6 @@ package notify
 import (
 	"container/heap"
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sort"
@@ -340,6 +339,3 @@ func (h *laneHeap) Pop() any {
 	*h, l.index = old[:len(old)-1], -1
 	return l
 }
-
-// String is the item in logs.
-func (it *item) String() string { return fmt.Sprintf("%s (attempt %d)", it.entry.GetId(), it.attempts) }
