@@ -164,21 +164,30 @@ func drain(ended <-chan won, pending int) {
 	}
 }
 
-// raceFailure is the failure of a race that nobody won: the first address's, unless all others say something else than that time ran out.
+// raceFailure is the failure of a race that nobody won. What the target did comes before what the prober itself lacks (such as IPv6), and a clear
+// refusal before time that ran out.
 func raceFailure(a *Attempt, failed []won) error {
-	chosen := failed[0]
+	var chosen *Failure
+	best, remote := 0, ""
 	for _, w := range failed {
-		if !timedOut(w.err) && !errors.Is(w.err, context.Canceled) {
-			chosen = w
-			break
+		a.Connecting(w.to)
+		f := Classify(w.err, a)
+		rank := 3
+		switch {
+		case f.Class == meshv1.Result_PROBER:
+			rank = 1
+		case f.Class == meshv1.Result_TIMEOUT || errors.Is(w.err, context.Canceled):
+			rank = 2
+		}
+		if rank > best {
+			best, chosen, remote = rank, f, w.to
 		}
 	}
-	a.Connecting(chosen.to)
-	f := Classify(chosen.err, a)
+	a.Connecting(remote)
 	if len(failed) > 1 {
-		f.Sentence += fmt.Sprintf(" (none of %d addresses could be connected to)", len(failed))
+		chosen.Sentence += fmt.Sprintf(" (none of %d addresses could be connected to)", len(failed))
 	}
-	return f
+	return chosen
 }
 
 // Watch bounds conn by ctx: its deadline becomes the deadline of conn, and when ctx is cancelled, reading and writing end at once. The function that

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +84,27 @@ func TestANameIsResolvedInTheFamilyAskedFor(t *testing.T) {
 	for _, addr := range got {
 		if !addr.Is4() {
 			t.Errorf("got %s", addr)
+		}
+	}
+}
+
+func TestWhatTheTargetDidComesBeforeWhatTheProberLacks(t *testing.T) {
+	lacking, refused, late := won{to: "[2001:db8::1]:1", err: syscall.EACCES}, won{to: "192.0.2.1:1", err: syscall.ECONNREFUSED}, won{to: "192.0.2.2:1", err: context.DeadlineExceeded}
+	for _, c := range []struct {
+		failed []won
+		class  meshv1.Result_ErrorClass
+		remote string
+	}{
+		{[]won{lacking, late}, meshv1.Result_TIMEOUT, late.to},
+		{[]won{lacking, late, refused}, meshv1.Result_CONNECTION_REFUSED, refused.to},
+		{[]won{late, lacking}, meshv1.Result_TIMEOUT, late.to},
+		{[]won{lacking, lacking}, meshv1.Result_PROBER, lacking.to},
+	} {
+		a := &Attempt{start: time.Now(), timeout: time.Second}
+		a.Enter(meshv1.Result_CONNECT)
+		f := Classify(raceFailure(a, c.failed), a)
+		if f.Class != c.class || a.Remote() != c.remote {
+			t.Errorf("%v: got %v of %s", c.failed, f.Class, a.Remote())
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -89,7 +90,7 @@ func classify(err error, a *Attempt) (meshv1.Result_ErrorClass, string) {
 	case timedOut(err):
 		return meshv1.Result_TIMEOUT, "timed out after " + round(a.Timeout())
 	}
-	if class, reason, ok := classifyErrno(err); ok {
+	if class, reason, ok := classifyErrno(err, a); ok {
 		return class, reason
 	}
 	if class, reason, ok := classifyTLS(err); ok {
@@ -120,7 +121,7 @@ func classifyResolve(d *net.DNSError, err error, a *Attempt) (meshv1.Result_Erro
 	case errors.Is(err, context.DeadlineExceeded) || d.IsTimeout && time.Since(a.Start()) >= a.Timeout():
 		return meshv1.Result_TIMEOUT, "timed out after " + round(a.Timeout())
 	}
-	if class, reason, ok := classifyErrno(err); ok && class == meshv1.Result_PROBER {
+	if class, reason, ok := classifyErrno(err, a); ok && class == meshv1.Result_PROBER {
 		return class, reason
 	}
 	server := ""
@@ -131,7 +132,7 @@ func classifyResolve(d *net.DNSError, err error, a *Attempt) (meshv1.Result_Erro
 }
 
 // classifyErrno knows what the kernel says.
-func classifyErrno(err error) (meshv1.Result_ErrorClass, string, bool) {
+func classifyErrno(err error, a *Attempt) (meshv1.Result_ErrorClass, string, bool) {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		return 0, "", false
@@ -142,8 +143,11 @@ func classifyErrno(err error) (meshv1.Result_ErrorClass, string, bool) {
 	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED:
 		return meshv1.Result_CONNECTION_RESET, "connection reset by peer", true
 	case syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN:
-		if !hasRoute() {
+		if !hasNetwork() {
 			return meshv1.Result_PROBER, "this prober has no network: no interface besides loopback is up", true
+		}
+		if to, err := netip.ParseAddrPort(a.Remote()); err == nil && !HasFamily(to.Addr().Unmap().Is4()) {
+			return meshv1.Result_PROBER, "this prober has no route in the IP family of that address", true
 		}
 		return meshv1.Result_UNREACHABLE, errno.Error(), true
 	case syscall.EMFILE, syscall.ENFILE:
@@ -160,8 +164,8 @@ func classifyErrno(err error) (meshv1.Result_ErrorClass, string, bool) {
 	return meshv1.Result_UNREACHABLE, errno.Error(), true
 }
 
-// hasRoute tells whether the prober has any network: an interface besides loopback that is up and has an address.
-func hasRoute() bool {
+// hasNetwork tells whether the prober has any network: an interface besides loopback that is up and has an address.
+func hasNetwork() bool {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return true // not known: do not blame the prober
@@ -171,6 +175,29 @@ func hasRoute() bool {
 			continue
 		}
 		if addrs, err := i.Addrs(); err != nil || len(addrs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// HasFamily tells whether this machine has a route to the world over IPv4 (or, if v4 is false, IPv6), or at least an address of its own there besides
+// loopback and link-local. Connecting a UDP socket looks up the route and sends nothing; the addresses are those of documentation (RFC 5737, RFC 3849).
+func HasFamily(v4 bool) bool {
+	network, somewhere := "udp6", "[2001:db8::1]:9"
+	if v4 {
+		network, somewhere = "udp4", "192.0.2.1:9"
+	}
+	if conn, err := net.Dial(network, somewhere); err == nil {
+		conn.Close()
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap().Is4() == v4 && prefix.Addr().IsGlobalUnicast() {
 			return true
 		}
 	}

@@ -20,7 +20,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func run(t *testing.T, uri string, o *meshv1.DnsProbe) *meshv1.Result {
 	t.Helper()
-	return probetest.Run(t, dns.Compile, uri, 400*time.Millisecond, probe.Options{}, func(c *meshv1.Check) { c.Dns = o })
+	return within(t, 10*time.Second, uri, o)
+}
+
+// short is the timeout of probes that are to run into it.
+const short = 400 * time.Millisecond
+
+// within is run with a timeout.
+func within(t *testing.T, timeout time.Duration, uri string, o *meshv1.DnsProbe) *meshv1.Result {
+	t.Helper()
+	return probetest.Run(t, dns.Compile, uri, timeout, probe.Options{}, func(c *meshv1.Check) { c.Dns = o })
 }
 
 // serve answers over UDP and TCP on the same port.
@@ -133,10 +142,10 @@ func TestServersThatDoNotAnswerAreClassified(t *testing.T) {
 	probetest.Fail(meshv1.Result_CONNECTION_REFUSED, meshv1.Result_CONNECT, "connection refused").Match(t, run(t, "dns://"+refused+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 
 	silent := udp(t, func([]byte) [][]byte { return nil })
-	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out after 400ms").Match(t, run(t, "dns://"+silent+"/a.", nil))
+	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out after 400ms").Match(t, within(t, short, "dns://"+silent+"/a.", nil))
 
 	garbage := udp(t, func([]byte) [][]byte { return [][]byte{{1, 2, 3}, []byte(strings.Repeat("\xff", 600))} })
-	if r := run(t, "dns://"+garbage+"/a.", nil); r.ErrorClass != meshv1.Result_TIMEOUT && r.ErrorClass != meshv1.Result_PROTOCOL {
+	if r := within(t, short, "dns://"+garbage+"/a.", nil); r.ErrorClass != meshv1.Result_TIMEOUT && r.ErrorClass != meshv1.Result_PROTOCOL {
 		t.Errorf("got %v", r)
 	}
 	forged := udp(t, func(q []byte) [][]byte { // another id, then another name, then the truth
@@ -160,10 +169,10 @@ func TestServersThatDoNotAnswerAreClassified(t *testing.T) {
 
 	bad := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\x00\x05hello")); probetest.Hang(c) })
 	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "no DNS answer").Match(t, run(t, "dns://"+bad+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
-	short := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\xff\xffhello")) })
-	probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_PROCESSING, "").Match(t, run(t, "dns://"+short+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
+	cut := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\xff\xffhello")) })
+	probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_PROCESSING, "").Match(t, run(t, "dns://"+cut+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 	slow := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\xff\xff")); probetest.Hang(c) })
-	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out").Match(t, run(t, "dns://"+slow+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
+	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out").Match(t, within(t, short, "dns://"+slow+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 }
 
 // udp answers each datagram with those that answer gives.

@@ -8,6 +8,7 @@ import (
 	"context"
 	stdtls "crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -125,6 +126,11 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 		return nil, c.unanswered(ctx, err)
 	}
 	got.status = status.Convert(err)
+	if got.status.Code() == codes.DeadlineExceeded && time.Since(a.Start()) > a.Timeout()*9/10 {
+		// The server was told the deadline and may say that it has passed before it has here: nothing else has been answered.
+		return nil, &probe.Failure{Class: meshv1.Result_TIMEOUT, Phase: meshv1.Result_PROCESSING,
+			Sentence: fmt.Sprintf("wait for the answer of %s: timed out after %s", a.Remote(), a.Timeout())}
+	}
 	if m := got.status.Message(); strings.HasPrefix(m, "unexpected HTTP status code") || strings.HasPrefix(m, "malformed") {
 		return got, probe.Failf(a, meshv1.Result_PROTOCOL, "the server does not speak gRPC: %s", m)
 	}
@@ -181,7 +187,7 @@ func (c *call) unanswered(ctx context.Context, err error) error {
 	switch {
 	case s.Code() == codes.DeadlineExceeded:
 		return context.DeadlineExceeded
-	case strings.Contains(m, syscall.ECONNRESET.Error()):
+	case strings.Contains(m, syscall.ECONNRESET.Error()), strings.Contains(m, syscall.EPIPE.Error()):
 		return syscall.ECONNRESET
 	case strings.Contains(m, "EOF"):
 		return io.ErrUnexpectedEOF

@@ -28,7 +28,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func run(t *testing.T, uri string, o *meshv1.GrpcProbe) *meshv1.Result {
 	t.Helper()
-	return probetest.Run(t, grpc.Compile, uri, 600*time.Millisecond, probe.Options{}, func(c *meshv1.Check) { c.Grpc = o })
+	return within(t, 10*time.Second, uri, o)
+}
+
+// short is the timeout of probes that are to run into it.
+const short = 600 * time.Millisecond
+
+// within is run with a timeout.
+func within(t *testing.T, timeout time.Duration, uri string, o *meshv1.GrpcProbe) *meshv1.Result {
+	t.Helper()
+	return probetest.Run(t, grpc.Compile, uri, timeout, probe.Options{}, func(c *meshv1.Check) { c.Grpc = o })
 }
 
 // serve runs a server with the health service, or the given one.
@@ -126,10 +135,18 @@ func TestPeersThatDoNotAnswerAreClassified(t *testing.T) {
 		"closes":                 {probetest.Listen(t, func(net.Conn) {}), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_PROCESSING, "")},
 		"garbage":                {probetest.Listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); probetest.Hang(c) }), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "does not speak gRPC")},
 	} {
-		t.Run(name, func(t *testing.T) { c.want.Match(t, run(t, "grpc://"+c.address, nil)) })
+		t.Run(name, func(t *testing.T) { c.want.Match(t, within(t, patience(c.want), "grpc://"+c.address, nil)) })
 	}
 	large := scripted{check: func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
 		return nil, status.Error(codes.Internal, strings.Repeat("x", 5000))
 	}}
 	probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "answered INTERNAL: xxx").Match(t, run(t, "grpc://"+serve(t, large), nil))
+}
+
+// patience is the timeout for a peer of which one thing is wanted.
+func patience(w probetest.Want) time.Duration {
+	if w.Class == meshv1.Result_TIMEOUT {
+		return short
+	}
+	return 10 * time.Second
 }

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"fmt"
 	"io"
 	nethttp "net/http"
 	"net/url"
@@ -155,10 +156,16 @@ func (r *runner) read(got *answer, resp *nethttp.Response, evidence bool) error 
 	return got.readHead(resp, limit, evidence || bad || r.plan.Expect.Len() > 0)
 }
 
-// wireError makes a failure of what the transport says, where it says it in its own words.
+// wireError makes a failure of what the transport says in words of its own, which it has no types for.
 func wireError(err error, a *probe.Attempt) error {
-	if strings.Contains(err.Error(), "response headers exceeded") {
+	m := err.Error()
+	if strings.Contains(m, "response headers exceeded") {
 		return probe.Failf(a, meshv1.Result_PROTOCOL, "read the answer of %s: its headers are longer than %d KiB", a.Remote(), maxResponseHeaders>>10)
+	}
+	for _, closed := range []string{"server closed idle connection", "http2: client conn could not be established", "http2: client connection lost", "http2: server sent GOAWAY"} {
+		if strings.Contains(m, closed) {
+			return fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, closed)
+		}
 	}
 	return err
 }

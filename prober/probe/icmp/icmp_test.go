@@ -20,14 +20,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func run(t *testing.T, host string, o *meshv1.IcmpProbe) *meshv1.Result {
 	t.Helper()
+	return within(t, 10*time.Second, host, o)
+}
+
+// short is the timeout of probes that are to run into it.
+const short = 500 * time.Millisecond
+
+// within is run with a timeout.
+func within(t *testing.T, timeout time.Duration, host string, o *meshv1.IcmpProbe) *meshv1.Result {
+	t.Helper()
 	if !icmp.Available() {
 		t.Skip(icmp.Unavailable)
 	}
-	return probetest.Run(t, icmp.Compile, "icmp://"+host, 500*time.Millisecond, probe.Options{}, func(c *meshv1.Check) { c.Icmp = o })
+	return probetest.Run(t, icmp.Compile, "icmp://"+host, timeout, probe.Options{}, func(c *meshv1.Check) { c.Icmp = o })
 }
 
 func TestLoopbackAnswersEveryRequest(t *testing.T) {
-	r := run(t, "127.0.0.1", &meshv1.IcmpProbe{Expect: []string{`response.icmp.loss == 0.0`, `response.icmp.received == 3`, `response.icmp.rtt_max < duration("400ms")`}})
+	r := run(t, "127.0.0.1", &meshv1.IcmpProbe{Expect: []string{`response.icmp.loss == 0.0`, `response.icmp.received == 3`, `response.icmp.rtt_max < duration("9s")`}})
 	probetest.OK().Match(t, r)
 	if i := r.Icmp; i.Sent != 3 || i.Received != 3 || i.RttMin.AsDuration() <= 0 || i.RttMin.AsDuration() > i.RttAvg.AsDuration() || i.RttAvg.AsDuration() > i.RttMax.AsDuration() {
 		t.Errorf("got %v", r.Icmp)
@@ -75,7 +84,7 @@ func TestManyAtOnceDoNotTakeEachOthersReplies(t *testing.T) {
 
 func TestSilenceIsATimeout(t *testing.T) {
 	// 198.51.100.0/24 is for documentation (RFC 5737): nobody answers, or a router says so.
-	r := run(t, "198.51.100.77", &meshv1.IcmpProbe{Count: 2})
+	r := within(t, short, "198.51.100.77", &meshv1.IcmpProbe{Count: 2})
 	switch r.ErrorClass {
 	case meshv1.Result_TIMEOUT:
 		probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "none of 2 echo requests was answered within 500ms").Match(t, r)

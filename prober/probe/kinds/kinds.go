@@ -3,8 +3,6 @@ package kinds
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
@@ -106,34 +104,11 @@ func Capabilities() []string {
 	if icmp.Available() {
 		out = append(out, string(spec.ICMP))
 	}
-	if hasFamily(true) {
+	if probe.HasFamily(true) {
 		out = append(out, probe.IPv4)
 	}
-	if hasFamily(false) {
+	if probe.HasFamily(false) {
 		out = append(out, probe.IPv6)
 	}
 	return out
-}
-
-// hasFamily tells whether the machine has a route to the world in the family, or at least an address of its own there. Connecting a UDP socket
-// looks up the route and sends nothing; the addresses are those of documentation (RFC 5737, RFC 3849).
-func hasFamily(v4 bool) bool {
-	network, somewhere := "udp6", "[2001:db8::1]:9"
-	if v4 {
-		network, somewhere = "udp4", "192.0.2.1:9"
-	}
-	if conn, err := net.Dial(network, somewhere); err == nil {
-		conn.Close()
-		return true
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, a := range addrs {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap().Is4() == v4 && prefix.Addr().IsGlobalUnicast() {
-			return true
-		}
-	}
-	return false
 }

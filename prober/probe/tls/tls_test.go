@@ -18,7 +18,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func run(t *testing.T, address string, o *meshv1.TlsProbe) *meshv1.Result {
 	t.Helper()
-	return probetest.Run(t, tls.Compile, "tls://"+address, 400*time.Millisecond, probe.Options{}, func(c *meshv1.Check) { c.Tls = o })
+	return within(t, 10*time.Second, address, o)
+}
+
+// short is the timeout of probes that are to run into it.
+const short = 400 * time.Millisecond
+
+// within is run with a timeout.
+func within(t *testing.T, timeout time.Duration, address string, o *meshv1.TlsProbe) *meshv1.Result {
+	t.Helper()
+	return probetest.Run(t, tls.Compile, "tls://"+address, timeout, probe.Options{}, func(c *meshv1.Check) { c.Tls = o })
 }
 
 // serve completes handshakes with a certificate and then hangs.
@@ -68,7 +77,7 @@ func TestPeersThatDoNotSpeakTLSAreClassified(t *testing.T) {
 		"closes":  {func(net.Conn) {}, probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_HANDSHAKE, "")},
 		"garbage": {func(c net.Conn) { _, _ = c.Write([]byte("220 mail.example.com ESMTP\r\n")); probetest.Hang(c) }, probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "does not speak TLS")},
 	} {
-		t.Run(name, func(t *testing.T) { c.want.Match(t, run(t, probetest.Listen(t, c.serve), nil)) })
+		t.Run(name, func(t *testing.T) { c.want.Match(t, within(t, short, probetest.Listen(t, c.serve), nil)) })
 	}
 	probetest.Fail(meshv1.Result_CONNECTION_REFUSED, meshv1.Result_CONNECT, "refused").Match(t, run(t, probetest.RefusedAddress(t), nil))
 }
