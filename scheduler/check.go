@@ -97,6 +97,9 @@ func (s *State) putCheck(now time.Time, e CheckPut) {
 	// In the middle of a snapshot the roster may be half of what it will be: placing now would throw votes away.
 	if !s.roster.dirty {
 		s.placeOne(c, s.roster.worldMap(), now)
+		if !same && s.warm {
+			s.askFirst(now, c)
+		}
 	}
 	s.schedule(c, now)
 }

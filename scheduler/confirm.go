@@ -226,8 +226,25 @@ func (s *State) askAgain(now time.Time, c *check) {
 }
 
 func (s *State) sendRun(c *check, i int) {
-	if x := &c.seats[i]; s.lead.Leading {
-		s.do(Confirm{Prober: c.votes[i].Prober, Run: &meshv1.RunNow{RunId: x.runID, Check: c.name, Fresh: true, Deadline: timestamppb.New(x.until)}})
+	if !s.lead.Leading {
+		return
+	}
+	v, x := &c.votes[i], &c.seats[i]
+	run := &meshv1.RunNow{RunId: x.runID, Check: c.name, Fresh: true, Deadline: timestamppb.New(x.until)}
+	if v.Outcome == verdict.None {
+		// The prober may not have been told of its assignment yet.
+		run.Assignment = s.Assignments(v.Prober)[c.name]
+	}
+	s.do(Confirm{Prober: v.Prober, Run: run})
+}
+
+// askFirst asks for a first vote from everybody who is to run a check that is new, or that probes something else now: its owner waits, and the timetable may take a
+// whole interval. Budgets hold: of a thousand new checks most wait for their turn.
+func (s *State) askFirst(now time.Time, c *check) {
+	for i := range c.seats {
+		if c.votes[i].Outcome == verdict.None {
+			s.ask(now, c, i)
+		}
 	}
 }
 
