@@ -4,257 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/probemesh/probemesh/internal/etcdfake"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/notify"
 	"github.com/probemesh/probemesh/server/store"
 )
-
-// sent is one attempt that the fake receiver saw.
-type sent struct {
-	key     string
-	attempt int32
-	at      time.Duration // since the mesh began
-}
-
-// receivers is a fake of the outside: answer says what each attempt gets, after how long.
-type receivers struct {
-	begun  time.Time
-	answer func(key string, nth int) (notify.Answer, time.Duration)
-
-	mu   sync.Mutex
-	all  []sent
-	nths map[string]int
-	now  int
-	most int
-}
-
-func (r *receivers) Send(ctx context.Context, rc *meshv1.Receiver, n *meshv1.Notification, key string) notify.Answer {
-	r.mu.Lock()
-	r.nths[key]++
-	r.now++
-	r.most = max(r.most, r.now)
-	r.all = append(r.all, sent{key: key, attempt: n.GetAttempt(), at: time.Since(r.begun)})
-	a, wait := r.answer(key, r.nths[key])
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		r.now--
-		r.mu.Unlock()
-	}()
-	select {
-	case <-time.After(wait):
-		return a
-	case <-ctx.Done():
-		return notify.Answer{Error: "cut off", Temporary: true}
-	}
-}
-
-// log is what was sent, without times.
-func (r *receivers) log() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []string
-	for _, s := range r.all {
-		out = append(out, s.key)
-	}
-	return strings.Join(out, " ")
-}
-
-func (r *receivers) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.all)
-}
-
-// peak is how many were under way at once at most.
-func (r *receivers) peak() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.most
-}
-
-func (r *receivers) times(key string) []time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []time.Duration
-	for _, s := range r.all {
-		if s.key == key {
-			out = append(out, s.at)
-		}
-	}
-	return out
-}
-
-// mesh is a store on a fake etcd with one leader's notifier.
-type mesh struct {
-	t     *testing.T
-	etcd  *etcdfake.Server
-	store *store.Store
-	fence store.Fence
-	recv  *receivers
-	n     *notify.Notifier
-	stop  func() error // ends the reign and gives Run's error
-}
-
-var delivered = notify.Answer{Delivered: true, Status: 200}
-
-func newMesh(t *testing.T, answer func(key string, nth int) (notify.Answer, time.Duration), names ...string) *mesh {
-	t.Helper()
-	etcd := etcdfake.New(t)
-	m := &mesh{t: t, etcd: etcd, store: store.New(etcd.Client(t), store.Options{VerifyEvery: -1}),
-		recv: &receivers{begun: time.Now(), answer: answer, nths: map[string]int{}}}
-	for _, name := range names {
-		_, err := m.store.CreateReceiver(t.Context(), &meshv1.Receiver{Name: "receivers/" + name, Webhook: &meshv1.Webhook{Url: "http://" + name}})
-		m.ok(err)
-	}
-	m.lead()
-	return m
-}
-
-func (m *mesh) ok(err error) {
-	m.t.Helper()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-// lead begins a new reign, with a notifier that knows nothing yet, as on another server.
-func (m *mesh) lead() {
-	m.t.Helper()
-	c := m.etcd.Client(m.t)
-	if _, err := c.Delete(m.t.Context(), store.LeaderKey); err != nil {
-		m.t.Fatal(err)
-	}
-	p, err := c.Put(m.t.Context(), store.LeaderKey, "")
-	m.ok(err)
-	m.fence = store.Fence{Key: store.LeaderKey, CreateRevision: p.Header.Revision, Term: m.fence.Term + 1}
-	n := notify.New(m.store, m.recv, notify.Config{Seed: 1})
-	m.n = n
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_ = m.store.Follow(ctx, func(_ context.Context, b store.Batch) error { feed(n, b); return nil })
-	})
-	done := make(chan error, 1)
-	fence := m.fence
-	wg.Go(func() { done <- n.Run(ctx, fence) })
-	stopped := false
-	m.stop = func() error {
-		if stopped {
-			return nil
-		}
-		stopped = true
-		cancel()
-		wg.Wait()
-		return <-done
-	}
-	stop := m.stop
-	m.t.Cleanup(func() { _ = stop() })
-}
-
-// feed is what a controller does with the batches of the store.
-func feed(n *notify.Notifier, b store.Batch) {
-	var entries []*statev1.OutboxEntry
-	var rs []*meshv1.Receiver
-	for _, e := range b.Events {
-		switch v := e.Value.(type) {
-		case *statev1.OutboxEntry:
-			entries = append(entries, v)
-			if !b.Snapshot {
-				n.Put(v)
-			}
-		case *meshv1.Receiver:
-			rs = append(rs, v)
-			if !b.Snapshot {
-				n.PutReceiver(v)
-			}
-		case nil:
-			if e.Kind == store.KindOutbox {
-				n.Gone(e.Name)
-			}
-			if e.Kind == store.KindReceiver {
-				n.GoneReceiver(e.Name)
-			}
-		}
-	}
-	if b.Snapshot {
-		n.Replace(entries, rs)
-	}
-}
-
-func incident(i int) *statev1.StoredIncident {
-	return &statev1.StoredIncident{Incident: &meshv1.Incident{Name: fmt.Sprintf("incidents/i%d", i), Kind: meshv1.Incident_CHECK,
-		Check: fmt.Sprintf("checks/c%d", i), State: meshv1.Incident_OPEN}}
-}
-
-func owed(i int, tr meshv1.Notification_Transition, ordinal int32, receiver string) *statev1.OutboxEntry {
-	return &statev1.OutboxEntry{Id: fmt.Sprintf("i%d.%s.%s", i, tr, receiver), Ordinal: ordinal, CreateTime: timestamppb.Now(),
-		Notification: &meshv1.Notification{Incident: fmt.Sprintf("incidents/i%d", i), Transition: tr, Receiver: "receivers/" + receiver, DecideTime: timestamppb.Now()}}
-}
-
-// open opens incident i and owes OPENED to the receivers.
-func (m *mesh) open(i int, to ...string) {
-	m.t.Helper()
-	var out []*statev1.OutboxEntry
-	for n, r := range to {
-		out = append(out, owed(i, meshv1.Notification_OPENED, int32(n), r))
-	}
-	_, err := m.store.OpenIncident(m.t.Context(), m.fence, incident(i), out, 0)
-	m.ok(err)
-}
-
-func (m *mesh) resolve(i int, to ...string) {
-	m.t.Helper()
-	v, err := m.store.GetIncident(m.t.Context(), fmt.Sprintf("incidents/i%d", i))
-	m.ok(err)
-	var out []*statev1.OutboxEntry
-	for n, r := range to {
-		out = append(out, owed(i, meshv1.Notification_RESOLVED, int32(100+n), r))
-	}
-	_, err = m.store.ResolveIncident(m.t.Context(), m.fence, v.Value, out, v.ModRevision)
-	m.ok(err)
-}
-
-// timeline is the events of incident i, such as "NOTIFICATION_FAILED/1 NOTIFIED/2".
-func (m *mesh) timeline(i int) string {
-	m.t.Helper()
-	v, err := m.store.GetIncident(m.t.Context(), fmt.Sprintf("incidents/i%d", i))
-	m.ok(err)
-	var out []string
-	for _, e := range v.Value.Incident.Timeline {
-		out = append(out, fmt.Sprintf("%s/%d", e.Event, e.Attempt))
-	}
-	return strings.Join(out, " ")
-}
-
-func (m *mesh) outbox() int {
-	m.t.Helper()
-	all, _, err := m.store.ListOutbox(m.t.Context())
-	m.ok(err)
-	return len(all)
-}
-
-func always(a notify.Answer) func(string, int) (notify.Answer, time.Duration) {
-	return func(string, int) (notify.Answer, time.Duration) { return a, 10 * time.Millisecond }
-}
-
-func down(text string) notify.Answer { return notify.Answer{Status: 503, Error: text, Temporary: true} }
 
 func TestEachNotificationIsDeliveredOnceAndRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -545,11 +306,15 @@ func TestEchoOfASettledEntryIsNotSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMesh(t, always(delivered), "a")
 		e := owed(1, meshv1.Notification_OPENED, 0, "a")
+		synctest.Wait()         // the feed's snapshot is there
 		m.etcd.SetStarved(true) // the feed will not tell of the deletion
 		_, err := m.store.OpenIncident(t.Context(), m.fence, incident(1), []*statev1.OutboxEntry{e}, 0)
 		m.ok(err)
 		m.n.Put(e)
 		time.Sleep(time.Second)
+		if m.recv.count() != 1 || m.outbox() != 0 {
+			t.Fatalf("sent %q, %d owed", m.recv.log(), m.outbox())
+		}
 		m.n.Put(e)
 		m.n.Replace([]*statev1.OutboxEntry{e}, []*meshv1.Receiver{{Name: "receivers/a"}})
 		time.Sleep(time.Minute)
@@ -573,78 +338,4 @@ func TestNothingIsSentBeforeTheFirstSnapshot(t *testing.T) {
 			t.Fatalf("sent %s without knowing its receiver", r.log())
 		}
 	})
-}
-
-func TestFiguresTellOfWhatIsOwedAndHowLongItTook(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reader := metric.NewManualReader()
-		spans := tracetest.NewSpanRecorder()
-		r := &receivers{begun: time.Now(), nths: map[string]int{}, answer: func(_ string, nth int) (notify.Answer, time.Duration) {
-			if nth < 3 {
-				return notify.Answer{Status: 404, Error: "404"}, 0
-			}
-			return delivered, 0
-		}}
-		n := notify.New(sink{}, r, notify.Config{Meter: metric.NewMeterProvider(metric.WithReader(reader)).Meter("t"),
-			Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("t")})
-		e := owed(1, meshv1.Notification_OPENED, 0, "a")
-		e.Notification.TraceId = "0102030405060708090a0b0c0d0e0f10"
-		n.Replace([]*statev1.OutboxEntry{e}, []*meshv1.Receiver{{Name: "receivers/a"}})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- n.Run(ctx, store.Fence{}) }()
-		time.Sleep(time.Minute)
-		if got := figures(t, reader); got != "attempts refused=1; owed 1; oldest 60" {
-			t.Errorf("after a minute: %s", got)
-		}
-		time.Sleep(time.Hour)
-		if got := figures(t, reader); got != "attempts delivered=1 refused=2; latency 1x240; owed 0; oldest 0" {
-			t.Errorf("at the end: %s", got)
-		}
-		cancel()
-		<-done
-		if got := spans.Ended(); len(got) != 3 || got[0].SpanContext().TraceID().String() != e.Notification.TraceId {
-			t.Errorf("%d spans", len(got))
-		}
-	})
-}
-
-// sink is a store that takes everything.
-type sink struct{}
-
-func (sink) AmendIncident(context.Context, *store.Fence, string, func(*statev1.StoredIncident) error) (store.Versioned[*statev1.StoredIncident], error) {
-	return store.Versioned[*statev1.StoredIncident]{}, nil
-}
-func (sink) UpdateOutbox(context.Context, store.Fence, *statev1.OutboxEntry) error { return nil }
-func (sink) SettleOutbox(context.Context, store.Fence, string, string, func(*statev1.StoredIncident) error) error {
-	return nil
-}
-
-// figures is the metrics as one line.
-func figures(t *testing.T, r metric.Reader) string {
-	t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := r.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
-	var attempts, latency, owedText, oldest string
-	for _, m := range all.ScopeMetrics[0].Metrics {
-		switch d := m.Data.(type) {
-		case metricdata.Sum[int64]:
-			var parts []string
-			for _, p := range d.DataPoints {
-				v, _ := p.Attributes.Value("outcome")
-				parts = append(parts, fmt.Sprintf("%s=%d", v.AsString(), p.Value))
-			}
-			sort.Strings(parts)
-			attempts = "attempts " + strings.Join(parts, " ")
-		case metricdata.Histogram[float64]:
-			latency = fmt.Sprintf("; latency %dx%.0f", d.DataPoints[0].Count, d.DataPoints[0].Sum)
-		case metricdata.Gauge[int64]:
-			owedText = fmt.Sprintf("; owed %d", d.DataPoints[0].Value)
-		case metricdata.Gauge[float64]:
-			oldest = fmt.Sprintf("; oldest %.0f", d.DataPoints[0].Value)
-		}
-	}
-	return attempts + latency + owedText + oldest
 }
