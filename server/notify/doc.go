@@ -1,24 +1,41 @@
-// Package notify owns the delivery of what the outbox owes. Only the leader delivers, for the time of one reign; every server knows what is owed,
-// so that a new leader begins at once.
+// Package notify delivers what the outbox owes: it is the part of the leading server that tells receivers what became of an incident.
 //
-// # Feeding
+// The outbox is in etcd. An entry is written in the transaction that opens, escalates or resolves an incident, so a transition without its
+// notifications cannot exist; this package alone takes entries out again. It promises, for each entry:
 //
-// Whoever follows the store tells a [Notifier] of outbox entries and receivers: [Notifier.Replace] with each snapshot, then [Notifier.Put],
-// [Notifier.Gone], [Notifier.PutReceiver] and [Notifier.GoneReceiver]. Nothing is delivered before the first Replace. These calls never block.
-// When this server begins to lead, call [Notifier.Run] with the reign's context and fence.
+//   - It is sent until the receiver answers 2xx, or dropped because its receiver is deleted, is paused, or did not answer for the receiver's
+//     give_up_after. A drop is recorded in the incident, counted and logged; nothing else makes an entry go. An entry that was never tried is
+//     tried at least once, however old it is.
+//   - Entries of one incident and receiver are sent one after the other, in the order of their ordinals: RESOLVED is never sent before OPENED has
+//     been answered or dropped. Different incidents and different receivers go side by side.
+//   - When the receiver has answered, one transaction, fenced by the reign, deletes the entry and records the delivery in the incident. One that fails is
+//     repeated without sending again. What lies between the answer and that transaction is the one window in which a crash makes the next leader
+//     send again, with the same Idempotency-Key, which receivers that know such keys drop; where this leader lives to see it, it is counted.
+//   - Under a term that is over nothing is changed: the first write that meets [store.ErrFenced] ends the reign.
 //
-// # Promises
+// What is sent is one HTTP POST (see [meshv1.Webhook]) whose body is the protojson of [meshv1.Notification], snake_case, every field present even
+// when it is unset: an empty string, 0, [], {} or, for a time that is not known, null. Bytes, such as a body in the evidence, are base64.
 //
-//   - Order: the entries of one incident for one receiver are delivered one after the other, by ordinal. RESOLVED never comes before OPENED. Different
-//     incidents and receivers do not wait for each other.
-//   - Bounds: at most Config.Concurrency deliveries at once, at most Config.PerReceiver of them to one receiver. The rest waits in the outbox, which
-//     is in etcd anyway; a slow receiver therefore delays nobody else.
-//   - Once: an entry is deleted, and its delivery recorded in the incident, in one fenced transaction after the receiver has answered. A crash
-//     between the answer and that transaction means a resend with the same Idempotency-Key, which is all that a receiver can be given. An answer that
-//     could not be recorded because etcd was away is remembered, and only the recording is repeated, for as long as the reign lasts.
-//   - Nothing is lost: a delivery that fails is tried again as the Webhook message says, until give_up_after; then, or when the receiver is deleted
-//     or paused, the entry is dropped, which the incident's timeline records.
-//   - The timeline gets the first failure of an entry, each later change of its error (at most 20 in a reign), and the end.
+// # Trying again
 //
-// A Notifier starts no goroutine outside Run and SendTest; Run waits for all of its own.
+// No answer, 408, 425, 429 and 5xx: after a random pause between 1s and a bound that doubles from 2s to 2m, or when Retry-After says so (1s to 10m),
+// which then holds for everything owed to that receiver. Any other answer: after 2m. A receiver that is changed is tried at once, since somebody may
+// have mended it. A receiver that fails eight times in a row is taken for down: it is asked by one request at a time, at least every 10s while
+// something waits, and as soon as it answers all that waits for it is sent.
+//
+// # Bounds
+//
+// At most Config.MaxInFlight entries are in the works at once and Config.PerReceiver for one receiver; while half of the places are taken, a receiver
+// that has one already gets no other, so slow receivers cannot starve the rest. The queue in memory is what the outbox holds, no more. Of the
+// attempts of one entry, those that matter are recorded in the incident: the first failure, each change of the error (at most 20 in one
+// reign), the success, the drop.
+//
+// # Who runs what
+//
+// [New] starts nothing. [Notifier.Run] is one reign: it follows the store, sends, and returns after all its goroutines have ended. [Notifier.SendTest]
+// may be called at any time, on any server, concurrently.
+//
+//	n, err := notify.New(s, notify.Config{Log: log, Meter: meter, Tracer: tracer})
+//	...
+//	err = n.Run(ctx, reign.Fence) // nil when ctx ended
 package notify

@@ -3,12 +3,8 @@ package notify
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,230 +14,217 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
-	"google.golang.org/protobuf/encoding/protojson"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/version"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// Headers of a delivery besides the standard ones.
 const (
-	// KeyHeader has the same value each time the same notification is sent.
-	KeyHeader = "Idempotency-Key"
-	// SignatureHeader has "sha256=" and the lower-case hex of the body's HMAC-SHA256 under the receiver's signing key.
-	SignatureHeader = "Probemesh-Signature"
-)
-
-const (
-	// defaultTimeout is the default of Webhook.timeout.
-	defaultTimeout = 10 * time.Second
-	// maxAnswer is how much of an answer's body is read, for the text of an error.
+	// maxAnswer is how much of an answer's body is read.
 	maxAnswer = 4 << 10
-	// maxRoots bounds the pools of connections kept for receivers with roots of their own.
-	maxRoots = 64
+	// maxQuoted is how many characters of its first line are quoted in errors.
+	maxQuoted = 200
+	// maxRedirects is how many redirects within one host are followed.
+	maxRedirects = 3
+	// maxTransports bounds the connection pools kept, one for each set of trusted certificates.
+	maxTransports = 64
 )
 
-// Sender sends a notification once.
-type Sender interface {
-	// Send sends n to r under the idempotency key and waits for the answer, at most for the receiver's timeout. It may be called concurrently.
-	Send(ctx context.Context, r *meshv1.Receiver, n *meshv1.Notification, key string) Answer
+// webhooks sends by HTTP. Connections are kept for half a minute, so that a thousand incidents do not make a thousand handshakes. When a kept
+// connection turns out to be broken before anything was answered, net/http repeats the request at once on a new one; the key is the same.
+type webhooks struct {
+	mu sync.Mutex
+	// pools are the transports by what they trust (Webhook.ca_pem, empty for the system's roots). Guarded by mu.
+	pools map[string]*http.Transport
 }
 
-// Answer is how one attempt ended.
-type Answer struct {
-	// Delivered is true when the receiver took it.
-	Delivered bool
-	// Status is the HTTP status, 0 without an answer.
-	Status int
-	// Error is what went wrong, in a sentence for people; empty when delivered.
-	Error string
-	// Temporary is true when the failure will likely pass by itself; otherwise somebody must mend something.
-	Temporary bool
-	// RetryAfter is when the receiver wants to be asked again; 0 if it did not say.
-	RetryAfter time.Duration
-}
+func newWebhooks() *webhooks { return &webhooks{pools: map[string]*http.Transport{}} }
 
-// Webhook sends by HTTP. Make one with NewWebhook; Close it when done.
-type Webhook struct {
-	userAgent string
-
-	// mu guards everything below.
-	mu    sync.Mutex
-	plain *http.Transport
-	roots map[string]*http.Transport // by PEM
-}
-
-// NewWebhook makes a sender that calls itself userAgent.
-func NewWebhook(userAgent string) *Webhook {
-	return &Webhook{userAgent: userAgent, plain: newTransport(nil), roots: map[string]*http.Transport{}}
-}
-
-func newTransport(roots *x509.CertPool) *http.Transport {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   8,
-		MaxIdleConns:          64,
-		IdleConnTimeout:       time.Minute,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ExpectContinueTimeout: time.Second,
-	}
-}
-
-// Close closes idle connections. Sends under way go on.
-func (w *Webhook) Close() {
+func (w *webhooks) idle() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.plain.CloseIdleConnections()
-	for _, t := range w.roots {
+	for _, t := range w.pools {
 		t.CloseIdleConnections()
 	}
 }
 
-// transport is the pool of connections for the receiver's roots.
-func (w *Webhook) transport(pem string) (*http.Transport, error) {
+// pool is the transport that trusts caPEM.
+func (w *webhooks) pool(caPEM string) (*http.Transport, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if pem == "" {
-		return w.plain, nil
-	}
-	if t := w.roots[pem]; t != nil {
+	if t := w.pools[caPEM]; t != nil {
 		return t, nil
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) {
-		return nil, errors.New("ca_pem has no certificate in it; give PEM certificates")
-	}
-	for old, t := range w.roots {
-		if len(w.roots) < maxRoots {
-			break
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caPEM != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM([]byte(caPEM)) {
+			return nil, errors.New("its webhook.ca_pem has no certificate that can be read")
 		}
-		t.CloseIdleConnections()
-		delete(w.roots, old)
 	}
-	t := newTransport(pool)
-	w.roots[pem] = t
+	if len(w.pools) >= maxTransports { // receivers were edited again and again: begin anew
+		for _, t := range w.pools {
+			t.CloseIdleConnections()
+		}
+		clear(w.pools)
+	}
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: spec.MaxWebhookTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     config,
+		ForceAttemptHTTP2:   true,
+		TLSHandshakeTimeout: spec.MaxWebhookTimeout,
+		MaxIdleConnsPerHost: 8,
+		MaxIdleConns:        64,
+		IdleConnTimeout:     30 * time.Second,
+	}
+	w.pools[caPEM] = t
 	return t, nil
 }
 
-// Body is the JSON of a notification as it is sent: protojson with the names of the proto, every field present, null where it is not set.
-func Body(n *meshv1.Notification) ([]byte, error) {
-	b, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(n)
-	if err != nil {
-		return nil, fmt.Errorf("encode the notification: %w", err)
-	}
-	// protojson varies its white space on purpose; a signed body should be the same each time.
-	var out bytes.Buffer
-	if err := json.Compact(&out, b); err != nil {
-		return nil, fmt.Errorf("encode the notification: %w", err)
-	}
-	return out.Bytes(), nil
-}
-
-// Sign is the value of SignatureHeader.
-func Sign(key string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write(body)
-	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
-}
-
-// Send is Sender's.
-func (w *Webhook) Send(ctx context.Context, r *meshv1.Receiver, n *meshv1.Notification, key string) Answer {
+// send is one POST.
+func (w *webhooks) send(ctx context.Context, r *meshv1.Receiver, m message) answer {
 	hook := r.GetWebhook()
-	if hook == nil {
-		return Answer{Error: r.GetName() + " has no webhook; set one"}
+	limit := spec.DefaultWebhookTimeout
+	if hook.GetTimeout() != nil {
+		limit = hook.GetTimeout().AsDuration()
 	}
-	timeout := defaultTimeout
-	if d := hook.GetTimeout(); d != nil {
-		timeout = d.AsDuration()
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	transport, err := w.transport(hook.GetCaPem())
+	req, err := request(ctx, hook, m)
 	if err != nil {
-		return Answer{Error: err.Error()}
+		return answer{outcome: refused, err: fmt.Sprintf("nothing can be sent to %s: %v", r.GetName(), err)}
 	}
-	req, err := w.request(ctx, hook, n, key)
+	pool, err := w.pool(hook.GetCaPem())
 	if err != nil {
-		return Answer{Error: err.Error()}
+		return answer{outcome: refused, err: fmt.Sprintf("nothing can be sent to %s: %v", r.GetName(), err)}
 	}
-	resp, err := (&http.Client{Transport: transport, CheckRedirect: sameHostOnly}).Do(req)
+	client := &http.Client{Transport: pool, CheckRedirect: follow}
+	resp, err := client.Do(req)
 	if err != nil {
-		return Answer{Error: networkError(err, timeout), Temporary: true}
+		return noAnswer(req.URL, err, limit)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if resp.StatusCode/100 == 2 {
-		return Answer{Delivered: true, Status: resp.StatusCode}
-	}
-	if err != nil {
-		text = nil // the status says enough
-	}
-	return Answer{Status: resp.StatusCode, Temporary: temporary(resp.StatusCode), RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
-		Error: answerError(resp, text)}
+	// The status is the answer; a body that breaks off changes nothing.
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return answered(req.URL, resp, text, time.Now())
 }
 
-func (w *Webhook) request(ctx context.Context, hook *meshv1.Webhook, n *meshv1.Notification, key string) (*http.Request, error) {
-	body, err := Body(n)
+// request is the POST, with the receiver's headers and then ours, which win, except for User-Agent.
+func request(ctx context.Context, hook *meshv1.Webhook, m message) (*http.Request, error) {
+	if hook == nil {
+		return nil, errors.New("it has no webhook")
+	}
+	content, err := body(m.notification)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.GetUrl(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.GetUrl(), bytes.NewReader(content))
 	if err != nil {
-		return nil, fmt.Errorf("the webhook's url cannot be used: %w", err)
+		return nil, errors.New("its webhook.url cannot be parsed")
 	}
-	req.Header.Set("User-Agent", w.userAgent)
+	req.Header.Set("User-Agent", "probemesh/"+version.Version)
 	for k, v := range hook.GetHeaders() {
-		if http.CanonicalHeaderKey(k) == "Host" {
+		if strings.EqualFold(k, "Host") {
 			req.Host = v
 			continue
 		}
 		req.Header.Set(k, v)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(KeyHeader, key)
-	if k := hook.GetSigningKey(); k != "" {
-		req.Header.Set(SignatureHeader, Sign(k, body))
+	req.Header.Set("Idempotency-Key", m.key)
+	if hook.GetSigningKey() != "" {
+		req.Header.Set("Probemesh-Signature", sign(hook.GetSigningKey(), content))
 	}
-	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	if trace.SpanFromContext(ctx).IsRecording() {
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	}
 	return req, nil
 }
 
-// sameHostOnly follows a redirect only where the same POST goes to the same host: headers may carry secrets, and a POST turned into a GET
-// would look delivered without being so.
-func sameHostOnly(req *http.Request, via []*http.Request) error {
-	first := via[0]
-	if req.Method != first.Method || req.URL.Host != first.URL.Host || req.URL.Scheme != first.URL.Scheme || len(via) > 5 {
+// follow allows redirects that repeat the POST (307, 308) within the host that was configured, or from http to https on it. Anything else is
+// an answer like any other: following it would carry the receiver's headers elsewhere, or turn the POST into a GET and lose the notification.
+func follow(req *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	same := req.URL.Host == first.Host && req.URL.Scheme == first.Scheme
+	upgrade := first.Scheme == "http" && req.URL.Scheme == "https" && first.Port() == "" && req.URL.Port() == "" && req.URL.Hostname() == first.Hostname()
+	if req.Method != http.MethodPost || len(via) > maxRedirects || !same && !upgrade {
 		return http.ErrUseLastResponse
 	}
 	return nil
 }
 
-// networkError is a failure without an answer, in a sentence, without the URL, which may hold secrets.
-func networkError(err error, timeout time.Duration) string {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
+// answered reads the answer.
+func answered(to *url.URL, resp *http.Response, text []byte, now time.Time) answer {
+	a := answer{outcome: classify(resp.StatusCode), status: resp.StatusCode, statusText: statusText(resp.StatusCode)}
+	if a.outcome == delivered {
+		return a
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Sprintf("no answer within %s", timeout)
+	a.err = fmt.Sprintf("POST %s: %s", place(to), a.statusText)
+	if a.outcome == unavailable {
+		a.retryAfter = retryAfter(resp.Header.Get("Retry-After"), now)
 	}
-	return err.Error()
+	if at, err := resp.Location(); err == nil && resp.StatusCode >= 300 && resp.StatusCode <= 399 {
+		a.err += fmt.Sprintf(" to %s, which is not followed; set webhook.url to where notifications belong", place(at))
+		return a
+	}
+	if line := firstLine(text); line != "" {
+		a.err += ": " + line
+	}
+	return a
 }
 
-func answerError(resp *http.Response, body []byte) string {
-	text := fmt.Sprintf("the answer was %s", resp.Status)
-	if to := resp.Header.Get("Location"); to != "" && resp.StatusCode/100 == 3 {
-		return text + ", a redirect that is not followed; set the url to where it should go"
+// noAnswer says why there is no answer.
+func noAnswer(to *url.URL, err error, limit time.Duration) answer {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err // without the URL, which may hold secrets
 	}
-	if line := strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "?")), " "); line != "" {
-		if runes := []rune(line); len(runes) > 200 {
-			line = string(runes[:200]) + "..."
+	var slow net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {
+		return answer{outcome: timeout, err: fmt.Sprintf("POST %s: no answer within %s", place(to), limit)}
+	}
+	return answer{outcome: network, err: fmt.Sprintf("POST %s: %s", place(to), clean(err.Error()))}
+}
+
+// place is scheme and host of a URL. Paths and queries of webhooks often are their passwords, and errors go into logs and incidents.
+func place(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+func statusText(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
+}
+
+// firstLine is the first line of an answer that says something, fit for a sentence.
+func firstLine(text []byte) string {
+	for line := range strings.Lines(string(text)) {
+		if line = clean(line); line != "" {
+			return line
 		}
-		text += ": " + line
 	}
-	return text
+	return ""
+}
+
+// clean drops what does not print and shortens.
+func clean(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case r == utf8.RuneError:
+			return -1
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s))
+	if runes := []rune(s); len(runes) > maxQuoted {
+		return string(runes[:maxQuoted]) + "..."
+	}
+	return s
 }
