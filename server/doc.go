@@ -1,6 +1,6 @@
 // Package server is the datacenter process: everything that a probemesh server does, as a library.
 //
-//	s, err := server.New(server.Config{Data: "./data"}, logger)
+//	s, err := server.New(server.Config{Data: "./data"}, server.Deps{Log: logger})
 //	...
 //	err = s.Run(ctx) // until ctx ends; then it stops cleanly
 //

@@ -43,6 +43,14 @@ type Addresses struct {
 	HTTP string `json:"http"`
 }
 
+// Deps are what a server may be given instead of making its own.
+type Deps struct {
+	// Log takes what the server has to say. Required.
+	Log *slog.Logger
+	// Telemetry, if set, is used and stays the caller's to shut down: a process that runs a prober too shows both on one page of metrics. Default: its own.
+	Telemetry *telemetry.Telemetry
+}
+
 // Server is one control-plane process. Make it with New, run it once.
 type Server struct {
 	cfg    Config
@@ -51,6 +59,7 @@ type Server struct {
 	grpcL  net.Listener
 	httpL  net.Listener
 	tel    *telemetry.Telemetry
+	ownTel bool
 	member *embedded.Member
 	client *clientv3.Client
 	store  *store.Store
@@ -66,14 +75,14 @@ type Server struct {
 }
 
 // New checks the configuration and opens the listeners, so that the addresses are known; the caller runs the server, or closes it with Close.
-func New(cfg Config, log *slog.Logger) (*Server, error) {
+func New(cfg Config, deps Deps) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.WithDefaults()
 	var boot [16]byte
 	_, _ = rand.Read(boot[:]) // never fails
-	s := &Server{cfg: cfg, log: log, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
+	s := &Server{cfg: cfg, log: deps.Log, tel: deps.Telemetry, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data: %w; choose a directory that can be written with --data", err)
 	}
@@ -130,9 +139,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 
 // open opens what is kept: telemetry, etcd, history.
 func (s *Server) open(ctx context.Context) (err error) {
-	s.tel, err = telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-server", Version: version.Build(), Instance: s.cfg.Name, Log: s.log})
-	if err != nil {
-		return fmt.Errorf("telemetry: %w", err)
+	if s.tel == nil {
+		s.tel, err = telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-server", Version: version.Build(), Instance: s.cfg.Name, Log: s.log})
+		if err != nil {
+			return fmt.Errorf("telemetry: %w", err)
+		}
+		s.ownTel = true
 	}
 	if err := s.openEtcd(ctx); err != nil {
 		return err
@@ -181,7 +193,7 @@ func (s *Server) shut() error {
 	} else if s.client != nil {
 		errs = append(errs, s.client.Close())
 	}
-	if s.tel != nil {
+	if s.ownTel {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		_ = s.tel.Shutdown(ctx) // what could not be sent is counted and logged there

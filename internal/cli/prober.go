@@ -92,11 +92,15 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	if err := o.config.Validate(); err != nil {
 		return configurationFault(err)
 	}
-	p, tel, err := newAgent(ctx, o.config, log)
+	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-prober", Version: version.Version, Instance: o.config.Name, Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }()
+	p, err := newAgent(o.config, tel, log)
+	if err != nil {
+		return err
+	}
 	if o.validate {
 		a.print("the configuration is valid")
 		return nil
@@ -112,12 +116,8 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	return nil
 }
 
-// newAgent makes a prober with telemetry of its own, which the caller shuts down.
-func newAgent(ctx context.Context, cfg prober.Config, log *slog.Logger) (*prober.Prober, *telemetry.Telemetry, error) {
-	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh-prober", Version: version.Version, Instance: cfg.Name, Log: log})
-	if err != nil {
-		return nil, nil, err
-	}
+// newAgent makes a prober.
+func newAgent(cfg prober.Config, tel *telemetry.Telemetry, log *slog.Logger) (*prober.Prober, error) {
 	p, err := prober.New(cfg, prober.Deps{
 		Log:         log,
 		Meter:       tel.Meter("github.com/probemesh/probemesh/prober"),
@@ -125,9 +125,9 @@ func newAgent(ctx context.Context, cfg prober.Config, log *slog.Logger) (*prober
 		DialOptions: []grpc.DialOption{tel.DialOption()},
 	})
 	if err != nil {
-		return nil, nil, configurationFault(err)
+		return nil, configurationFault(err)
 	}
-	return p, tel, nil
+	return p, nil
 }
 
 // configurationFault lists the faults of a configuration by the names of their flags.

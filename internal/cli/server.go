@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -95,7 +96,7 @@ func validateFlag(cmd *cobra.Command, v *bool) {
 
 // runServer runs a server until ctx ends, and writes its addresses down while it does.
 func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger) error {
-	s, err := server.New(cfg, log)
+	s, err := server.New(cfg, server.Deps{Log: log})
 	if err != nil {
 		return usagef("%v", err)
 	}
@@ -119,20 +120,29 @@ func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger
 	})
 }
 
+// stopped marks the error that ended a process after it had begun: that is no fault of the command line.
+func stopped(err error) error {
+	var f *failure
+	if err == nil || errors.As(err, &f) {
+		return err
+	}
+	return &failure{code: ExitServer, message: err.Error(), cause: err}
+}
+
 // watched runs f, and ends the process when f has not returned stopGrace after ctx ended: a stop that hangs must not look like a process that serves.
 func watched(ctx context.Context, f func(context.Context) error) error {
 	done := make(chan error, 1)
 	go func() { done <- f(ctx) }()
 	select {
 	case err := <-done:
-		return err
+		return stopped(err)
 	case <-ctx.Done():
 	}
 	select {
 	case err := <-done:
-		return err
+		return stopped(err)
 	case <-time.After(stopGrace):
-		return fmt.Errorf("it did not stop within %s and was ended; nothing that was acknowledged is lost", stopGrace)
+		return stopped(fmt.Errorf("it did not stop within %s and was ended; nothing that was acknowledged is lost", stopGrace))
 	}
 }
 

@@ -62,7 +62,12 @@ More probers may attach: run "probemesh prober" with another --name, on this mac
 // up runs a server and, on its address, a prober. Whichever ends first ends the other.
 func (a *app) up(ctx context.Context, cfg server.Config, p prober.Config, log *slog.Logger) error {
 	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
-	s, err := server.New(cfg, log)
+	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh", Version: version.Build(), Instance: cfg.Name, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }()
+	s, err := server.New(cfg, server.Deps{Log: log, Telemetry: tel})
 	if err != nil {
 		return usagef("%v", err)
 	}
@@ -76,7 +81,11 @@ func (a *app) up(ctx context.Context, cfg server.Config, p prober.Config, log *s
 		defer stopServer()
 		group.Go(func() error {
 			defer stopServer()
-			return a.runAgent(ctx, p, log)
+			agent, err := newAgent(p, tel, log)
+			if err != nil {
+				return err
+			}
+			return agent.Run(ctx)
 		})
 		group.Go(func() error {
 			err := s.Run(serverCtx)
@@ -128,14 +137,4 @@ Next, from another terminal:
 
 Ctrl-C stops it; nothing is lost.
 `, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, flag, flag)
-}
-
-// runAgent runs a prober without a listener of its own until ctx ends.
-func (a *app) runAgent(ctx context.Context, cfg prober.Config, log *slog.Logger) error {
-	p, tel, err := newAgent(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tel.Shutdown(context.WithoutCancel(ctx)) }()
-	return p.Run(ctx)
 }
