@@ -256,10 +256,12 @@ func TestHealthReflectionAndChannelzAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1019 older clients speak it
 	if err := alpha.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}); err != nil {
 		t.Fatal(err)
 	}
 	old, err := alpha.Recv()
+	//lint:ignore SA1019 older clients speak it
 	if err != nil || len(old.GetListServicesResponse().GetService()) != len(want) {
 		t.Errorf("v1alpha: %v, %v", old, err)
 	}

@@ -159,7 +159,7 @@ func TestAWatchOfIncidentsTellsTheirWholeLife(t *testing.T) {
 			if r.Synced {
 				return "synced"
 			}
-			return strings.TrimLeft(r.Incident.Name, "incidets/01") + " " + r.Incident.State.String() + " " + r.Incident.AcknowledgedBy
+			return strings.TrimLeft(r.Incident.Name, "cdeinst/01") + " " + r.Incident.State.String() + " " + r.Incident.AcknowledgedBy
 		}
 		for _, want := range []string{"2 OPEN ", "synced"} {
 			if got := next(); got != want {

@@ -32,8 +32,6 @@ type syncer struct {
 	dirty bool
 	// removals are those of the update under way, for the shrink guard's second read.
 	removals []string
-	// retryAt is when a shrink that could not be verified is tried again.
-	retryAt time.Time
 }
 
 func newSyncer(s *session, stream sender) *syncer { return &syncer{s: s, stream: stream} }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -86,7 +87,7 @@ func everything(t *testing.T, h *History) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	err := h.ask(t.Context(), "grpc", func(ctx context.Context, st *store) error {
-		all, err := st.read(ctx, 0, 1<<60, keep, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+"))
+		all, err := st.read(ctx, 0, 1<<60, keep, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+"))
 		for _, s := range all {
 			b := labels.NewBuilder(s.labels)
 			b.Del("check", "prober", "datacenter", "instance", "job")

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 )
@@ -41,7 +42,7 @@ type group struct {
 func (g *group) labelsOf(s slot, text string) labels.Labels {
 	sh := shapes[s]
 	b := labels.NewScratchBuilder(8)
-	b.Add(labels.MetricName, sh.metric)
+	b.Add(model.MetricNameLabel, sh.metric)
 	b.Add("check", g.check)
 	b.Add("datacenter", g.datacenter)
 	b.Add("instance", g.uri)

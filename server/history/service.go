@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -136,7 +137,7 @@ var errTooManyPoints = errors.New("too many points")
 
 // queryRange reads what q asks for.
 func (st *store) queryRange(ctx context.Context, q rangeQuestion) ([]series, error) {
-	matchers := []*labels.Matcher{equal(labels.MetricName, q.metric), equal("check", q.check)}
+	matchers := []*labels.Matcher{equal(model.MetricNameLabel, q.metric), equal("check", q.check)}
 	if q.prober != "" {
 		matchers = append(matchers, equal("prober", q.prober))
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -50,7 +51,7 @@ func (s *service) GetUptime(ctx context.Context, r *meshv1.GetUptimeRequest) (*m
 // uptime reads and counts; first is before last, both in Unix milliseconds.
 func (h *History) uptime(ctx context.Context, st *store, check string, first, last int64) (*meshv1.Uptime, error) {
 	hold := covers * h.config.VerdictPeriod.Milliseconds()
-	verdicts, err := st.read(ctx, first-hold, last, keep, equal(labels.MetricName, metricVerdict), equal("check", check))
+	verdicts, err := st.read(ctx, first-hold, last, keep, equal(model.MetricNameLabel, metricVerdict), equal("check", check))
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (h *History) proberUptimes(ctx context.Context, st *store, check string, fi
 		return keep(s, p)
 	}
 	for _, metric := range []string{metricSuccess, metricError, metricDuration} {
-		found, err := st.read(ctx, first, last, limited, equal(labels.MetricName, metric), equal("check", check))
+		found, err := st.read(ctx, first, last, limited, equal(model.MetricNameLabel, metric), equal("check", check))
 		if err != nil {
 			return nil, err
 		}

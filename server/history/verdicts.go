@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -80,7 +81,7 @@ func (h *History) RecordVerdicts(ctx context.Context, verdicts []VerdictSample) 
 			got, err = app.Append(ref, labels.EmptyLabels(), v.Time.UnixMilli(), float64(v.Verdict))
 		}
 		if ref == 0 || errors.Is(err, tsdb.ErrInvalidSample) {
-			got, err = app.Append(0, labels.FromStrings(labels.MetricName, metricVerdict, "check", id, "job", job), v.Time.UnixMilli(), float64(v.Verdict))
+			got, err = app.Append(0, labels.FromStrings(model.MetricNameLabel, metricVerdict, "check", id, "job", job), v.Time.UnixMilli(), float64(v.Verdict))
 		}
 		switch {
 		case err == nil:

@@ -223,7 +223,8 @@ func (h *handshaker) ClientHandshake(ctx context.Context, _ string, raw net.Conn
 // Info implements credentials.TransportCredentials. It names no server, so that the authority of the check may differ from the name that is verified.
 func (h *handshaker) Info() credentials.ProtocolInfo {
 	info := h.TransportCredentials.Info()
-	info.ServerName = "" //nolint:staticcheck // gRPC still reads it
+	//lint:ignore SA1019 gRPC still reads it
+	info.ServerName = ""
 	return info
 }
 

@@ -122,16 +122,16 @@ func TestRedirectsAreFollowedWithinTheirLimitAndWithoutCredentials(t *testing.T)
 	s := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		switch r.URL.Path {
 		case "/loop":
-			nethttp.Redirect(w, r, "/loop", 302)
+			nethttp.Redirect(w, r, "/loop", nethttp.StatusFound)
 		case "/own":
-			nethttp.Redirect(w, r, "/end", 307)
+			nethttp.Redirect(w, r, "/end", nethttp.StatusTemporaryRedirect)
 		case "/see":
-			nethttp.Redirect(w, r, "/end", 303)
+			nethttp.Redirect(w, r, "/end", nethttp.StatusSeeOther)
 		case "/end":
 			b, _ := io.ReadAll(r.Body)
 			fmt.Fprint(w, r.Method, "|", r.Header.Get("Authorization"), "|", string(b))
 		case "/away":
-			nethttp.Redirect(w, r, other.URL+"/x", 302)
+			nethttp.Redirect(w, r, other.URL+"/x", nethttp.StatusFound)
 		case "/ftp":
 			w.Header().Set("Location", "ftp://a/")
 			w.WriteHeader(302)
