@@ -85,10 +85,11 @@ func TestQuorumOfOneNeedsTwoProbes(t *testing.T) {
 	r.probers("fra")
 	r.check(tcpCheck("shop", 1))
 	r.votes("shop", ok, "fra")
+	first := len(r.asked) // a new check asks for its first vote
 	r.votes("shop", fail, "fra")
 	r.want("shop", "UP CONFIRMING")
-	if len(r.asked) != 1 {
-		t.Fatalf("%d runs, want one", len(r.asked))
+	if n := len(r.asked) - first; n != 1 {
+		t.Fatalf("%d runs to confirm, want one", n)
 	}
 	r.votes("shop", fail, "fra")
 	r.want("shop", "DOWN QUORUM_DOWN")
@@ -454,4 +455,21 @@ func show(a Action) string {
 		return a.Check + a.After.String()
 	}
 	return ""
+}
+
+func TestNewCheckIsProbedAtOnce(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2)) // its probers are in service before it comes
+	r.check(tcpCheck("late", 2))
+	asked := map[string]bool{}
+	for _, a := range r.asked {
+		if a.Run.GetCheck() == "checks/late" {
+			asked[a.Prober] = true
+			if a.Run.GetAssignment().GetCheck().GetUri() == "" {
+				t.Errorf("%s was asked without the assignment, which it may not have been told of yet", a.Prober)
+			}
+		}
+	}
+	if len(asked) != 3 {
+		t.Errorf("%d probers were asked for a first vote, want all three: %v", len(asked), asked)
+	}
 }
