@@ -25,6 +25,7 @@ type check struct {
 	spec     *meshv1.Check
 	revision int64 // etcd revision of the check
 	eff      *meshv1.Check
+	plain    bool          // its placement depends on nothing but the datacenters it is in, and their weights
 	effFor   int           // number of datacenters that eff was resolved for
 	work     *meshv1.Check // what probers get of it
 	workHash int64
@@ -95,7 +96,9 @@ func (s *State) putCheck(now time.Time, e CheckPut) {
 		s.resolve(c)
 	}
 	// In the middle of a snapshot the roster may be half of what it will be: placing now would throw votes away.
-	if !s.roster.dirty {
+	if s.roster.dirty {
+		c.plain = false
+	} else {
 		s.placeOne(c, s.roster.worldMap(), now)
 		if !same && s.warm {
 			s.askFirst(now, c)
@@ -178,7 +181,7 @@ func (s *State) retire(c *check) {
 	}
 }
 
-// place computes the placement of every check anew.
+// place computes the placement of every check anew that the changes of the roster may concern.
 func (s *State) place(now time.Time) {
 	s.roster.dirty, s.placed = false, now
 	world := s.roster.worldMap()
@@ -189,11 +192,14 @@ func (s *State) place(now time.Time) {
 		if c.effFor != s.roster.datacenters() {
 			s.resolve(c)
 			s.schedule(c, now)
+		} else if c.plain && !s.roster.concerns(c) {
+			continue
 		}
 		if s.placeOne(c, world, now) {
 			s.schedule(c, now)
 		}
 	}
+	s.roster.touched, s.roster.all = map[string]bool{}, false
 	for name, p := range s.roster.probers {
 		if p.enrolled == nil && !p.online && len(p.assignments) == 0 {
 			delete(s.roster.probers, name)
@@ -206,7 +212,7 @@ func (s *State) place(now time.Time) {
 func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	var names []string
 	if !c.spec.GetPaused() {
-		names = world.Place(placement.Check{
+		names, c.plain = world.PlacePlain(placement.Check{
 			Name: c.name, Probers: int(c.eff.GetProbers()), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
 		})
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 	"time"
 
@@ -49,13 +50,35 @@ type roster struct {
 	// world and places are the map and the number of datacenters as long as nothing has changed; world is nil afterwards.
 	world  *placement.Map
 	places int
+	// touched are the datacenters in which something has changed since the checks were placed; all: it concerns every check.
+	touched map[string]bool
+	all     bool
 }
 
-// changed says that placement must be computed anew.
-func (r *roster) changed() { r.dirty, r.world, r.places = true, nil, -1 }
+// changed says that the placement of every check must be computed anew.
+func (r *roster) changed() { r.dirty, r.all, r.world, r.places = true, true, nil, -1 }
+
+// changedIn says that something in a datacenter has changed, though not how many checks it should run.
+func (r *roster) changedIn(datacenter string) {
+	r.dirty, r.world = true, nil
+	r.touched[datacenter] = true
+}
+
+// concerns tells whether the changes may concern a check whose placement is plain.
+func (r *roster) concerns(c *check) bool {
+	if r.all || len(c.votes) < int(c.eff.GetProbers()) {
+		return true
+	}
+	for i := range c.votes {
+		if c.seats[i].rank < 0 || r.touched[c.votes[i].Datacenter] {
+			return true
+		}
+	}
+	return false
+}
 
 func newRoster() roster {
-	return roster{probers: map[string]*prober{}, tables: map[string]*table{}, places: -1}
+	return roster{probers: map[string]*prober{}, tables: map[string]*table{}, places: -1, touched: map[string]bool{}}
 }
 
 func (r *roster) get(name string) *prober {
@@ -74,6 +97,7 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	}
 	// A prober that comes back as what it was changes nothing.
 	same := p.enrolled != nil && proto.Equal(p.enrolled, e)
+	stays := p.enrolled != nil && p.enrolled.GetDatacenter() == e.GetDatacenter()
 	p.enrolled = e
 	if same {
 		return
@@ -90,7 +114,11 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	for _, c := range e.GetCapabilities() {
 		p.can[c] = true
 	}
-	r.changed()
+	if stays {
+		r.changedIn(e.GetDatacenter())
+	} else {
+		r.changed()
+	}
 	r.unsettled = true
 }
 
@@ -155,8 +183,11 @@ func (r *roster) putTable(e TablePut) {
 		held = &table{}
 		r.tables[t.Datacenter] = held
 	}
-	if held.Table == nil || !t.Equal(held.Table) {
+	switch {
+	case held.Table == nil || !slices.Equal(held.Probers, t.Probers):
 		r.changed()
+	case !t.Equal(held.Table):
+		r.changedIn(t.Datacenter)
 	}
 	held.Table, held.modRevision, held.until = t, e.ModRevision, time.Time{}
 	r.unsettled = true

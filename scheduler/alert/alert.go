@@ -71,7 +71,11 @@ func Resolved(f Facts) string {
 	if f.Note != "" {
 		return fmt.Sprintf("%s: incident closed after %s because %s. (%s)", f.Check, Span(f.Lasted), f.Note, f.URI)
 	}
-	s := fmt.Sprintf("%s is %s again after %s: %d of %d %s it answer.", f.Check, f.Verdict, Span(f.Lasted), f.Heard-len(f.Failing), f.Heard, see(f.Heard))
+	what := "is " + f.Verdict + " again"
+	if f.Verdict != "UP" {
+		what = "is not DOWN any more, but " + f.Verdict + ","
+	}
+	s := fmt.Sprintf("%s %s after %s: %d of %d %s it answer.", f.Check, what, Span(f.Lasted), f.Heard-len(f.Failing), f.Heard, see(f.Heard))
 	if len(f.Failing) > 0 {
 		s += " It still fails from " + Places(f.Failing) + "."
 	}
@@ -105,16 +109,17 @@ func Places(datacenters []string) string {
 
 // Span is a duration for people: "850ms", "12s", "3m5s", "2h10m", "3d4h".
 func Span(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Round(time.Second).Seconds()))
-	case d < time.Hour:
-		d = d.Round(time.Second)
+	// Each step rounds first, so that nothing is ever sixty seconds or twenty-four hours long.
+	if ms := d.Round(time.Millisecond); ms < time.Second {
+		return ms.String()
+	}
+	if d = d.Round(time.Second); d < time.Minute {
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	}
+	if d < time.Hour {
 		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 24*time.Hour:
-		d = d.Round(time.Minute)
+	}
+	if d = d.Round(time.Minute); d < 24*time.Hour {
 		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	d = d.Round(time.Hour)

@@ -119,40 +119,63 @@ func NewMap(tables []*Table, probers []Prober) *Map {
 // Place gives the probers that run the check, best first: the order is the rank. It gives fewer than asked for when there are no more that fit.
 // One prober of each datacenter is taken before a second of any.
 func (m *Map) Place(c Check) []string {
-	type candidate struct {
-		table int
-		score float64
-	}
+	names, _ := m.PlacePlain(c)
+	return names
+}
+
+type candidate struct {
+	table int
+	score float64
+}
+
+// PlacePlain is Place. plain tells that every datacenter looked at gave one prober, and none was looked at twice: then the placement depends on the weights of
+// all datacenters, and on the rows and probers of only those that the check is placed in.
+func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 	h := hash(c.Name)
 	var buf [64]candidate
 	order := buf[:0]
 	for i, t := range m.tables {
-		if m.weights[i] == 0 || !allowed(c.Datacenters, t.Datacenter) {
-			continue
+		if m.weights[i] != 0 && allowed(c.Datacenters, t.Datacenter) {
+			order = append(order, candidate{i, score(h, m.hashes[i], m.weights[i])})
 		}
-		order = append(order, candidate{i, score(h, m.hashes[i], m.weights[i])})
 	}
-	sort.Slice(order, func(i, j int) bool {
-		if order[i].score != order[j].score {
-			return order[i].score > order[j].score
-		}
-		return order[i].table < order[j].table
-	})
 	picked := make([]string, 0, c.Probers)
-	for round := 0; len(picked) < c.Probers && len(order) > 0; round++ {
-		left := order[:0:len(order)]
-		for _, d := range order {
+	// The first round looks for the best of the rest, one after the other: a check needs few of many datacenters.
+	left := order[:0:len(order)]
+	plain = true
+	for rest := order; len(rest) > 0 && len(picked) < c.Probers; rest = rest[1:] {
+		best(rest)
+		if p := m.pick(rest[0].table, h, c.Needs, picked); p != "" {
+			picked, left = append(picked, p), append(left, rest[0])
+		} else {
+			plain = false
+		}
+	}
+	for len(picked) < c.Probers && len(left) > 0 {
+		plain = false
+		again := left[:0:len(left)]
+		for _, d := range left {
 			if len(picked) == c.Probers {
 				break
 			}
 			if p := m.pick(d.table, h, c.Needs, picked); p != "" {
-				picked = append(picked, p)
-				left = append(left, d)
+				picked, again = append(picked, p), append(again, d)
 			}
 		}
-		order = left
+		left = again
 	}
-	return picked
+	return picked, plain
+}
+
+// best swaps the candidate with the highest score to the front; of equal ones the first table wins.
+func best(list []candidate) {
+	top := 0
+	for i := range list {
+		if d := list[i].score - list[top].score; d > 0 || d == 0 && list[i].table < list[top].table {
+			top = i
+		}
+	}
+	list[0], list[top] = list[top], list[0]
 }
 
 // pick walks from the check's row to the first prober that fits and is not picked yet. It ends as soon as every prober was met once.

@@ -194,7 +194,9 @@ func (p *prober) runNow(r *meshv1.RunNow) {
 		return
 	}
 	if p.held[r.GetCheck()] == nil {
-		p.broadcast(func(s *server) { s.apply(scheduler.RunRefused{Prober: p.name, RunID: r.GetRunId(), Reason: "it is not assigned"}) })
+		p.broadcast(func(s *server) {
+			s.apply(scheduler.RunRefused{Prober: p.name, RunID: r.GetRunId(), Reason: "it is not assigned"})
+		})
 		return
 	}
 	p.probe(r.GetCheck(), r.GetRunId())
