@@ -8,6 +8,7 @@ import (
 	"sort"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -391,6 +392,12 @@ func (s *stage) lead() (stop func() error) {
 
 // depose makes every fence so far void.
 func (s *stage) depose() { s.store.locked(func() { s.store.reign++ }) }
+
+// wait lets fake time pass and everything settle that is due by then.
+func (s *stage) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 func (s *stage) wantOwed(want ...string) {
 	s.t.Helper()

@@ -40,7 +40,7 @@ func TestResolvedIsNeverSentBeforeOpenedIsAnswered(t *testing.T) {
 			return ok()
 		}
 		stop := s.lead()
-		time.Sleep(3 * time.Minute)
+		s.wait(3 * time.Minute)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestOrderSurvivesANewReignAfterFailedAttempts(t *testing.T) {
 		s.store.owe(1, "ops", resolved, 2)
 		s.sender.respond = func(context.Context, *meshv1.Receiver, message) answer { return fail(unavailable, "down") }
 		stop := s.lead()
-		time.Sleep(time.Second / 2)
+		s.wait(time.Second / 2)
 		stop()
 		s.depose()
 		s.sender.respond = nil
@@ -87,7 +87,7 @@ func TestWhatIsInTheWorksIsBounded(t *testing.T) {
 		}
 		s.sender.respond = func(ctx context.Context, _ *meshv1.Receiver, _ message) answer { return after(ctx, time.Second, ok()) }
 		s.lead()
-		time.Sleep(5 * time.Minute)
+		s.wait(5 * time.Minute)
 		s.wantOwed()
 		if s.sender.top > 10 || s.sender.top < 6 {
 			t.Errorf("%d were in the works at once, want 6 to 10", s.sender.top)
@@ -115,7 +115,7 @@ func TestSlowReceiversDoNotHoldUpOthers(t *testing.T) {
 			return after(ctx, 20*time.Millisecond, ok())
 		}
 		s.lead()
-		time.Sleep(time.Second)
+		s.wait(time.Second)
 		s.store.receiver("ops")
 		id := s.store.owe(1, "ops", opened, 1)
 		asked := time.Now()
@@ -132,7 +132,7 @@ func TestFailedDeletionIsRepeatedWithoutSendingAgain(t *testing.T) {
 		id := s.store.owe(1, "ops", opened, 1)
 		s.store.failSettle, s.store.loseAnswer = failing(5), true
 		s.lead()
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		if n := len(s.sender.times(id)); n != 1 {
 			t.Errorf("sent %d times, want once", n)
 		}
@@ -155,7 +155,7 @@ func TestDeliveryIsSettledEvenWhenTheIncidentIsFull(t *testing.T) {
 		}
 		s.store.failDelete = failing(2)
 		s.lead()
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		s.wantOwed()
 		if n := len(s.sender.times(id)); n != 1 || s.store.deletes != 3 {
 			t.Errorf("sent %d times, deleted %d times; want once, and 3 times", n, s.store.deletes)
@@ -178,7 +178,7 @@ func TestFencedDeletionEndsTheReignAndChangesNothing(t *testing.T) {
 		began := time.Now()
 		ended := make(chan error, 1)
 		go func() { ended <- s.n.Run(t.Context(), store.Fence{CreateRevision: 1, Term: 1}) }()
-		time.Sleep(time.Second / 2)
+		s.wait(time.Second / 2)
 		s.depose()
 		err := <-ended
 		if !errors.Is(err, store.ErrFenced) {
@@ -267,13 +267,13 @@ func TestSnapshotFromBeforeTheDeletionDoesNotSendTwice(t *testing.T) {
 		synctest.Wait() // delivered and deleted; the follower has not told of the deletion
 		s.wantOwed()
 		s.store.locked(func() { s.store.snapshot = &old })
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		if n := len(s.sender.times(id)); n != 1 {
 			t.Errorf("sent %d times, want once", n)
 		}
 		// The same id under a new key is a new notification.
 		s.store.owe(1, "ops", opened, 2)
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		if n := len(s.sender.times(id)); n != 2 {
 			t.Errorf("after it was owed anew it was sent %d times in all, want twice", n)
 		}
@@ -300,7 +300,7 @@ func TestReignWithTwentyThousandOwedBeginsInSeconds(t *testing.T) {
 		if n := len(s.sender.sent()); n == 0 || time.Since(asked) > 0 {
 			t.Errorf("%d were sent at once", n)
 		}
-		time.Sleep(70 * time.Second)
+		s.wait(70 * time.Second)
 		if left := len(s.store.owed()); left != 0 {
 			t.Errorf("%d are still owed after 70 s; 32 in flight at 100 ms make 320 a second", left)
 		}

@@ -79,7 +79,7 @@ func TestRetryAfterHoldsBackEverythingForTheReceiver(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		second := s.store.owe(2, "ops", opened, 1)
-		time.Sleep(10 * time.Minute)
+		s.wait(10 * time.Minute)
 		for _, id := range []string{first, second} {
 			at := s.sender.times(id)
 			if last := at[len(at)-1]; last.Sub(began) != 5*time.Minute {
@@ -97,7 +97,7 @@ func TestRefusedIsTriedEveryTwoMinutesAndAtOnceWhenTheReceiverChanges(t *testing
 		s.sender.respond = func(context.Context, *meshv1.Receiver, message) answer { return fail(refused, "404 Not Found") }
 		began := time.Now()
 		s.lead()
-		time.Sleep(5 * time.Minute)
+		s.wait(5 * time.Minute)
 		s.sender.mu.Lock()
 		s.sender.respond = nil
 		s.sender.mu.Unlock()
@@ -123,9 +123,9 @@ func TestNotificationIsGivenUpAfterItsTimeAndTheNextOneHasItsTurn(t *testing.T) 
 			return fail(unavailable, "POST https://x: 503")
 		}
 		s.lead()
-		time.Sleep(9 * time.Minute)
+		s.wait(9 * time.Minute)
 		r := s.store.owe(1, "ops", resolved, 2)
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		synctest.Wait()
 		s.wantOwed(r)
 		last := s.store.timeline(1)[len(s.store.timeline(1))-1]
@@ -149,7 +149,7 @@ func TestEntryThatWasNeverTriedIsTriedHoweverOldItIs(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, s *stage) {
 		s.store.receiver("ops", giveUp(time.Minute))
 		id := s.store.owe(1, "ops", opened, 1)
-		time.Sleep(25 * time.Hour) // nobody leads
+		s.wait(25 * time.Hour) // nobody leads
 		s.lead()
 		synctest.Wait()
 		if len(s.sender.times(id)) != 1 {
@@ -211,11 +211,11 @@ func TestDownReceiverIsAskedOneAtATimeAndGetsEverythingWhenItIsBack(t *testing.T
 			return after(ctx, 10*time.Millisecond, ok())
 		}
 		s.lead()
-		time.Sleep(time.Hour - time.Millisecond)
+		s.wait(time.Hour - time.Millisecond)
 		if n := len(s.sender.sent()); n > 1200 || n < 360 {
 			t.Errorf("%d attempts within an hour of refusals, want one every 1s to 10s", n)
 		}
-		time.Sleep(10*time.Second + 2000/8*10*time.Millisecond + time.Second)
+		s.wait(10*time.Second + 2000/8*10*time.Millisecond + time.Second)
 		if left := len(s.store.owed()); left != 0 {
 			t.Errorf("%d are still owed 13.5 s after the receiver came back", left)
 		}
@@ -228,14 +228,14 @@ func TestExpiredEntriesOfADownReceiverAreDroppedInTime(t *testing.T) {
 		for i := range 8 {
 			s.store.owe(i, "ops", opened, 1)
 		}
-		time.Sleep(10 * time.Minute)
+		s.wait(10 * time.Minute)
 		s.sender.respond = func(context.Context, *meshv1.Receiver, message) answer { return fail(network, "connection refused") }
 		s.lead()
 		synctest.Wait()
 		for i := range 3000 {
 			s.store.owe(100+i, "ops", opened, 1)
 		}
-		time.Sleep(21*time.Minute + time.Second)
+		s.wait(21*time.Minute + time.Second)
 		left := 0
 		for _, id := range s.store.owed() {
 			if id < "000100" {
@@ -294,7 +294,7 @@ func scramble(t *testing.T, s *stage, chance *rand.Rand) {
 		if i%10 == 0 { // the leader crashes, is deposed, or ends well
 			reigns++
 			stop := s.lead()
-			time.Sleep(time.Duration(s.random(chance, 20000)) * time.Millisecond)
+			s.wait(time.Duration(s.random(chance, 20000)) * time.Millisecond)
 			if s.random(chance, 2) == 0 {
 				s.depose()
 			}
@@ -307,7 +307,7 @@ func scramble(t *testing.T, s *stage, chance *rand.Rand) {
 	}
 	s.store.locked(func() { calm = true })
 	s.lead()
-	time.Sleep(10 * time.Minute)
+	s.wait(10 * time.Minute)
 	s.wantOwed()
 	took, sends := map[string]time.Time{}, map[string]int{}
 	for _, m := range s.sender.sent() {

@@ -24,7 +24,7 @@ func TestTimelineTellsTheFirstFailureEachChangeAndTheSuccess(t *testing.T) {
 			return answers[m.notification.Attempt-1]
 		}
 		s.lead()
-		time.Sleep(time.Hour)
+		s.wait(time.Hour)
 		var got []string
 		for _, e := range s.store.timeline(1) {
 			text, _, _ := strings.Cut(e.Text, "; tried again in")
@@ -55,7 +55,7 @@ func TestRecordsOfOneEntryAreBounded(t *testing.T) {
 			return fail(unavailable, fmt.Sprint("error number ", m.notification.Attempt))
 		}
 		s.lead()
-		time.Sleep(6 * time.Hour)
+		s.wait(6 * time.Hour)
 		if n := len(s.store.timeline(1)); n != maxRecords {
 			t.Errorf("%d failures are recorded of %d attempts, want %d", n, len(s.sender.sent()), maxRecords)
 		}
@@ -71,7 +71,7 @@ func TestNewLeaderDoesNotRecordTheSameErrorAgain(t *testing.T) {
 		}
 		for range 5 {
 			stop := s.lead()
-			time.Sleep(time.Second / 2)
+			s.wait(time.Second / 2)
 			stop()
 			s.depose()
 		}
@@ -129,7 +129,7 @@ func TestFiguresTellWhatIsOwedAndHowLongDeliveryTook(t *testing.T) {
 			return after(ctx, 3*time.Second, ok())
 		}
 		s.lead()
-		time.Sleep(time.Minute)
+		s.wait(time.Minute)
 		got := figures(t, reader)
 		for name, want := range map[string]float64{
 			"probemesh_outbox_owed": 3, "probemesh_outbox_oldest_age_seconds": 60,

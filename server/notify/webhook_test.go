@@ -101,6 +101,7 @@ func TestReceiverThatCannotBeReachedIsAFailureOfTheNetwork(t *testing.T) {
 	go func() { // does not speak HTTP
 		defer close(done)
 		if c, err := l.Accept(); err == nil {
+			_, _ = c.Read(make([]byte, 1))
 			_, _ = c.Write([]byte("220 mail ready\r\n"))
 			c.Close()
 		}
