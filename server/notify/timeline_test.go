@@ -94,18 +94,34 @@ func TestFullTimelineLosesItsMiddleAndCounts(t *testing.T) {
 	}
 }
 
-func TestReceiversThatAnswerAtOnceDoNotContendForTheirIncident(t *testing.T) {
-	inBubble(t, Config{}, func(t *testing.T, s *stage) {
-		for r := range 16 {
-			s.store.receiver(fmt.Sprint("r", r))
-			s.store.owe(1, fmt.Sprint("r", r), opened, 1)
+func TestOneAtATimeWritesInAnIncident(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, writing, most := newPages(), 0, 0
+		for range 16 {
+			go func() {
+				release, err := p.take(t.Context(), "incidents/1")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer release()
+				writing++
+				most = max(most, writing)
+				time.Sleep(time.Millisecond)
+				writing--
+			}()
 		}
-		s.lead()
+		time.Sleep(8*time.Millisecond + time.Microsecond)
+		if release, err := p.take(t.Context(), "incidents/2"); err != nil {
+			t.Error("another incident has to wait")
+		} else {
+			release()
+		}
+		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := len(s.store.timeline(1)); n != 16 || s.store.settles != 16 {
-			t.Errorf("%d records by %d transactions, want 16 by 16", n, s.store.settles)
+		if most != 1 || len(p.held) != 0 {
+			t.Errorf("%d wrote at once, %d are still held; want 1 and 0", most, len(p.held))
 		}
-		s.wantOwed()
 	})
 }
 
