@@ -82,6 +82,8 @@ type Election struct {
 	cfg    Config
 	log    *slog.Logger
 	m      *metrics
+	// watches counts the watches that observe, which alone touches it, has opened.
+	watches int
 
 	// mu guards everything below.
 	mu      sync.Mutex

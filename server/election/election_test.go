@@ -83,7 +83,7 @@ func TestOneLeadsAndTheOtherFollowsOnResignation(t *testing.T) {
 		a := stand(t, etcd.Client(t), "a")
 		first := get(t, a.began, time.Second, "a's reign")
 		b := stand(t, etcd.Client(t), "b")
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour + 700*time.Millisecond) // not at the very moment at which observers look again
 		if len(b.began) > 0 || len(a.ended) > 0 {
 			t.Fatal("two leaders, or a reign that ended by itself")
 		}
@@ -157,6 +157,19 @@ func TestEtcdThatHangsEndsTheReign(t *testing.T) {
 		if r := get(t, a.began, time.Minute, "next reign"); r.Term != 2 {
 			t.Fatalf("term %d", r.Term)
 		}
+	})
+}
+
+func TestWatchThatHangsDelaysTheNextLeaderByALeaseAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		etcd := etcdfake.New(t)
+		a := stand(t, etcd.Client(t), "a")
+		get(t, a.began, time.Second, "a's reign")
+		b := stand(t, etcd.Client(t), "b")
+		synctest.Wait()
+		etcd.SetStarved(true)
+		a.stop()
+		get(t, b.began, 6*time.Second, "b's reign")
 	})
 }
 

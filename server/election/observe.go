@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
+
+// errMissed says that the watch did not tell of a change that reading the key showed, or not yet.
+var errMissed = errors.New("the watch said nothing of a change")
 
 // sighting is the leader's key as it was last seen.
 type sighting struct {
@@ -51,6 +55,9 @@ func (e *Election) observe(ctx context.Context) {
 		if worked {
 			pause = 50 * time.Millisecond
 		}
+		if errors.Is(err, errMissed) {
+			continue // what it missed is known by now; only the watch is to be opened anew
+		}
 		e.log.DebugContext(ctx, "watch of the leader's key broke, taking it up again", "err", err)
 		if !sleep(ctx, pause) {
 			return
@@ -59,34 +66,61 @@ func (e *Election) observe(ctx context.Context) {
 	}
 }
 
-// observeOnce reads the key and watches it until the watch breaks.
+// observeOnce reads the key and watches it until the watch breaks, or is found to have missed something: the key is read again every lease time,
+// since a watch on a half-dead connection says nothing rather than end.
 func (e *Election) observeOnce(ctx context.Context) (worked bool, err error) {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	getCtx, stop := context.WithTimeout(ctx, callTimeout)
-	r, err := e.client.Get(getCtx, store.LeaderKey)
-	stop()
+	rev, err := e.look(ctx)
 	if err != nil {
-		return false, fmt.Errorf("read the leader's key: %w", err)
+		return false, err
+	}
+	again := time.NewTicker(e.cfg.TTL)
+	defer again.Stop()
+	e.watches++
+	_, watch, err := store.OpenWatch(ctx, e.client, fmt.Sprintf("election-%p-%d", e, e.watches), store.LeaderKey, clientv3.WithRev(rev+1))
+	if err != nil {
+		return false, err
+	}
+	for {
+		select {
+		case w, ok := <-watch:
+			if err := w.Err(); !ok || err != nil {
+				return true, errors.Join(err, ctx.Err())
+			}
+			for _, ev := range w.Events {
+				if ev.Type == mvccpb.Event_DELETE {
+					e.see(sightingOf(nil, ev.Kv.ModRevision))
+				} else {
+					e.see(sightingOf(ev.Kv, ev.Kv.ModRevision))
+				}
+			}
+		case <-again.C:
+			before, _ := e.sight()
+			if _, err := e.look(ctx); err != nil {
+				return true, err
+			}
+			if after, _ := e.sight(); after.created != before.created {
+				return true, errMissed
+			}
+		}
+	}
+}
+
+// look reads the key, and gives the revision at which it did.
+func (e *Election) look(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := e.client.Get(ctx, store.LeaderKey)
+	if err != nil {
+		return 0, fmt.Errorf("read the leader's key: %w", err)
 	}
 	var kv *mvccpb.KeyValue
 	if len(r.Kvs) > 0 {
 		kv = r.Kvs[0]
 	}
 	e.see(sightingOf(kv, r.Header.Revision))
-	for w := range e.client.Watch(ctx, store.LeaderKey, clientv3.WithRev(r.Header.Revision+1)) {
-		if err := w.Err(); err != nil {
-			return true, err
-		}
-		for _, ev := range w.Events {
-			if ev.Type == mvccpb.Event_DELETE {
-				e.see(sightingOf(nil, ev.Kv.ModRevision))
-			} else {
-				e.see(sightingOf(ev.Kv, ev.Kv.ModRevision))
-			}
-		}
-	}
-	return true, ctx.Err()
+	return r.Header.Revision, nil
 }
 
 // sightingOf reads a key; kv is nil when there is none. A value that cannot be decoded is a leader of nobody knows what, which still leads.

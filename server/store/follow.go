@@ -73,6 +73,9 @@ var (
 	errDiverged  = errors.New("what was handed over differs from etcd")
 )
 
+// watchPulse is how often a watch is asked how far it is, and how long it may take to say anything: a half-dead member accepts a watch and is silent.
+const watchPulse = 10 * time.Second
+
 // callbackError ends Follow with what the callback returned.
 type callbackError struct{ error }
 
@@ -82,6 +85,11 @@ type callbackError struct{ error }
 // for long. Follow ends only with the error of ctx or of f.
 func (s *Store) Follow(ctx context.Context, f func(context.Context, Batch) error) error {
 	w := &follower{s: s, kinds: followed(), f: f}
+	if s.o.VerifyEvery > 0 {
+		t := time.NewTicker(s.o.VerifyEvery)
+		defer t.Stop()
+		w.verify = t.C
+	}
 	wait := backoff{first: 50 * time.Millisecond, most: 5 * time.Second}
 	reason := "first"
 	for {
@@ -132,6 +140,10 @@ type follower struct {
 	f     func(context.Context, Batch) error
 	// rev is the revision up to which f was told everything.
 	rev int64
+	// verify fires when the next comparison is due, or a look at the one under way; nil: never.
+	verify <-chan time.Time
+	// watches counts the watches opened.
+	watches int
 	// held is what f was told, by key.
 	held map[string]heldKey
 	// check is the comparison under way, if one is.
@@ -178,12 +190,17 @@ func (w *follower) emit(ctx context.Context, b Batch) error {
 
 // watch follows from the revision after w.rev until the watch breaks. alive tells whether it ever worked.
 func (w *follower) watch(ctx context.Context) (alive bool, err error) {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ch := w.s.client.Watch(ctx, Prefix, clientv3.WithPrefix(), clientv3.WithRev(w.rev+1),
-		clientv3.WithProgressNotify(), clientv3.WithFragment(), clientv3.WithCreatedNotify())
-	verify, stop := w.verifyTicks()
-	defer stop()
+	w.watches++
+	watchCtx, ch, err := OpenWatch(ctx, w.s.client, fmt.Sprintf("follow-%p-%d", w, w.watches), Prefix, clientv3.WithPrefix(), clientv3.WithRev(w.rev+1),
+		clientv3.WithProgressNotify(), clientv3.WithFragment())
+	if err != nil {
+		return false, err
+	}
+	pulse := time.NewTicker(watchPulse)
+	defer pulse.Stop()
+	asked := false // whether the watch owes an answer since the last pulse
 	for {
 		select {
 		case r, ok := <-ch:
@@ -193,16 +210,35 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 			if err := watchError(r); err != nil {
 				return alive, err
 			}
-			alive = true
+			alive, asked = true, false
 			if err := w.changes(ctx, r); err != nil {
 				return alive, err
 			}
-		case <-verify:
-			if err := w.compare(ctx); err != nil {
+		case <-pulse.C:
+			// What came while the callback was busy counts as an answer.
+			if asked && len(ch) == 0 {
+				return alive, fmt.Errorf("the watch has been silent for %s at revision %d", watchPulse, w.rev)
+			}
+			if err := w.askProgress(watchCtx); err != nil {
+				return alive, err
+			}
+			asked = true
+		case <-w.verify:
+			if err := w.compare(ctx, watchCtx); err != nil {
 				return alive, err
 			}
 		}
 	}
+}
+
+// askProgress asks the watch how far it is; the answer comes through the watch.
+func (w *follower) askProgress(watchCtx context.Context) error {
+	ctx, cancel := context.WithTimeout(watchCtx, watchPulse)
+	defer cancel()
+	if err := w.s.client.RequestProgress(ctx); err != nil {
+		return fmt.Errorf("the watch takes no requests at revision %d: %w", w.rev, err)
+	}
+	return nil
 }
 
 func watchError(r clientv3.WatchResponse) error {

@@ -174,6 +174,21 @@ func TestStuckWatchIsHealedByTheComparison(t *testing.T) {
 	})
 }
 
+func TestWatchThatIsNeverConfirmedIsOpenedAgain(t *testing.T) {
+	onFake(t, func(t *testing.T, b *backend) {
+		f := follow(t, b.store(store.Options{VerifyEvery: -1}))
+		wantBatch(t, f.next(t), "snapshot")
+		synctest.Wait()
+		b.fake.SetDelay(time.Hour)
+		b.fake.BreakWatches()
+		time.Sleep(5 * time.Second) // the new watch hangs in the member
+		b.fake.SetDelay(0)
+		_, err := b.store(store.Options{}).CreateCheck(t.Context(), newCheck("a"))
+		ok(t, err)
+		wantBatch(t, f.next(t), "check:checks/a")
+	})
+}
+
 func TestComparisonDuringChangesFindsNothing(t *testing.T) {
 	onFake(t, func(t *testing.T, b *backend) {
 		s, ctx := b.store(store.Options{VerifyEvery: 50 * time.Millisecond}), t.Context()

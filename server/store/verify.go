@@ -22,17 +22,8 @@ func (c *comparison) touched(key string, rev int64) {
 	}
 }
 
-// verifyTicks fires when the next comparison, or a look at the one under way, is due.
-func (w *follower) verifyTicks() (<-chan time.Time, func()) {
-	if w.s.o.VerifyEvery < 0 {
-		return nil, func() {}
-	}
-	t := time.NewTicker(w.s.o.VerifyEvery)
-	return t.C, t.Stop
-}
-
-// compare begins a comparison. One that the watch has not caught up with since the last tick means that the watch is stuck.
-func (w *follower) compare(ctx context.Context) error {
+// compare begins a comparison; watchCtx is that of the watch. One that the watch has not caught up with since the last tick means that the watch is stuck.
+func (w *follower) compare(ctx, watchCtx context.Context) error {
 	if w.check != nil {
 		w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again",
 			"revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.begun))
@@ -57,11 +48,7 @@ func (w *follower) compare(ctx context.Context) error {
 	if w.rev >= c.rev {
 		return w.settleCheck(ctx)
 	}
-	// The watch says how far it is when asked; the answer comes through the watch.
-	if err := w.s.client.RequestProgress(ctx); err != nil {
-		w.s.log.DebugContext(ctx, "progress of the watch not asked for", "err", err)
-	}
-	return nil
+	return w.askProgress(watchCtx)
 }
 
 // settleCheck compares once the follower knows everything up to the listing's revision.
