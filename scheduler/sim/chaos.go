@@ -48,7 +48,7 @@ func Chaos(o Options, d time.Duration) Report {
 		faults++
 	}
 	w.mend()
-	w.Run(8 * time.Minute)
+	w.Run(6 * time.Minute)
 	w.settled()
 	r := Report{Violations: w.violations, Effects: len(w.hook.effects), Repeats: w.hook.repeats, Runs: w.runs, Faults: faults}
 	for _, n := range sorted(w.truth) {

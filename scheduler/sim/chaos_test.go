@@ -13,9 +13,9 @@ var (
 	oneSeed = flag.Uint64("sim.seed", 0, "run this seed only, with -v print its trace")
 )
 
-const chaosTime = 12 * time.Minute
+const chaosTime = 10 * time.Minute
 
-// Goal: whatever dies, the promises hold. Method: each seed is a mesh of its own and twenty minutes of faults; the package doc says what is checked.
+// Goal: whatever dies, the promises hold. Method: each seed is a mesh of its own and ten minutes of faults and six of calm; the package doc says what is checked.
 func TestPromisesHoldUnderMixedFaults(t *testing.T) {
 	if *oneSeed != 0 {
 		r := Chaos(Options{Seed: *oneSeed, Trace: func(line string) { t.Log(line) }}, chaosTime)

@@ -183,7 +183,7 @@ func (p *prober) schedule(check string) {
 	at := assignment.Next(mine, a.GetCheck().GetInterval().AsDuration(), a.GetPhase().AsDuration()).Add(-p.clock)
 	p.w.at(at, func() {
 		if p.plan[check] == plan && p.alive {
-			p.probe(check, "")
+			p.probe(p.held[check].GetCheck(), "")
 			p.schedule(check)
 		}
 	})
@@ -193,21 +193,25 @@ func (p *prober) runNow(r *meshv1.RunNow) {
 	if !p.alive || p.mute || p.w.now.After(r.GetDeadline().AsTime()) {
 		return
 	}
-	if p.held[r.GetCheck()] == nil {
+	check := r.GetAssignment().GetCheck()
+	if a := p.held[r.GetCheck()]; a != nil {
+		check = a.GetCheck()
+	}
+	if check == nil {
 		p.broadcast(func(s *server) {
 			s.apply(scheduler.RunRefused{Prober: p.name, RunID: r.GetRunId(), Reason: "it is not assigned"})
 		})
 		return
 	}
-	p.probe(r.GetCheck(), r.GetRunId())
+	p.probe(check, r.GetRunId())
 }
 
 // probe asks the target, and reports when it is known; a probe that takes long is reported as slow before.
-func (p *prober) probe(check, run string) {
+func (p *prober) probe(a *meshv1.Check, run string) {
 	if p.mute {
 		return
 	}
-	a := p.held[check].GetCheck()
+	check := a.GetName()
 	timeout := a.GetTimeout().AsDuration()
 	outcome, took, why := p.w.targetOf(a.GetUri()).answer(p, timeout)
 	r := &meshv1.Result{
@@ -223,7 +227,7 @@ func (p *prober) probe(check, run string) {
 		})
 	}
 	p.w.after(took, func() {
-		if p.alive && p.held[check] != nil && (p.plan[check] == boot || run != "") {
+		if p.alive && (p.held[check] != nil || run != "") && (p.plan[check] == boot || run != "") {
 			p.report(r)
 		}
 	})
@@ -232,7 +236,7 @@ func (p *prober) probe(check, run string) {
 // report sends a result: at once when it says something new or was asked for, else within a second.
 func (p *prober) report(r *meshv1.Result) {
 	old := p.newest[r.GetCheck()]
-	if old == nil || r.GetStartTime().AsTime().After(old.GetStartTime().AsTime()) {
+	if p.held[r.GetCheck()] != nil && (old == nil || r.GetStartTime().AsTime().After(old.GetStartTime().AsTime())) {
 		p.newest[r.GetCheck()] = r
 	}
 	if p.session == nil {
