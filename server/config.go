@@ -32,6 +32,9 @@ type Config struct {
 	Etcd []string
 	// EtcdListenPeer, EtcdInitialCluster and EtcdClusterState are those of etcd, for embedded members that form a cluster: see `probemesh server --help`.
 	EtcdListenPeer, EtcdInitialCluster, EtcdClusterState string
+	// EtcdAdvertisePeer is the URL at which the other members reach the embedded one, as EtcdInitialCluster has it. Default: EtcdListenPeer. It differs
+	// where a member cannot listen on the name that others know, such as in a container.
+	EtcdAdvertisePeer string
 	// EtcdListenClient is where the embedded member serves other clients, for example etcdctl. Default: a free port on 127.0.0.1.
 	EtcdListenClient string
 	// LeaseTTL is how long a silent leader keeps its term. Whole seconds, 2s to 60s; default 5s.
@@ -93,8 +96,8 @@ func (c Config) Validate() error {
 	if d.LeaseTTL < 2*time.Second || d.LeaseTTL > time.Minute || d.LeaseTTL%time.Second != 0 {
 		bad("lease-ttl: %s is not whole seconds from 2s to 60s; use 5s unless failover must be faster", d.LeaseTTL)
 	}
-	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "") {
-		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-listen-client and --etcd-cluster-state")
+	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "" || c.EtcdAdvertisePeer != "") {
+		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-advertise-peer, --etcd-listen-client and --etcd-cluster-state")
 	}
 	if c.KeepIncidents < 0 {
 		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)

@@ -59,6 +59,7 @@ another takes over.`,
 	f.StringSliceVar(&cfg.Etcd, "etcd", nil, "`URL`s of an external etcd cluster (3.5 or later); without it the server runs an embedded member")
 	f.StringVar(&cfg.EtcdInitialCluster, "etcd-initial-cluster", "", "members of a cluster of embedded members, `NAME=URL,...`, the same for all of them; without it the member is alone")
 	f.StringVar(&cfg.EtcdListenPeer, "etcd-listen-peer", "", "`URL` at which the embedded member talks to the others, for example http://10.0.0.1:2380; needed with --etcd-initial-cluster")
+	f.StringVar(&cfg.EtcdAdvertisePeer, "etcd-advertise-peer", "", "`URL` at which the other members reach this one, as --etcd-initial-cluster has it; the default is --etcd-listen-peer")
 	f.StringVar(&cfg.EtcdClusterState, "etcd-cluster-state", "", "`new` for a cluster that begins, `existing` for a member that joins one; the default is new")
 	f.StringVar(&cfg.EtcdListenClient, "etcd-listen-client", "", "`URL` at which the embedded member serves other clients such as etcdctl; the default is a free port on 127.0.0.1")
 	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM `FILE` with the certificate of the gRPC listener; without it, it speaks plain text")
