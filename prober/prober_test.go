@@ -249,6 +249,29 @@ func TestAFrozenServerIsLeftAfterThreeSeconds(t *testing.T) {
 	})
 }
 
+// A standby knows no better than to send probers to a leader that has just died, until another is elected. That must not drive their backoff up.
+func TestAProberIsBackSoonAfterServersSentItToADeadLeader(t *testing.T) {
+	inWorld(t, func(w *world) {
+		standby := w.server("b:1")
+		defer standby.Stop()
+		w.start("b:1")
+		toTheDead := &meshv1.ServerMessage{Message: &meshv1.ServerMessage_Redirect{Redirect: &meshv1.Redirect{Addresses: []string{"a:1"}}}}
+		redirects := 0
+		for begin := time.Now(); time.Since(begin) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+			if standby.Attached() && standby.Say(toTheDead) {
+				redirects++
+			}
+		}
+		if redirects < 5 {
+			t.Errorf("asked again %d times in 30s, want at least every few seconds", redirects)
+		}
+		time.Sleep(5 * time.Second) // the standby was elected and sends nobody away
+		if !standby.Attached() {
+			t.Error("not attached 5s after the election")
+		}
+	})
+}
+
 func TestRedirectMovesTheProberWithoutGoodbye(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.server("a:1"), w.server("b:1")

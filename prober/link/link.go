@@ -150,7 +150,7 @@ func (l *Link) Run(ctx context.Context) error {
 		case errors.As(err, &moved):
 			l.log.Info("server asked the prober to attach elsewhere", "address", address, "addresses", moved.addresses, "reason", moved.reason)
 			l.book.prefer(moved.addresses)
-			failures, said = failures+1, ""
+			failures, said = min(failures+1, redirectFailures), ""
 			if lived >= livedFor {
 				failures = 0
 				continue
@@ -160,6 +160,9 @@ func (l *Link) Run(ctx context.Context) error {
 			l.log.Warn("session ended; the prober goes on and looks for a server", "address", address, "err", err)
 		default:
 			failures++
+			if preferred { // a server that lives sent the prober here, and can be asked again
+				failures = min(failures, redirectFailures)
+			}
 			if failures == 1 || said != err.Error() {
 				l.log.Warn("no session; the prober goes on without and tries again", "address", address, "err", err)
 			} else {

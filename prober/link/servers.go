@@ -16,6 +16,9 @@ const (
 	livedFor     = 10 * time.Second
 	redirectMax  = time.Minute
 	addressesMax = 64
+	// redirectFailures is the most failures that a redirect and its target count as: backoff is to spare servers that do not answer, and here one does.
+	// When a leader has died, the others go on sending probers to it until they have elected another; after that each second counts.
+	redirectFailures = 2
 )
 
 // book knows where servers are. Used by one goroutine.
