@@ -33,6 +33,9 @@ func (s *Server) conditions() []condition {
 
 // warnings do not make a server unready, but an operator wants to know of them.
 func (s *Server) warnings() []string {
+	if !s.mesh.Server().Leading {
+		return nil // probers attach to the leader: a standby does not know how they are
+	}
 	var list []string
 	online := 0
 	for _, p := range s.mesh.Probers() {
