@@ -37,6 +37,7 @@ type mesh struct {
 	statuses  meshv1.StatusServiceClient
 	incidents meshv1.IncidentServiceClient
 	probers   meshv1.ProberServiceClient
+	receivers meshv1.ReceiverServiceClient
 	history   meshv1.HistoryServiceClient
 	sessions  meshv1.SessionServiceClient
 }
@@ -90,6 +91,7 @@ func (m *mesh) connect(address string) {
 	m.t.Helper()
 	cc := dial(m.t, address)
 	m.checks, m.statuses, m.incidents = meshv1.NewCheckServiceClient(cc), meshv1.NewStatusServiceClient(cc), meshv1.NewIncidentServiceClient(cc)
+	m.receivers = meshv1.NewReceiverServiceClient(cc)
 	m.probers, m.history, m.sessions = meshv1.NewProberServiceClient(cc), meshv1.NewHistoryServiceClient(cc), meshv1.NewSessionServiceClient(cc)
 }
 

@@ -119,3 +119,12 @@ func (r *receiver) yaml(name string, fields ...string) string {
 	}
 	return y
 }
+
+func containsAll(s string, words ...string) bool {
+	for _, w := range words {
+		if !strings.Contains(s, w) {
+			return false
+		}
+	}
+	return true
+}
