@@ -209,7 +209,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 		return fmt.Errorf("notify: %w", err)
 	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
-		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
+		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
@@ -245,6 +245,15 @@ func (s *Server) dialPeer(address string) (*grpc.ClientConn, error) {
 		o.TLS = tlsConfig
 	}
 	return rpc.Dial(address, o)
+}
+
+// reach tells whether something listens at the address.
+func reach(ctx context.Context, address string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // record is what the server publishes of itself.

@@ -44,9 +44,11 @@ type Deps struct {
 	Notifier Notifier
 	// Verdicts may be nil: then nothing is recorded.
 	Verdicts VerdictRecorder
-	Log      *slog.Logger
-	Meter    metric.Meter
-	Tracer   trace.Tracer
+	// Reach tells whether another server's gRPC address answers; it may block until ctx ends. Nil: all of them do.
+	Reach  func(ctx context.Context, address string) error
+	Log    *slog.Logger
+	Meter  metric.Meter
+	Tracer trace.Tracer
 }
 
 // Controller feeds a mind and carries out its actions. Its methods may be called concurrently.
@@ -57,6 +59,7 @@ type Controller struct {
 	m       *metrics
 	effects chan effect
 	wake    chan struct{}
+	moved   chan struct{} // somebody else may lead now, or be reached elsewhere
 	ready   chan struct{}
 
 	statuses  hub
@@ -102,7 +105,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 		cfg.KeepIncidents = 20_000
 	}
 	c := &Controller{
-		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), ready: make(chan struct{}),
+		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}),
 		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
 		runs: map[string]*run{},
 	}
@@ -122,6 +125,7 @@ func (c *Controller) Serve(ctx context.Context) error {
 		wg.Go(func() { c.work(ctx) })
 	}
 	wg.Go(func() { c.tick(ctx) })
+	wg.Go(func() { c.redirect(ctx) })
 	if c.deps.Verdicts != nil {
 		wg.Go(func() { c.recordVerdicts(ctx) })
 	}
@@ -194,10 +198,7 @@ func (c *Controller) applyLocked(events []scheduler.Event) []scheduler.StatusCha
 		notes = append(notes, c.applyLocked(failed)...)
 	}
 	if c.mind.Due().Before(before) {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		signal(c.wake)
 	}
 	return notes
 }
@@ -258,11 +259,11 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		return scheduler.IncidentPut{Key: e.Subject, Incident: v, ModRevision: e.ModRevision}
 	case *statev1.ServerRecord:
 		c.servers[e.Name] = v
-		c.redirectLocked()
+		signal(c.moved)
 		return nil
 	case *statev1.LeaderRecord:
 		c.leader = v
-		c.redirectLocked()
+		signal(c.moved)
 		return nil
 	case nil:
 		return c.goneLocked(e)

@@ -73,17 +73,6 @@ func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) err
 	return nil
 }
 
-// redirectLocked sends the probers to the leader when that is another server.
-func (c *Controller) redirectLocked() {
-	to := c.elsewhereLocked()
-	if len(to) == 0 {
-		return
-	}
-	for _, s := range c.sessions {
-		s.Redirect(to, "another server leads")
-	}
-}
-
 // Detach ends what Attach began. Leaving: the prober said goodbye.
 func (c *Controller) Detach(name string, s Session, leaving bool) {
 	c.mu.Lock()

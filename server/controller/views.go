@@ -140,14 +140,6 @@ func (c *Controller) Addresses() []string {
 	return list
 }
 
-// Elsewhere gives the address of the leader when that is another server: until servers relay votes to each other, probers attach where decisions are made. It is
-// empty when this server leads, or when nobody is known to.
-func (c *Controller) Elsewhere() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.elsewhereLocked()
-}
-
 // LeaderElsewhere tells whether another server leads, and at which gRPC address; the address is empty when that server has not published one.
 func (c *Controller) LeaderElsewhere() (address string, elsewhere bool) {
 	c.mu.Lock()
@@ -156,16 +148,6 @@ func (c *Controller) LeaderElsewhere() (address string, elsewhere bool) {
 		return "", false
 	}
 	return c.servers[c.leader.GetServer()].GetGrpcAddress(), true
-}
-
-func (c *Controller) elsewhereLocked() []string {
-	if c.reign != nil || c.leader == nil || c.leader.GetServer() == spec.Name(spec.Servers, c.cfg.Server) {
-		return nil
-	}
-	if a := c.servers[c.leader.GetServer()].GetGrpcAddress(); a != "" {
-		return []string{a}
-	}
-	return nil
 }
 
 // URIs gives the URI of each check, empty for one that is not known.
