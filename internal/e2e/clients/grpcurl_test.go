@@ -73,16 +73,21 @@ func (c caller) check(name, uri string) {
 // await repeats a call until its answer is as wished, for half a minute.
 func (c caller) await(method string, request any, good func(map[string]any) bool) map[string]any {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		answer := c.call(method, request)
-		if good(answer) {
-			return answer
-		}
+	var answer map[string]any
+	c.eventually(method, func() bool {
+		answer = c.call(method, request)
+		return good(answer)
+	}, &answer)
+	return answer
+}
+
+// eventually looks at a condition of the mesh again and again, for half a minute. seen is shown when it never holds.
+func (c caller) eventually(what string, good func() bool, seen ...any) {
+	c.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !good(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("%s is not as expected after 30s: %s", method, asJSON(c.t, answer))
+			c.t.Fatalf("%s is not as expected after 30s: %s", what, asJSON(c.t, seen))
 		}
-		time.Sleep(50 * time.Millisecond) // between two looks from outside; what is waited for is the condition
 	}
 }
 
