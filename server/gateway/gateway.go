@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -54,14 +54,23 @@ const (
 	digestEvery = 30 * time.Second
 	// frameBytes is what a message should stay under.
 	frameBytes = 32 << 10
-	// messageBytes is the largest message that is taken: one result with all its evidence, with room.
+	// frameRoom is what a message has besides its items.
+	frameRoom = 64
+	// messageBytes is what Welcome promises that a message may have: one result with all its evidence, with room.
 	messageBytes = 1 << 20
-	// resultWindow is how many results may be on their way without an acknowledgement.
-	resultWindow = 10_000
 	// batchMax is how many results a batch may have.
 	batchMax = 500
 	// archiveQueue is how many results of a session wait for the history at most.
 	archiveQueue = 4096
+	// resultWindow is how many results may be on their way without an acknowledgement. It is less than the queue: a history that stalls is no reason to
+	// throw backlog away and to ask for it again.
+	resultWindow = 4000
+	// inboxQueue is how many control messages of a prober wait to be answered; a prober that does not read what it is sent is not read from either.
+	inboxQueue = 64
+	// inventoryMax is how many assignments a prober may list.
+	inventoryMax = 1_000_000
+	// verifyTimeout bounds the second read of the store that a large shrink needs.
+	verifyTimeout = 10 * time.Second
 	// runQueue is how many runs wait to be sent at most.
 	runQueue = 1024
 	// helloTimeout is how long a prober may take to say Hello, and the store to enrol it.
@@ -157,6 +166,9 @@ func (g *Gateway) receiveHello(ctx context.Context, stream grpc.BidiStreamingSer
 	case <-timer.C:
 		return nil, broken("no Hello came within %s of the start of the stream", helloTimeout)
 	case f := <-got:
+		if errors.Is(f.err, io.EOF) {
+			return nil, broken("it ended before Hello")
+		}
 		if f.err != nil {
 			return nil, f.err
 		}
@@ -177,19 +189,51 @@ func checkHello(h *meshv1.Hello) error {
 		return fault.New(codes.FailedPrecondition, meshv1.ErrorReason_PROTOCOL_UNSUPPORTED, spec.Name(spec.Probers, h.GetProber()),
 			"the prober speaks protocol %d (build %q) and this server speaks %d (build %q); %s", h.GetProtocol(), h.GetBuild(), version.Protocol, version.Build(), older)
 	}
-	if _, err := spec.ParseName(spec.Probers, h.GetProber()); err != nil {
-		return broken("%v", err)
+	if _, err := spec.ParseName(spec.Probers, h.GetProber()); err != nil || h.GetProber() != spec.ID(h.GetProber()) {
+		return broken("Hello names the prober %q; a name is 1 to 63 characters of a-z, 0-9 and -, without `probers/`", clip(h.GetProber()))
 	}
-	if h.GetDatacenter() == "" {
-		return broken("Hello lacks the datacenter: start the prober with --datacenter")
+	// The datacenter is part of keys in the store, so it has to be a name as well.
+	if _, err := spec.ParseName("datacenters", h.GetDatacenter()); err != nil || h.GetDatacenter() != spec.ID(h.GetDatacenter()) {
+		return broken("Hello names the datacenter %q; start the prober with --datacenter, 1 to 63 characters of a-z, 0-9 and -", clip(h.GetDatacenter()))
 	}
-	if h.GetBootId() == "" {
-		return broken("Hello lacks the boot id")
+	if h.GetBootId() == "" || len(h.GetBootId()) > textMax {
+		return broken("Hello lacks the boot id, or it is longer than %d bytes", textMax)
 	}
+	return checkExtent(h)
+}
+
+// textMax and listMax bound what Hello says of the prober: it is stored, and is part of every status.
+const (
+	textMax = 200
+	listMax = 64
+)
+
+func checkExtent(h *meshv1.Hello) error {
 	if len(h.GetLabels()) > 32 {
 		return broken("Hello has %d labels; at most 32 are allowed", len(h.GetLabels()))
 	}
+	for k, v := range h.GetLabels() {
+		if k == "" || len(k) > 63 || len(v) > textMax {
+			return broken("Hello has a label of %d bytes with a value of %d; keys have 1 to 63 and values at most %d", len(k), len(v), textMax)
+		}
+	}
+	if len(h.GetCapabilities()) > listMax || len(h.GetBuild()) > textMax {
+		return broken("Hello has %d capabilities and a build of %d bytes; at most %d and %d are allowed", len(h.GetCapabilities()), len(h.GetBuild()), listMax, textMax)
+	}
+	for _, c := range h.GetCapabilities() {
+		if len(c) > 63 {
+			return broken("Hello has a capability of %d bytes; at most 63 are allowed", len(c))
+		}
+	}
 	return nil
+}
+
+// clip cuts what a stranger sent to what a message can show.
+func clip(s string) string {
+	if len(s) > 80 {
+		return strings.ToValidUTF8(s[:80], "") + "..."
+	}
+	return s
 }
 
 func broken(format string, args ...any) error {
@@ -206,26 +250,22 @@ func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv
 	if to := s.g.mesh.Elsewhere(); len(to) > 0 {
 		s.Redirect(to, "another server leads")
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.send(ctx, stream) })
-	group.Go(func() error { return s.archive(ctx) })
-	group.Go(func() error { return s.watchSilence(ctx) })
-	// Recv ends only with the stream, and the stream only with this handler: so it is not waited for when another part has failed.
-	received := make(chan error, 1)
-	go func() { received <- s.receive(ctx, stream) }()
-	group.Go(func() error {
-		select {
-		case err := <-received:
-			if err == nil {
-				err = io.EOF
-			}
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	err := group.Wait()
-	if status.Code(err) == codes.Canceled {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// The first part that ends ends the session. The others are not waited for: Send and Recv may be blocked by a prober that neither reads nor speaks, and are
+	// freed by gRPC when this handler returns; Append may hang with its disk, which must not keep the prober's name taken.
+	ended := make(chan error, 5)
+	for _, part := range []func() error{
+		func() error { return s.send(ctx, stream) },
+		func() error { return s.receive(ctx, stream) },
+		func() error { return s.archive(ctx) },
+		func() error { return s.verifyShrinks(ctx) },
+		func() error { return s.watchSilence(ctx) },
+	} {
+		go func() { ended <- part() }()
+	}
+	err := <-ended
+	if status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
 		return io.EOF
 	}
 	return err

@@ -22,11 +22,12 @@ type metrics struct {
 	rtt         metric.Float64Histogram
 	divergences metric.Int64Counter
 	shrinks     metric.Int64Counter
+	resends     metric.Int64Counter
 }
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [9]error
+	var errs [10]error
 	m.sessions, errs[0] = meter.Int64UpDownCounter("probemesh_sessions", metric.WithDescription("Probers attached to this server."))
 	m.refusals, errs[1] = meter.Int64Counter("probemesh_sessions_refused_total", metric.WithDescription("Sessions refused at Hello, by reason."))
 	m.results, errs[2] = meter.Int64Counter("probemesh_results_received_total", metric.WithDescription("Results received, by kind of batch."))
@@ -37,6 +38,8 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m.rtt, errs[6] = meter.Float64Histogram("probemesh_session_round_trip_seconds", metric.WithDescription("Round trip of pings to probers."))
 	m.divergences, errs[7] = meter.Int64Counter("probemesh_assignment_divergences_total", metric.WithDescription("Digests of probers that were not the expected ones."))
 	m.shrinks, errs[8] = meter.Int64Counter("probemesh_assignment_shrinks_total", metric.WithDescription("Large shrinks that a prober asked about, by answer."))
+	m.resends, errs[9] = meter.Int64Counter("probemesh_results_resend_requests_total",
+		metric.WithDescription("Times that a prober was asked to send results again that the history had left out or that never came."))
 	return &m, errors.Join(errs[:]...)
 }
 

@@ -14,8 +14,12 @@ import (
 // digest that equals the expected one. The sending goroutine of the session owns it.
 //
 //	begin --digest equal--> settled --woken--> waiting for the ack --digest equal--> settled
-//	  |                                          |  ^                |
+//	  |                        ^                 |  ^          |  |
+//	  |                        |                 |  |          |  +--shrink refused--> waiting for the second read of the store
+//	  |                        +----refused------+--+---------------------------------------+ confirmed: sent again, as intended
 //	  +--differs--> waiting for the inventory ---+  +---- differs: waiting for the inventory
+//
+// Every 30 s a round goes: see [syncer.round].
 type syncer struct {
 	s      *session
 	stream sender
@@ -23,15 +27,28 @@ type syncer struct {
 	held map[string]uint64
 	// target is what an update under way leads to; nil when none is.
 	target map[string]uint64
+	// digest is that of the newest difference: of target, or of held when nothing is under way.
 	digest uint64
 	// listing gathers an inventory.
 	listing map[string]uint64
 	// asked: an inventory was asked for and has not come.
 	asked bool
+	// since is when the present wait began.
+	since time.Time
+	// verifying: the store is being read a second time.
+	verifying bool
 	// dirty: something changed while an update was under way.
 	dirty bool
 	// removals are those of the update under way, for the shrink guard's second read.
 	removals []string
+	// refused is how many removals the second read last refused to confirm, so that it is logged once.
+	refused int
+}
+
+// shrinkAnswer is what the second read of the store said.
+type shrinkAnswer struct {
+	removals []string
+	err      error
 }
 
 func newSyncer(s *session, stream sender) *syncer { return &syncer{s: s, stream: stream} }
@@ -40,21 +57,18 @@ func newSyncer(s *session, stream sender) *syncer { return &syncer{s: s, stream:
 func (y *syncer) begin() error {
 	d := y.s.g.mesh.Difference(y.s.id, nil)
 	if d.Digest == y.s.hello.GetDigest() {
-		y.held = applied(nil, d)
+		y.held, y.digest = applied(nil, d), d.Digest
 		y.settle(d.Revision)
 		return nil
 	}
 	return y.ask()
 }
 
-// ask asks for the inventory, once.
+// ask asks for the inventory.
 func (y *syncer) ask() error {
 	y.held, y.target = nil, nil
 	y.setInSync(false)
-	if y.asked {
-		return nil
-	}
-	y.asked, y.listing = true, map[string]uint64{}
+	y.asked, y.listing, y.since = true, map[string]uint64{}, time.Now()
 	return y.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_InventoryRequest{InventoryRequest: &meshv1.InventoryRequest{}}})
 }
 
@@ -63,6 +77,9 @@ func (y *syncer) inventory(i *meshv1.Inventory) error {
 	if !y.asked {
 		return nil
 	}
+	if len(y.listing)+len(i.GetItems()) > inventoryMax {
+		return broken("an inventory has more than %d assignments", inventoryMax)
+	}
 	for _, it := range i.GetItems() {
 		y.listing[it.GetCheck()] = it.GetFingerprint()
 	}
@@ -70,38 +87,65 @@ func (y *syncer) inventory(i *meshv1.Inventory) error {
 		return nil
 	}
 	y.asked, y.held, y.listing = false, y.listing, nil
-	return y.push(false)
+	return y.push(nil)
 }
 
-// expected is the digest that the prober should have now; false while an update or inventory is under way.
-func (y *syncer) expected() (uint64, bool) {
-	if y.held == nil || y.target != nil {
-		return 0, false
+// round is called every 30 s. It sends what a wake-up may have missed, asks again where no answer came, and gives the digest that the prober should
+// have by now; nil while that is about to change. The digest goes through the same stream as the updates, so a prober that holds another has diverged.
+func (y *syncer) round() (*uint64, error) {
+	if y.verifying {
+		return nil, nil
 	}
-	d, _ := y.s.g.mesh.Expected(y.s.id)
-	return d, true
+	if y.asked || y.target != nil {
+		if time.Since(y.since) < digestEvery {
+			return nil, nil
+		}
+		y.s.g.log.Warn("a prober did not answer an update of its assignments; its inventory is asked for", "prober", y.s.name)
+		return nil, y.ask()
+	}
+	if err := y.push(nil); err != nil || y.target != nil {
+		return nil, err
+	}
+	d := y.digest
+	return &d, nil
 }
 
-// push sends the difference, unless an update or an inventory is under way: then it is sent when that has ended.
-func (y *syncer) push(intended bool) error {
-	if y.held == nil || y.target != nil {
+// push sends the difference, unless an update or an inventory is under way: then it is sent when that has ended. The confirmed removals were verified by
+// a second read of the store: an update that removes nothing else is marked as intended.
+func (y *syncer) push(confirmed []string) error {
+	if y.held == nil || y.target != nil || y.verifying {
 		y.dirty = true
 		return nil
 	}
 	y.dirty = false
 	d := y.s.g.mesh.Difference(y.s.id, y.held)
+	y.digest = d.Digest
 	if len(d.Upserts) == 0 && len(d.Removals) == 0 {
 		y.settle(d.Revision)
 		return nil
 	}
-	y.target, y.digest, y.removals = applied(y.held, d), d.Digest, d.Removals
+	y.target, y.removals, y.since = applied(y.held, d), d.Removals, time.Now()
 	y.setInSync(false)
-	for _, u := range frames(d, intended) {
+	for _, u := range frames(d, len(confirmed) > 0 && within(d.Removals, confirmed)) {
 		if err := y.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_AssignmentUpdate{AssignmentUpdate: u}}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// within tells whether all names are among those allowed.
+func within(names, allowed []string) bool {
+	ok := make(map[string]bool, len(allowed))
+	for _, n := range allowed {
+		ok[n] = true
+	}
+	for _, n := range names {
+		if !ok[n] {
+			return false
+		}
+	}
+	return true
 }
 
 // applied gives what is held after a difference.
@@ -125,11 +169,12 @@ func frames(d controller.Difference, intended bool) []*meshv1.AssignmentUpdate {
 	u := &meshv1.AssignmentUpdate{}
 	size := 0
 	room := func(n int) {
-		if size > 0 && size+n > frameBytes {
+		n += 8 // tag and length
+		if size > 0 && size+n > frameBytes-frameRoom {
 			list = append(list, u)
 			u, size = &meshv1.AssignmentUpdate{}, 0
 		}
-		size += n + 8
+		size += n
 	}
 	for _, r := range d.Removals {
 		room(len(r))
@@ -148,48 +193,77 @@ func frames(d controller.Difference, intended bool) []*meshv1.AssignmentUpdate {
 }
 
 // ack takes the prober's word for what it runs now.
-func (y *syncer) ack(ctx context.Context, a *meshv1.AssignmentAck) error {
+func (y *syncer) ack(a *meshv1.AssignmentAck) error {
 	y.s.mu.Lock()
 	y.s.facts.Refusals = a.GetRefusals()
 	y.s.mu.Unlock()
-	if y.target == nil {
-		// Unasked: the prober holds something else than the digest that went with a ping.
-		if d, _ := y.s.g.mesh.Expected(y.s.id); y.held != nil && a.GetDigest() != d {
-			return y.ask()
-		}
+	switch {
+	case y.held == nil || y.verifying:
+		return nil // the inventory, or the second read, will tell
+	case y.target != nil && a.GetShrinkRefused():
+		return y.shrink(a)
+	case a.GetDigest() != y.digest:
+		y.s.g.log.Warn("a prober runs something else than it should; its inventory is compared", "prober", y.s.name, "revision", a.GetRevision(), "held", a.GetHeld())
+		y.s.g.m.diverged(context.Background())
+		return y.ask()
+	case y.target == nil:
 		return nil
 	}
-	if a.GetShrinkRefused() {
-		return y.shrink(ctx, a)
-	}
-	if a.GetDigest() != y.digest {
-		y.s.g.log.Warn("a prober runs something else than it was sent; its inventory is compared", "prober", y.s.name, "revision", a.GetRevision())
-		y.s.g.m.diverged(ctx)
-		return y.ask()
-	}
-	y.held, y.target = y.target, nil
+	y.held, y.target, y.refused = y.target, nil, 0
 	y.settle(a.GetRevision())
 	if y.dirty {
-		return y.push(false)
+		return y.push(nil)
 	}
 	return nil
 }
 
-// shrink answers the prober's shrink guard by reading the store once more. Only when that confirms every removal, the update is sent again, marked as intended.
-func (y *syncer) shrink(ctx context.Context, a *meshv1.AssignmentAck) error {
-	y.target = nil
-	log := y.s.g.log.With("prober", y.s.name, "removals", a.GetShrinkCount(), "held", a.GetHeld())
-	verify, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := y.s.g.mesh.VerifyShrink(verify, y.removals); err != nil {
-		log.Error("a large shrink of assignments was not confirmed by a second read of etcd; the prober keeps them", "err", err)
-		y.s.g.m.shrink(ctx, "refused")
-		// The digest that goes with a ping brings it up again.
+// shrink answers the prober's shrink guard by having the store read once more. Only when that confirms every removal, the update is sent again, marked as
+// intended.
+func (y *syncer) shrink(a *meshv1.AssignmentAck) error {
+	y.target, y.verifying = nil, true
+	y.s.g.log.Info("a prober asks whether a large shrink of its assignments is intended", "prober", y.s.name, "removals", a.GetShrinkCount(), "held", a.GetHeld())
+	y.s.verify <- y.removals // has room: one at a time is verified
+	return nil
+}
+
+// answered takes what the second read said.
+func (y *syncer) answered(ctx context.Context, v shrinkAnswer) error {
+	y.verifying = false
+	if y.held == nil {
 		return nil
 	}
-	log.Info("a large shrink of assignments is intended: a second read of etcd confirms it")
-	y.s.g.m.shrink(ctx, "confirmed")
-	return y.push(true)
+	if v.err == nil {
+		y.s.g.log.Info("a large shrink of assignments is intended: a second read of etcd confirms it", "prober", y.s.name, "removals", len(v.removals))
+		y.s.g.m.shrink(ctx, "confirmed")
+		return y.push(v.removals)
+	}
+	y.s.g.m.shrink(ctx, "refused")
+	if y.refused != len(v.removals) {
+		y.refused = len(v.removals)
+		y.s.g.log.Error("a large shrink of assignments was not confirmed by a second read of etcd; the prober keeps them", "prober", y.s.name,
+			"removals", len(v.removals), "err", v.err)
+	}
+	// The next round brings it up again.
+	return nil
+}
+
+// verifyShrinks reads the store for the sending goroutine, which has to go on answering pings.
+func (s *session) verifyShrinks(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case removals := <-s.verify:
+			read, cancel := context.WithTimeout(ctx, verifyTimeout)
+			err := s.g.mesh.VerifyShrink(read, removals)
+			cancel()
+			select {
+			case s.verified <- shrinkAnswer{removals, err}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
 }
 
 func (y *syncer) settle(revision int64) {

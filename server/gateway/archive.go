@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"context"
+	"math"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/history"
+)
+
+// archived is a result on its way to the history.
+type archived struct {
+	entry    history.Entry
+	sequence uint64
+	backlog  bool
+}
+
+// queue hands results to the archive without ever waiting for it. Once one had no room, all are left out until they are asked for again: a later one
+// that found room would be taken for a sign that the prober has nothing before it.
+func (s *session) queue(b *meshv1.ResultBatch, backlog bool) {
+	left := int64(0)
+	for _, r := range b.GetResults() {
+		if r.GetSequence() == 0 {
+			continue // SLOW: a vote's shadow, not for the history
+		}
+		// In this order: catchUp raises the barrier before it clears behind, also in the middle of a batch.
+		if s.behind.Load() || (backlog && !s.resumed(r.GetSequence())) {
+			left++
+			continue
+		}
+		a := archived{sequence: r.GetSequence(), backlog: backlog, entry: history.Entry{Result: r, Prober: s.id, Datacenter: s.hello.GetDatacenter()}}
+		select {
+		case s.entries <- a:
+		default:
+			left++
+			s.behind.Store(true)
+			s.g.log.Warn("the history is behind: results wait in the prober's spool", "prober", s.name, "from_sequence", r.GetSequence())
+		}
+	}
+	if left > 0 {
+		s.g.m.dropped(context.Background(), "history", left)
+	}
+}
+
+// again is a barrier that no pong lifts: the Resend is repeated.
+const again = math.MaxUint64
+
+// resumed tells whether a number of the backlog may be taken. After a Resend, what comes may have been on its way already; what begins at the number
+// asked for, or below, has certainly nothing missing before it.
+func (s *session) resumed(sequence uint64) bool {
+	at := s.barrier.Load()
+	if at == 0 {
+		return true
+	}
+	if sequence <= s.resendFrom.Load() {
+		s.barrier.CompareAndSwap(at, 0)
+		return true
+	}
+	s.skipped = at
+	return false
+}
+
+// pass takes a pong. That of the ping behind a Resend says that the prober has gone back: what comes from here on is what was asked for. But if some
+// backlog was skipped before it came, it may have been of that already (the prober no longer has the number asked for), and so it is asked for again.
+func (s *session) pass(pong uint64) {
+	at := s.barrier.Load()
+	switch {
+	case at == 0 || at == again || pong < at:
+	case s.skipped == at:
+		s.barrier.CompareAndSwap(at, again)
+	default:
+		s.barrier.CompareAndSwap(at, 0)
+	}
+}
+
+// archive appends results to the history and settles their numbers. A failure is tried again for as long as the session lives.
+func (s *session) archive(ctx context.Context) error {
+	l := ledger{acked: s.acked.Load()}
+	batch := make([]archived, 0, batchMax)
+	for {
+		batch = batch[:0]
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case a := <-s.entries:
+			s.storing.Store(true)
+			batch = append(batch, a)
+		}
+		for more := true; more && len(batch) < batchMax; {
+			select {
+			case a := <-s.entries:
+				batch = append(batch, a)
+			default:
+				more = false
+			}
+		}
+		if err := s.store(ctx, batch); err != nil {
+			return err
+		}
+		for _, a := range batch {
+			if a.backlog {
+				l.passed(a.sequence)
+			}
+			l.settle(a.sequence, a.sequence)
+		}
+		s.acked.Store(l.acked)
+		s.gap.Store(len(l.islands) > 0)
+		s.storing.Store(false)
+		signal(s.ackable)
+	}
+}
+
+// idle tells whether everything that was taken for the history is in it.
+func (s *session) idle() bool { return len(s.entries) == 0 && !s.storing.Load() }
+
+// store appends a batch, again and again until the history takes it.
+func (s *session) store(ctx context.Context, batch []archived) error {
+	entries, checks := make([]history.Entry, len(batch)), make([]string, len(batch))
+	for i := range batch {
+		entries[i], checks[i] = batch[i].entry, batch[i].entry.Result.GetCheck()
+	}
+	for i, uri := range s.g.mesh.URIs(checks) {
+		entries[i].URI = uri
+	}
+	failing := false
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		begin := time.Now()
+		err := s.g.archive.Append(ctx, entries)
+		s.g.m.archived(len(entries), err, time.Since(begin))
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !failing {
+			failing = true
+			s.g.log.Error("the history does not take results; verdicts and alerts go on, results wait", "prober", s.name, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+type sender interface {
+	Send(*meshv1.ServerMessage) error
+}
+
+// outgoing is what the sending goroutine keeps.
+type outgoing struct {
+	s      *session
+	stream sender
+	y      *syncer
+	pings  uint64
+	// ackedBefore is what was acknowledged when the digest went round last.
+	ackedBefore uint64
+}
+
+// send owns everything that is sent. Its order is by urgency: runs first; then whatever comes first.
+func (s *session) send(ctx context.Context, stream sender) error {
+	o := &outgoing{s: s, stream: stream, y: newSyncer(s, stream)}
+	if err := o.y.begin(); err != nil {
+		return err
+	}
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	for {
+		// What is urgent overtakes: select alone chooses at random.
+		select {
+		case r := <-s.runs:
+			if err := o.run(r); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-s.runs:
+			err = o.run(r)
+		case m := <-s.inbox:
+			err = o.answer(m)
+		case <-ping.C:
+			err = o.tick()
+		case <-s.ackable:
+			err = o.acknowledge()
+		case r := <-s.redirect:
+			err = stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Redirect{Redirect: r}})
+		case <-s.woken:
+			err = o.y.push(nil)
+		case v := <-s.verified:
+			err = o.y.answered(ctx, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (o *outgoing) run(r *meshv1.RunNow) error {
+	return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_RunNow{RunNow: r}})
+}
+
+func (o *outgoing) answer(m *meshv1.ProberMessage) error {
+	switch x := m.GetMessage().(type) {
+	case *meshv1.ProberMessage_Ping:
+		now := timestamppb.Now()
+		s := o.s
+		s.mu.Lock()
+		s.facts.ClockOffset, s.facts.RoundTrip = x.Ping.GetClockOffset().AsDuration(), x.Ping.GetRoundTripTime().AsDuration()
+		s.facts.Spooled, s.facts.Dropped = x.Ping.GetSpooled(), x.Ping.GetDropped()
+		s.mu.Unlock()
+		return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Pong{Pong: &meshv1.Pong{
+			Id: x.Ping.GetId(), OriginateTime: x.Ping.GetOriginateTime(), ReceiveTime: now, TransmitTime: timestamppb.Now(),
+		}}})
+	case *meshv1.ProberMessage_Inventory:
+		return o.y.inventory(x.Inventory)
+	case *meshv1.ProberMessage_AssignmentAck:
+		return o.y.ack(x.AssignmentAck)
+	}
+	return nil
+}
+
+// tick pings. Every 30 s the digest goes with it, and numbers are asked for that should have come long ago.
+func (o *outgoing) tick() error {
+	var digest *uint64
+	round := (o.pings+1)%uint64(digestEvery/pingEvery) == 0
+	if round {
+		var err error
+		if digest, err = o.y.round(); err != nil {
+			return err
+		}
+	}
+	if err := o.ping(digest); err != nil {
+		return err
+	}
+	acked := o.s.acked.Load()
+	lost := round && o.s.gap.Load() && acked == o.ackedBefore
+	if round {
+		o.ackedBefore = acked
+	}
+	return o.catchUp(lost)
+}
+
+func (o *outgoing) ping(digest *uint64) error {
+	o.pings++
+	return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Ping{Ping: &meshv1.Ping{
+		Id: o.pings, OriginateTime: timestamppb.Now(), ExpectedDigest: digest,
+	}}})
+}
+
+// acknowledge sends how far the history is.
+func (o *outgoing) acknowledge() error {
+	ack := &meshv1.ResultAck{Sequence: o.s.acked.Load()}
+	if err := o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_ResultAck{ResultAck: ack}}); err != nil {
+		return err
+	}
+	return o.catchUp(false)
+}
+
+// catchUp asks for what was left out, or never came, once the history has everything that was taken for it.
+func (o *outgoing) catchUp(lost bool) error {
+	s := o.s
+	switch at := s.barrier.Load(); {
+	case at != 0 && at != again, !s.idle():
+		return nil
+	case at == 0 && !s.behind.Load() && !lost:
+		return nil
+	}
+	from := s.acked.Load() + 1
+	s.g.log.Info("asking for results that are missing in the history", "prober", s.name, "from_sequence", from)
+	s.g.m.resends.Add(context.Background(), 1)
+	// From here on new results are taken again; BACKLOG when it has gone back.
+	s.resendFrom.Store(from)
+	s.barrier.Store(o.pings + 1)
+	s.behind.Store(false)
+	if err := o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Resend{Resend: &meshv1.Resend{FromSequence: from}}}); err != nil {
+		return err
+	}
+	return o.ping(nil)
+}
