@@ -8,11 +8,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/version"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -40,8 +42,24 @@ func (c *client) Close() { _ = c.conn.Close() }
 // connect prepares a connection to the addresses of --server. It does not wait for it: the first call does.
 func (a *app) connect() (*client, error) { return a.connectTo(a.server) }
 
+// credentials are TLS when a file for it was given, as servers with --tls-cert want it.
+func (a *app) credentials() (credentials.TransportCredentials, error) {
+	if a.tls == (rpc.TLSFiles{}) {
+		return insecure.NewCredentials(), nil
+	}
+	c, err := rpc.ClientTLS(a.tls)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	return credentials.NewTLS(c), nil
+}
+
 func (a *app) connectTo(server string) (*client, error) {
 	addresses, err := parseServers(server)
+	if err != nil {
+		return nil, err
+	}
+	creds, err := a.credentials()
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +72,7 @@ func (a *app) connectTo(server string) (*client, error) {
 	conn, err := grpc.NewClient("probemesh:///"+addresses[0],
 		grpc.WithResolvers(r),
 		grpc.WithNoProxy(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithUserAgent("probemesh-cli/"+version.Version),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{

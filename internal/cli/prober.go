@@ -44,6 +44,7 @@ hands everything over later.`,
 				return err
 			}
 			o.config.Servers = servers
+			o.config.CAFile, o.config.CertFile, o.config.KeyFile = a.tls.CA, a.tls.Certificate, a.tls.Key
 			return a.runProber(cmd.Context(), o)
 		},
 	}
@@ -55,9 +56,6 @@ hands everything over later.`,
 	f.Int64Var(&o.config.SpoolBytes, "spool-bytes", prober.SpoolBytesDefault,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")
 	f.IntVar(&o.config.InFlight, "in-flight", prober.InFlightDefault, "most scheduled probes at once, 1 to 100000; more start late, and say so")
-	f.StringVar(&o.config.CAFile, "ca-file", "", "PEM `FILE` to verify servers by; without it and --cert-file the connection is not encrypted")
-	f.StringVar(&o.config.CertFile, "cert-file", "", "PEM `FILE` with the certificate to present; needs --key-file")
-	f.StringVar(&o.config.KeyFile, "key-file", "", "PEM `FILE` with the key of --cert-file")
 	f.StringVar(&o.httpListen, "http-listen", "", "`HOST:PORT` for /healthz, /readyz and /metrics; none by default, since several probers may share a machine")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text for people, json for machines")
 	f.BoolVar(&o.validate, "validate", false, "only check the configuration, and exit")

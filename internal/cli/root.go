@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/probemesh/probemesh/internal/rpc"
 )
 
 // Environment is what a run of the command line sees of the world. All fields are needed.
@@ -41,6 +43,7 @@ type app struct {
 	logLevel string
 	noColour bool
 	config   string
+	tls      rpc.TLSFiles
 }
 
 // Run runs one command line until it is done or ctx ends, and returns the exit code: one of ExitOK, ExitNo, ExitUsage, ExitServer, or 130 when
@@ -121,6 +124,9 @@ func (a *app) globalFlags(root *cobra.Command) {
 		"how long to wait for an answer, 100ms or more; long enough for the election of a new leader to pass meanwhile")
 	f.StringVar(&a.logLevel, "log-level", "info", "least `LEVEL` to log: debug, info, warn, error; info has every change of state and no single probe")
 	f.BoolVar(&a.noColour, "no-color", false, "no colours, even on a terminal; NO_COLOR has the same effect")
+	f.StringVar(&a.tls.CA, "ca-file", "", "PEM `FILE` to verify servers by; without it and --cert-file the connection is not encrypted")
+	f.StringVar(&a.tls.Certificate, "cert-file", "", "PEM `FILE` with the certificate to present to servers; needs --key-file")
+	f.StringVar(&a.tls.Key, "key-file", "", "PEM `FILE` with the key of --cert-file")
 	f.StringVar(&a.config, "config", "", "YAML `FILE` with values for flags, keyed by their names; command line and environment win over it")
 }
 
