@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -56,6 +56,7 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	boot   string
+	lock   *fileutil.LockedFile // the data directory is ours
 	grpcL  net.Listener
 	httpL  net.Listener
 	tel    *telemetry.Telemetry
@@ -83,15 +84,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	var boot [16]byte
 	_, _ = rand.Read(boot[:]) // never fails
 	s := &Server{cfg: cfg, log: deps.Log, tel: deps.Telemetry, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("data: %w; choose a directory that can be written with --data", err)
-	}
 	var err error
+	if s.lock, err = lockData(cfg.Data); err != nil {
+		return nil, err
+	}
 	if s.grpcL, err = net.Listen("tcp", cfg.GRPCListen); err != nil {
+		s.Close()
 		return nil, listenFault("grpc-listen", cfg.GRPCListen, err)
 	}
 	if s.httpL, err = net.Listen("tcp", cfg.HTTPListen); err != nil {
-		s.grpcL.Close()
+		s.Close()
 		return nil, listenFault("http-listen", cfg.HTTPListen, err)
 	}
 	return s, nil
@@ -109,8 +111,15 @@ func (s *Server) Addresses() Addresses {
 // Ready is closed by Run once the server has read the store and somebody leads: calls and sessions are answered in full from then on.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Close closes the listeners of a server that was not run.
-func (s *Server) Close() { s.grpcL.Close(); s.httpL.Close() }
+// Close closes the listeners of a server that was not run, and gives its data directory back.
+func (s *Server) Close() {
+	for _, l := range []net.Listener{s.grpcL, s.httpL} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	s.lock.Close()
+}
 
 // advertised are the addresses under which others reach the server.
 func (s *Server) advertised() Addresses {

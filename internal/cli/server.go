@@ -101,7 +101,11 @@ func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger
 	if err != nil {
 		return usagef("%v", err)
 	}
+	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
 	return watched(ctx, func(ctx context.Context) error {
+		// A server that cannot start ends before it is ready: then nobody must wait for that any more.
+		ctx, ended := context.WithCancel(ctx)
+		defer ended()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -116,6 +120,7 @@ func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger
 			}
 		}()
 		err := s.Run(ctx)
+		ended()
 		<-done
 		return err
 	})

@@ -61,7 +61,6 @@ More probers may attach: run "probemesh prober" with another --name, on this mac
 
 // up runs a server and, on its address, a prober. Whichever ends first ends the other.
 func (a *app) up(ctx context.Context, cfg server.Config, p prober.Config, log *slog.Logger) error {
-	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
 	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "probemesh", Version: version.Build(), Instance: cfg.Name, Log: log})
 	if err != nil {
 		return err
@@ -71,6 +70,7 @@ func (a *app) up(ctx context.Context, cfg server.Config, p prober.Config, log *s
 	if err != nil {
 		return usagef("%v", err)
 	}
+	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
 	at := s.Addresses()
 	p.Servers = []string{at.GRPC}
 	fmt.Fprintf(a.env.Out, "probemesh %s is starting on %s ...\n", version.Build(), cfg.Data)

@@ -3,12 +3,11 @@
 package e2e
 
 import (
-	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -80,16 +79,41 @@ func TestUpOnPortsInUseSaysSo(t *testing.T) {
 		}
 		t.Logf("%s", out)
 	}
-	// The same for the data directory.
-	m := startMesh(t, "up", nil)
-	p := begin(t, "second up", []string{"up", "--data", m.data, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"})
-	code := p.code()
-	out := strings.TrimSpace(p.log.String())
-	if code == 0 || !strings.Contains(out, m.data) || !m.proc.alive() {
-		t.Errorf("a second up on the same data ended with %d and says:\n%s", code, out)
+}
+
+// So is a data directory that is in use, and the process that uses it goes on undisturbed.
+func TestDataInUseIsSaidInOneSentence(t *testing.T) {
+	t.Parallel()
+	for _, verb := range []string{"up", "server"} {
+		m := startMesh(t, verb, nil)
+		p := begin(t, "second "+verb, []string{verb, "--data", m.data, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"})
+		code := p.code()
+		out := strings.TrimSpace(p.log.String())
+		if code != 2 || strings.Count(out, "\n") != 0 || !strings.Contains(out, m.data) {
+			t.Errorf("a second %s on the same data ended with %d, want 2, and says:\n%s", verb, code, out)
+		}
+		if _, err := os.Stat(filepath.Join(m.data, "addresses.json")); err != nil {
+			t.Errorf("the addresses of the first %s are gone: %v", verb, err)
+		}
+		if _, err := m.checks.ListChecks(m.ctx(), &meshv1.ListChecksRequest{}); err != nil {
+			t.Errorf("the first %s no longer answers: %v", verb, err)
+		}
+		t.Logf("%s", out)
 	}
-	t.Logf("data in use: exit code %d, %s", code, out)
-	if resp, err := m.history.QueryRange(m.ctx(), &meshv1.QueryRangeRequest{Check: "checks/none", StartTime: timestamppb.New(time.Now().Add(-time.Hour))}); err != nil {
-		t.Error(fmt.Errorf("the first one no longer answers: %w (%v)", err, resp))
+}
+
+// A server whose store cannot be opened ends, and says why.
+func TestServerThatCannotStartEnds(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := os.WriteFile(filepath.Join(data, "etcd"), []byte("not a directory"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"up", "server"} {
+		p := begin(t, verb, []string{verb, "--data", data, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"})
+		if code := p.code(); code == 0 || !strings.Contains(p.log.String(), filepath.Join(data, "etcd")) {
+			t.Errorf("%s ended with %d and says:\n%s", verb, code, p.log.String())
+		}
+		t.Logf("%s", tail(p.log.String(), 1))
 	}
 }
