@@ -15,7 +15,8 @@ import (
 )
 
 // MeshKey is the key of the mesh's own incident: checks that cannot be judged because votes are missing. It is one incident, however many checks there are.
-const MeshKey = "_mesh-blind"
+// It is what the store derives from the incident's reason, MESH_BLIND, and tells as the subject.
+const MeshKey = "_mesh-mesh_blind"
 
 // maxAffected bounds the checks that the mesh's incident names.
 const maxAffected = 100
