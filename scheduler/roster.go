@@ -159,10 +159,20 @@ func (r *roster) offline(e ProberOffline, now time.Time) {
 	r.unsettled = r.unsettled || e.Leaving
 }
 
-// expire marks probers as away whose grace is over. One that never had a session since the mind began is given the same grace.
-func (r *roster) expire(now time.Time, grace time.Duration) {
+// excuse takes back that probers without a session are gone. Probers attach to the leader: a server that begins to lead has not heard any of them for as long as it
+// stood by, and that says nothing of them. Without this the first to come back would be given the rows of all others.
+func (r *roster) excuse() {
 	for _, p := range r.probers {
-		if !p.online && !p.away && now.Sub(p.since) >= grace {
+		if !p.online {
+			p.away, p.leaving = false, false
+		}
+	}
+}
+
+// expire marks probers as away whose grace is over. One that never had a session since the mind began, or since this server began to lead, is given the same grace.
+func (r *roster) expire(now, led time.Time, grace time.Duration) {
+	for _, p := range r.probers {
+		if !p.online && !p.away && now.Sub(p.since) >= grace && now.Sub(led) >= grace {
 			p.away = true
 			r.unsettled = true
 		}

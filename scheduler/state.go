@@ -192,6 +192,9 @@ func (s *State) leadership(now time.Time, e Leadership) {
 	for _, t := range s.roster.tables {
 		t.until = time.Time{}
 	}
+	if e.Leading {
+		s.roster.excuse()
+	}
 	var pending []string
 	for n, c := range s.checks {
 		c.effectUntil = time.Time{}
@@ -231,7 +234,7 @@ func (s *State) keepHouse(now time.Time) {
 			}
 		}
 	}
-	s.roster.expire(now, s.cfg.OfflineAfter)
+	s.roster.expire(now, s.leadAt, s.cfg.OfflineAfter)
 	if s.roster.dirty && now.After(s.placed) {
 		s.place(now)
 	}

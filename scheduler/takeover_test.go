@@ -1,0 +1,40 @@
+package scheduler
+
+import (
+	"testing"
+	"time"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+)
+
+// A standby has no sessions. When it takes over, probers come to it one after the other: rows of those that are on their way must not go to the first.
+func TestNewLeaderLeavesRowsWithProbersThatAreOnTheirWay(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.prober("fra-1", "fra"), r.prober("fra-2", "fra"), ProberOnline{Name: "fra-1"}, ProberOnline{Name: "fra-2"})
+	r.after(2 * time.Second)
+	stored := r.s.stored(r.s.roster.tables["fra"].Table)
+
+	standby := &rig{t: t, s: New(Config{}), now: r.now, silent: map[string]bool{}}
+	standby.apply(r.prober("fra-1", "fra"), r.prober("fra-2", "fra"), TablePut{Table: stored, ModRevision: 7})
+	standby.after(10 * time.Minute)
+	standby.apply(Leadership{Leading: true, Term: 2})
+	standby.apply(ProberOnline{Name: "fra-1"})
+	standby.after(20 * time.Second)
+	for _, a := range standby.acted {
+		if m, yes := a.(MoveRows); yes {
+			t.Fatalf("the new leader moved rows 20 s after it took over: %v now own them", m.Table.GetProbers())
+		}
+	}
+
+	// One that does not come within the grace has gone.
+	standby.after(time.Minute)
+	var last *statev1.PlacementTable
+	for _, a := range standby.acted {
+		if m, yes := a.(MoveRows); yes {
+			last = m.Table
+		}
+	}
+	if last == nil || len(last.GetProbers()) != 1 || last.GetProbers()[0] != "fra-1" {
+		t.Fatalf("rows of a prober that never came back were not moved: %v", last.GetProbers())
+	}
+}
