@@ -150,6 +150,10 @@ func (s *State) show(c *check, now time.Time, v verdict.Verdict, reason meshv1.C
 	before := c.shown
 	if c.shown != v {
 		c.since = now
+		if v == verdict.Down && openSeverity(c.incident.GetIncident()) == verdict.Down {
+			// A leader that takes over knows nothing at first; what the incident remembers went on all the time.
+			c.since = c.incident.GetIncident().GetStartTime().AsTime()
+		}
 	}
 	if v == verdict.Unknown {
 		s.unknown[c.name] = c

@@ -30,9 +30,9 @@ func (s *State) Explain(name string, now time.Time) (*meshv1.ExplainCheckRespons
 
 func (s *State) explainPlacement(c *check) []string {
 	want := int(c.eff.GetProbers())
-	lines := []string{fmt.Sprintf("wants %d %s in as many datacenters; the mesh has %d with enrolled probers", want, plural(want, "prober", "probers"), s.roster.datacenters())}
+	lines := []string{fmt.Sprintf("wants %s; probers are enrolled in %d %s", wanted(want), s.roster.datacenters(), plural(s.roster.datacenters(), "datacenter", "datacenters"))}
 	if c.spec.GetProbers() == 0 {
-		lines[0] += " (not set: 3, or one for each datacenter when there are fewer)"
+		lines[0] += " (probers is not set: 3, or as many as there are datacenters)"
 	}
 	if d := c.eff.GetDatacenters(); len(d) > 0 {
 		lines = append(lines, "only in "+strings.Join(d, ", "))
@@ -46,7 +46,8 @@ func (s *State) explainPlacement(c *check) []string {
 		}
 	}
 	if n := c.serving(); n < want && !c.spec.GetPaused() {
-		lines = append(lines, fmt.Sprintf("%d of %d places are empty: no other prober is in service there and can run kind %s", want-n, want, c.needs[0]))
+		lines = append(lines, fmt.Sprintf("%d of %d %s %s empty: no other prober that is in service there can run kind %s", want-n, want, plural(want, "place", "places"),
+			plural(want-n, "is", "are"), c.needs[0]))
 	}
 	return lines
 }
@@ -64,6 +65,9 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 		fmt.Sprintf("a vote is fresh for %s: interval %s + timeout %s + %s", c.policy.Fresh, c.interval, c.timeout, s.cfg.FreshSlack),
 		fmt.Sprintf("fresh votes come from %d %s: %d answering, %d failing, %d of two minds", t.Fresh, plural(t.Fresh, "datacenter", "datacenters"), t.OK, t.Failing, t.Mixed),
 		fmt.Sprintf("the quorum is %d", c.policy.Quorum),
+	}
+	if c.spec.GetQuorum() == 0 {
+		lines[2] += fmt.Sprintf(" (not set: the majority of %d %s)", c.eff.GetProbers(), plural(int(c.eff.GetProbers()), "prober", "probers"))
 	}
 	switch {
 	case t.Failing >= c.policy.Quorum:
@@ -137,6 +141,14 @@ func (c *check) voteLine(i int, now time.Time) string {
 		line += "\n    asked to probe again " + alert.Span(now.Sub(x.asked)) + " ago"
 	}
 	return line
+}
+
+// wanted is how many probers a check wants, and how they are spread.
+func wanted(n int) string {
+	if n == 1 {
+		return "1 prober"
+	}
+	return fmt.Sprintf("%d probers, in different datacenters as far as there are enough", n)
 }
 
 func plural(n int, one, many string) string {

@@ -44,32 +44,43 @@ func (c *check) serving() int {
 // sentence says the verdict with its arithmetic.
 func (c *check) sentence() string {
 	t := c.tally
-	failing := alert.Places(c.failing())
+	failing, places := alert.Places(c.failing()), plural(c.places(), "datacenter", "datacenters")
 	switch c.reason {
 	case meshv1.CheckStatus_QUORUM_UP:
-		return fmt.Sprintf("%d of %d datacenters see it answer, quorum %d", t.OK+t.Mixed, t.Fresh, c.policy.Quorum)
+		return fmt.Sprintf("%s it answer, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_QUORUM_DOWN:
-		return fmt.Sprintf("%d of %d datacenters see it fail (%s), quorum %d", t.Failing, t.Fresh, failing, c.policy.Quorum)
+		return fmt.Sprintf("%s it fail (%s), quorum %d", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum)
 	case meshv1.CheckStatus_MINORITY_DOWN:
-		return fmt.Sprintf("%d of %d datacenters see it fail (%s), fewer than the quorum of %d", t.Failing+t.Mixed, t.Fresh, failing, c.policy.Quorum)
+		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum)
 	case meshv1.CheckStatus_NOT_DISTINCT:
-		return fmt.Sprintf("%d of %d datacenters see it fail (%s), but all of them share one %s, so that may be at fault", t.Failing, t.Fresh, failing, t.Undistinct)
+		return fmt.Sprintf("%s it fail (%s), but all of them share one %s, so that may be at fault", alert.See(t.Failing, t.Fresh), failing, t.Undistinct)
 	case meshv1.CheckStatus_CONFIRMING:
 		return fmt.Sprintf("it failed from %s, others are being asked", failing)
 	case meshv1.CheckStatus_RECOVERING:
-		return fmt.Sprintf("%d of %d datacenters see it answer again, not yet for two rounds, quorum %d", t.OK+t.Mixed, t.Fresh, c.policy.Quorum)
+		return fmt.Sprintf("%s it answer again, not yet for two rounds, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_NO_VOTES:
 		return "no prober has voted yet"
 	case meshv1.CheckStatus_STALE_VOTES:
-		return fmt.Sprintf("only %d of %d datacenters have a fresh vote, quorum %d", t.Fresh, c.places(), c.policy.Quorum)
+		return fmt.Sprintf("only %d of %d %s a fresh vote, quorum %d", t.Fresh, c.places(), plural(t.Fresh, places+" has", places+" have"), c.policy.Quorum)
 	case meshv1.CheckStatus_TOO_FEW_DOMAINS:
-		return fmt.Sprintf("it asks for a quorum of %d datacenters and only %d have a prober that can run it; add probers or lower the quorum", c.policy.Quorum, c.places())
+		return fmt.Sprintf("it asks for a quorum of %d %s, and %s a prober that can run it; add probers or lower the quorum", c.policy.Quorum, plural(c.policy.Quorum, "datacenter", "datacenters"), have(c.places()))
 	case meshv1.CheckStatus_PROBER_ERRORS:
 		return "its probers cannot probe: " + c.fault()
 	case meshv1.CheckStatus_CHECK_PAUSED:
 		return "it is paused"
 	}
 	return ""
+}
+
+// have begins a clause about the datacenters that have something.
+func have(n int) string {
+	switch n {
+	case 0:
+		return "none has"
+	case 1:
+		return "only 1 has"
+	}
+	return fmt.Sprintf("only %d have", n)
 }
 
 // fault is the first error of a prober's own.

@@ -56,7 +56,7 @@ type Facts struct {
 //	shop is DOWN: 3 of 3 datacenters see it fail (fra, iad, nrt), 2 are enough. connect to 192.0.2.7:443: connection refused (https://shop.example.com/health)
 func Opened(f Facts) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s: %d of %d %s it fail (%s), %s.", f.Check, f.Verdict, len(f.Failing), f.Heard, see(f.Heard), Places(f.Failing), enough(f.Quorum))
+	fmt.Fprintf(&b, "%s is %s: %s it fail (%s), %s.", f.Check, f.Verdict, See(len(f.Failing), f.Heard), Places(f.Failing), enough(f.Quorum))
 	if f.Error != "" {
 		b.WriteString(" " + strings.TrimSuffix(f.Error, ".") + ".")
 	}
@@ -75,7 +75,7 @@ func Resolved(f Facts) string {
 	if f.Verdict != "UP" {
 		what = "is not DOWN any more, but " + f.Verdict + ","
 	}
-	s := fmt.Sprintf("%s %s after %s: %d of %d %s it answer.", f.Check, what, Span(f.Lasted), f.Heard-len(f.Failing), f.Heard, see(f.Heard))
+	s := fmt.Sprintf("%s %s after %s: %s it answer.", f.Check, what, Span(f.Lasted), See(f.Heard-len(f.Failing), f.Heard))
 	if len(f.Failing) > 0 {
 		s += " It still fails from " + Places(f.Failing) + "."
 	}
@@ -85,11 +85,16 @@ func Resolved(f Facts) string {
 	return s
 }
 
-func see(datacenters int) string {
-	if datacenters == 1 {
-		return "datacenter sees"
+// See begins a sentence about n of so many datacenters: "1 of 1 datacenter sees", "1 of 3 datacenters sees", "2 of 3 datacenters see".
+func See(n, of int) string {
+	noun, verb := "datacenters", "see"
+	if of == 1 {
+		noun = "datacenter"
 	}
-	return "datacenters see"
+	if n == 1 {
+		verb = "sees"
+	}
+	return fmt.Sprintf("%d of %d %s %s", n, of, noun, verb)
 }
 
 func enough(quorum int) string {

@@ -24,6 +24,7 @@ func TestSentencesReadAsWritten(t *testing.T) {
 	say("a total outage", Opened(shop))
 	say("a part of the mesh sees it", Opened(with(shop, func(f *Facts) { f.Failing = f.Failing[:2] })))
 	say("one datacenter, a quorum of one, no error said", Opened(with(shop, func(f *Facts) { f.Failing, f.Heard, f.Quorum, f.Error = f.Failing[:1], 1, 1, "" })))
+	say("one datacenter of several, a quorum of one", Opened(with(shop, func(f *Facts) { f.Failing, f.Quorum = f.Failing[:1], 1 })))
 	say("a sentence of its own as the error", Opened(with(shop, func(f *Facts) { f.Error = "The certificate expired on 3 May." })))
 	say("many datacenters", Opened(with(shop, func(f *Facts) { f.Failing, f.Heard, f.Quorum = many, 12, 7 })))
 	over := Facts{Check: "shop", URI: shop.URI, Verdict: "UP", Heard: 3, Quorum: 2, Lasted: 185 * time.Second}
