@@ -79,10 +79,10 @@ func (c Config) Validate() error {
 	bad := func(field, format string, args ...any) {
 		v = append(v, fault.Violation{Field: field, Problem: fmt.Sprintf(format, args...)})
 	}
-	if _, err := spec.ParseName(spec.Probers, c.Name); err != nil {
+	if err := spec.CheckID("prober", spec.ID(c.Name)); err != nil {
 		bad("name", "%v", err)
 	}
-	if _, err := spec.ParseName("datacenters", c.Datacenter); err != nil {
+	if err := spec.CheckID("datacenter", spec.ID(c.Datacenter)); err != nil {
 		bad("datacenter", "%v", err)
 	}
 	c.validateLabels(bad)

@@ -74,8 +74,11 @@ func (c Config) Validate() error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	d := c.WithDefaults()
-	if _, err := spec.ParseName(spec.Servers, d.Name); err != nil {
+	if err := spec.CheckID("server", spec.ID(d.Name)); err != nil {
 		bad("name: %v", err)
+	}
+	if err := spec.CheckID("datacenter", d.Datacenter); err != nil {
+		bad("datacenter: %v", err)
 	}
 	if c.Data == "" {
 		bad("data: is empty; name a directory for the server's data")

@@ -24,7 +24,7 @@ type wish struct {
 func (w *wish) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&w.files, "file", "f", nil, "`FILE` or directory with checks and receivers, - for standard input; may be repeated")
 	cmd.Flags().BoolVar(&w.prune, "prune", false, "delete checks and receivers that the files do not have; off, so that several files may be applied one by one")
-	cmd.Flags().StringToStringVar(&w.pruneLabels, "prune-label", nil, "with --prune, delete only checks with this label, `KEY=VALUE`, and no receivers; may be repeated")
+	pairsFlag(cmd.Flags(), &w.pruneLabels, "prune-label", "with --prune, delete only checks with this label, `KEY=VALUE`, and no receivers; may be repeated")
 }
 
 // load reads the files, and refuses them with every fault listed.

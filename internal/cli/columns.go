@@ -88,7 +88,7 @@ func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
 	}
 	row := []cell{
 		text(spec.ID(i.GetName())), text(orDash(about)), state, verdictCell(i.GetVerdict()),
-		text(age(i.GetStartTime(), now)), text(age(i.GetStartTime(), end)), text(orDash(i.GetAcknowledgedBy())),
+		text(age(i.GetStartTime(), now)), text(span(end.Sub(i.GetStartTime().AsTime()).Round(time.Second))), text(orDash(i.GetAcknowledgedBy())),
 	}
 	if wide {
 		row = append(row, text(enumText(i.GetReason(), i.GetReason() == 0)), text(list(i.GetReceivers())),

@@ -32,6 +32,9 @@ func (a *app) sentence(e *fault.Error) string {
 		}
 	}
 	msg := e.Error()
+	if len(e.Violations) == 1 && e.Violations[0].Problem == e.Message {
+		msg = e.Message // said once is enough
+	}
 	switch e.Reason {
 	case meshv1.ErrorReason_NO_LEADER:
 		msg += "\nAn election takes a few seconds at most; try again, or wait longer with --timeout."
@@ -63,6 +66,9 @@ var dialing = regexp.MustCompile(`dial tcp [^ ]*: (?:connect: |lookup [^:]*: )?(
 
 // dialProblem takes what a person wants to know out of gRPC's description of a failed connection.
 func dialProblem(detail string) string {
+	if strings.Contains(detail, "looked like an HTTP/1.1 header") {
+		return "an HTTP server answers there, not the gRPC API; the status page and /metrics have a port of their own"
+	}
 	if m := dialing.FindStringSubmatch(detail); m != nil {
 		return m[1]
 	}

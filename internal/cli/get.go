@@ -58,7 +58,11 @@ func (a *app) kindAndNames(cmd *cobra.Command, args []string, of []*resource) (*
 		for i, r := range of {
 			plurals[i] = r.plural
 		}
-		return nil, nil, usagef("which kind? Write one of %s, for example: %s %s", strings.Join(plurals, ", "), cmd.CommandPath(), plurals[0])
+		example := plurals[0]
+		if !strings.HasPrefix(cmd.Use, "get ") {
+			example = of[0].singular + " NAME"
+		}
+		return nil, nil, usagef("which kind? Write one of %s, for example: %s %s", strings.Join(plurals, ", "), cmd.CommandPath(), example)
 	}
 	word, names := args[0], args[1:]
 	if before, _, slash := strings.Cut(word, "/"); slash {

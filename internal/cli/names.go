@@ -18,8 +18,8 @@ func kindOf(word string, of []*resource) (*resource, error) {
 			if strings.EqualFold(w, word) {
 				return r, nil
 			}
-			words = append(words, w)
 		}
+		words = append(words, r.plural, r.singular)
 	}
 	if near := configfile.Nearest(word, words); near != "" {
 		return nil, usagef("there is no kind %q; did you mean %q?", word, near)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -38,7 +39,8 @@ func checkFormat(got string, formats ...string) error {
 	if near := configfile.Nearest(got, formats); near != "" {
 		return usagef("there is no output format %q; did you mean %q?", got, near)
 	}
-	return usagef("there is no output format %q; use one of %v", got, formats)
+	last := len(formats) - 1
+	return usagef("there is no output format %q; use %s or %s", got, strings.Join(formats[:last], ", "), formats[last])
 }
 
 // toJSON is the protojson of a message with the proto's names and every field. protojson varies its white space on purpose, so it is laid out anew.

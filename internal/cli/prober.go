@@ -51,7 +51,7 @@ hands everything over later.`,
 	f := cmd.Flags()
 	f.StringVar(&o.config.Name, "name", hostName(), "`NAME` of the prober, unique in the mesh: 1 to 63 characters of a-z, 0-9 and -; the default is this machine's name")
 	f.StringVar(&o.config.Datacenter, "datacenter", "local", "`NAME` of the datacenter it runs in, the first failure domain: votes of one datacenter count once")
-	f.StringToStringVar(&o.config.Labels, "label", nil, "another failure domain, `KEY=VALUE`, for example provider=hetzner; may be repeated")
+	pairsFlag(f, &o.config.Labels, "label", "another failure domain, `KEY=VALUE`, for example provider=hetzner; may be repeated")
 	f.StringVar(&o.config.Data, "data", "./probemesh-prober", "`DIR` for assignments and results that no server has acknowledged yet; one process may use it at a time")
 	f.Int64Var(&o.config.SpoolBytes, "spool-bytes", prober.SpoolBytesDefault,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/probemesh/probemesh/internal/version"
+
 	"github.com/probemesh/probemesh/internal/rpc"
 )
 
@@ -60,6 +62,9 @@ func Run(ctx context.Context, env Environment) int {
 	if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return exitInterrupted
 	}
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") && !strings.Contains(err.Error(), "Did you mean") {
+		err = usagef("%v; `probemesh help` lists the commands", err)
+	}
 	a.report(err)
 	return exitCode(err)
 }
@@ -75,12 +80,14 @@ independent failure domains whether it is down, and alerts once.
 Start here:  probemesh up                     a whole mesh in one command
              probemesh apply -f checks.yaml   say what to watch
              probemesh get checks --watch     see it`,
+		Version:           version.String(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetUsageTemplate(strings.ReplaceAll(usageTemplate, "WIDTH", strconv.Itoa(helpWidth(a.out))))
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s\nSee `%s --help`.", flagProblem(cmd, err), cmd.CommandPath())
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/server"
@@ -60,7 +61,7 @@ another takes over.`,
 	f.StringVar(&cfg.EtcdInitialCluster, "etcd-initial-cluster", "", "members of a cluster of embedded members, `NAME=URL,...`, the same for all of them; without it the member is alone")
 	f.StringVar(&cfg.EtcdListenPeer, "etcd-listen-peer", "", "`URL` at which the embedded member talks to the others, for example http://10.0.0.1:2380; needed with --etcd-initial-cluster")
 	f.StringVar(&cfg.EtcdAdvertisePeer, "etcd-advertise-peer", "", "`URL` at which the other members reach this one, as --etcd-initial-cluster has it; the default is --etcd-listen-peer")
-	f.StringVar(&cfg.EtcdClusterState, "etcd-cluster-state", "", "`new` for a cluster that begins, `existing` for a member that joins one; the default is new")
+	f.StringVar(&cfg.EtcdClusterState, "etcd-cluster-state", "", "`STATE` of the cluster: new for one that begins, existing for a member that joins one; the default is new")
 	f.StringVar(&cfg.EtcdListenClient, "etcd-listen-client", "", "`URL` at which the embedded member serves other clients such as etcdctl; the default is a free port on 127.0.0.1")
 	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM `FILE` with the certificate of the gRPC listener; without it, it speaks plain text")
 	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM `FILE` with the key of --tls-cert")
@@ -75,7 +76,7 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f := cmd.Flags()
 	f.StringVar(&cfg.Data, "data", "./probemesh-data", "`DIR` for everything that is kept: etcd, history, spool; made if it does not exist")
 	f.StringVar(&cfg.Datacenter, "datacenter", "local", "`NAME` of the datacenter it runs in, the first failure domain")
-	f.StringToStringVar(&cfg.Labels, "label", nil, "further failure domains, `KEY=VALUE`, may be repeated, for example provider=hetzner")
+	pairsFlag(f, &cfg.Labels, "label", "another failure domain, `KEY=VALUE`, for example provider=hetzner; may be repeated")
 	f.StringVar(&cfg.GRPCListen, "grpc-listen", "127.0.0.1:7700", "`ADDRESS` of the gRPC API; port 0 takes a free one; not open to the network unless you say so, since there is no login yet")
 	f.StringVar(&cfg.HTTPListen, "http-listen", "127.0.0.1:7701", "`ADDRESS` of the status page, /healthz, /readyz, /metrics and the Prometheus-compatible API; port 0 takes a free one")
 	f.StringVar(&cfg.GRPCAdvertise, "grpc-advertise", "", "`ADDRESS` at which probers and servers reach the gRPC API; the default is --grpc-listen")
@@ -87,8 +88,14 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f.IntVar(&cfg.KeepIncidents, "keep-incidents", 20_000, "how many resolved incidents are kept; 20000 are about 100 MB in etcd")
 }
 
+// pairsFlag defines a flag of KEY=VALUE pairs without the empty default that pflag would print.
+func pairsFlag(f *pflag.FlagSet, into *map[string]string, name, usage string) {
+	f.StringToStringVar(into, name, nil, usage)
+	f.Lookup(name).DefValue = ""
+}
+
 func logFormatFlag(cmd *cobra.Command, v *string) {
-	cmd.Flags().StringVar(v, "log-format", "text", "`text` for people, json for machines; logs go to standard error")
+	cmd.Flags().StringVar(v, "log-format", "text", "`FORMAT` of the log on standard error: text for people, json for machines")
 }
 
 func validateFlag(cmd *cobra.Command, v *bool) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -105,7 +106,7 @@ func setFromNode(cmd *cobra.Command, f *pflag.Flag, n *yaml.Node) error {
 	}
 	switch n.Kind {
 	case yaml.SequenceNode:
-		if _, many := f.Value.(pflag.SliceValue); !many {
+		if _, many := f.Value.(pflag.SliceValue); !many && !strings.HasPrefix(f.Value.Type(), "stringTo") {
 			return fmt.Errorf("takes one value, not a list")
 		}
 		for _, item := range n.Content {
@@ -153,9 +154,43 @@ func allFlags(root *cobra.Command) []string {
 	return out
 }
 
+var (
+	badShorthand = regexp.MustCompile(`^unknown shorthand flag: '(.)' in `)
+	badValue     = regexp.MustCompile(`(?s)^invalid argument (".*") for "(?:-., )?--([^"]+)" flag: (.*)$`)
+)
+
+// valueProblem says what would be right for a flag of its type; problem is what pflag said of the value, which comes quoted.
+func valueProblem(cmd *cobra.Command, value, name, problem string) string {
+	wants := ""
+	if f := cmd.Flags().Lookup(name); f != nil {
+		switch t := f.Value.Type(); {
+		case t == "duration" && strings.Contains(problem, "missing unit"):
+			return fmt.Sprintf("--%s %s has no unit; write %ss for seconds", name, value, strings.Trim(value, `"`))
+		case t == "duration":
+			wants = "a duration; write it like 30s, 1m30s, 500ms or 2h"
+		case strings.HasPrefix(t, "int"):
+			wants = "a whole number of the size that fits; write it in digits"
+		case t == "bool":
+			wants = "true or false"
+		case strings.HasPrefix(t, "stringTo"):
+			wants = "a pair; write KEY=VALUE"
+		}
+	}
+	if wants == "" {
+		return fmt.Sprintf("--%s %s: %s", name, value, problem)
+	}
+	return fmt.Sprintf("--%s %s is not %s", name, value, wants)
+}
+
 // flagProblem says what is wrong with a flag, with the nearest name for one that does not exist.
 func flagProblem(cmd *cobra.Command, err error) string {
 	msg := err.Error()
+	if m := badShorthand.FindStringSubmatch(msg); m != nil {
+		return "there is no flag -" + m[1]
+	}
+	if m := badValue.FindStringSubmatch(msg); m != nil {
+		return valueProblem(cmd, m[1], m[2], m[3])
+	}
 	name, ok := strings.CutPrefix(msg, "unknown flag: --")
 	if !ok {
 		return msg

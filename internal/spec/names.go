@@ -25,6 +25,14 @@ func Name(collection, id string) string { return collection + "/" + id }
 // ID is the last part of a resource name: ID("checks/shop") is "shop".
 func ID(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
+// CheckID checks a name that stands by itself, as in a flag: a bare id. Kind says of what, "prober". The error says what would be right.
+func CheckID(kind, id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("%q cannot be the name of a %s; write 1 to 63 characters of a-z, 0-9 and -, not starting or ending with -", id, kind)
+	}
+	return nil
+}
+
 // ParseName checks that name is a resource name of the collection, or a bare id, and returns the full name. The error says what would be right.
 func ParseName(collection, name string) (string, error) {
 	id, ok := strings.CutPrefix(name, collection+"/")

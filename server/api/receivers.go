@@ -130,12 +130,15 @@ func (a *API) unused(ctx context.Context, receiver string) error {
 	if len(users) == 0 {
 		return nil
 	}
-	list := strings.Join(users[:min(len(users), usersNamed)], ", ")
+	list, theirs := strings.Join(users[:min(len(users), usersNamed)], ", "), "their"
+	if len(users) == 1 {
+		theirs = "its"
+	}
 	if len(users) > usersNamed {
 		list += " and more"
 	}
 	return fault.New(codes.FailedPrecondition, meshv1.ErrorReason_RESOURCE_IN_USE, receiver,
-		"%s is named by %s; take it out of their receivers first", receiver, list).With("used_by", list)
+		"%s is named by %s; take it out of %s receivers first", receiver, list, theirs).With("used_by", list)
 }
 
 // TestReceiver sends one test notification.
