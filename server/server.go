@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	boot   string
+	tls    *tls.Config          // nil: plain text
 	lock   *fileutil.LockedFile // the data directory is ours
 	grpcL  net.Listener
 	httpL  net.Listener
@@ -85,6 +87,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	_, _ = rand.Read(boot[:]) // never fails
 	s := &Server{cfg: cfg, log: deps.Log, tel: deps.Telemetry, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
 	var err error
+	if s.tls, err = rpc.ServerTLS(cfg.TLS); err != nil {
+		return nil, err
+	}
 	if s.lock, err = lockData(cfg.Data); err != nil {
 		return nil, err
 	}
@@ -226,12 +231,8 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.elect = election.New(s.client, election.Config{
 		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
 	})
-	tlsConfig, err := rpc.ServerTLS(s.cfg.TLS)
-	if err != nil {
-		return err
-	}
 	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, s.dialPeer)
-	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: tlsConfig, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
+	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)

@@ -45,7 +45,7 @@ hands everything over later.`,
 			}
 			o.config.Servers = servers
 			o.config.CAFile, o.config.CertFile, o.config.KeyFile = a.tls.CA, a.tls.Certificate, a.tls.Key
-			return a.runProber(cmd.Context(), o)
+			return a.runProber(a.untilStdinEnds(cmd), o)
 		},
 	}
 	f := cmd.Flags()
@@ -59,6 +59,7 @@ hands everything over later.`,
 	f.StringVar(&o.httpListen, "http-listen", "", "`HOST:PORT` for /healthz, /readyz and /metrics; none by default, since several probers may share a machine")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text for people, json for machines")
 	f.BoolVar(&o.validate, "validate", false, "only check the configuration, and exit")
+	stopOnStdin(cmd)
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/server"
 )
@@ -43,6 +45,9 @@ another takes over.`,
 			if err := cfg.Validate(); err != nil {
 				return usagef("%v", err)
 			}
+			if _, err := rpc.ServerTLS(cfg.TLS); err != nil {
+				return usagef("%v", err)
+			}
 			if validate {
 				fmt.Fprintln(a.env.Out, "the configuration is valid")
 				return nil
@@ -51,7 +56,7 @@ another takes over.`,
 			if err != nil {
 				return usagef("--log-format: %v", err)
 			}
-			return a.runServer(cmd.Context(), cfg, log)
+			return a.runServer(a.untilStdinEnds(cmd), cfg, log)
 		},
 	}
 	f := cmd.Flags()
@@ -68,7 +73,29 @@ another takes over.`,
 	f.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "PEM `FILE` with authorities; clients and probers must then present a certificate of theirs")
 	logFormatFlag(cmd, &logFormat)
 	validateFlag(cmd, &validate)
+	stopOnStdin(cmd)
 	return cmd
+}
+
+// stdinFlag makes a process stop when its standard input ends: those that `up` starts are then gone whenever it is gone.
+const stdinFlag = "stop-with-stdin"
+
+func stopOnStdin(cmd *cobra.Command) {
+	cmd.Flags().Bool(stdinFlag, false, "stop when standard input ends")
+	_ = cmd.Flags().MarkHidden(stdinFlag)
+}
+
+// untilStdinEnds is the command's context, which also ends with standard input if the flag says so. The goroutine that reads ends with the process.
+func (a *app) untilStdinEnds(cmd *cobra.Command) context.Context {
+	if on, err := cmd.Flags().GetBool(stdinFlag); err != nil || !on {
+		return cmd.Context()
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	go func() {
+		_, _ = io.Copy(io.Discard, a.env.In)
+		cancel()
+	}()
+	return ctx
 }
 
 // serverFlags are those that `up` has too.

@@ -20,18 +20,26 @@ func (a *app) upCommand() *cobra.Command {
 	cfg := server.Config{Name: "a"}
 	var logFormat, name string
 	var validate bool
+	var datacenters, probers int
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a whole mesh in one command",
 		Long: `Runs an embedded etcd, a server and a prober in one process until it is told to stop (Ctrl-C, SIGTERM). All data is below
 --data; started again on the same directory, it goes on where it was, also after a crash or a power cut.
 
-More probers may attach: run "probemesh prober" with another --name, on this machine or, with --grpc-listen, on others.`,
+More probers may attach: run "probemesh prober" with another --name, on this machine or, with --grpc-listen, on others.
+
+With --datacenters 3 it runs a local mesh of several processes, to be tried and killed: in each datacenter (a, b, c) a server
+with an etcd member, and --probers probers. The servers' ports lie two apart, from those of --grpc-listen and --http-listen.`,
 		Example: `  probemesh up
+  probemesh up --datacenters 3 --probers 2 --data ./local-mesh
   probemesh up --data /var/lib/probemesh --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := prober.Config{Name: name, Datacenter: cfg.Datacenter, Labels: cfg.Labels, Data: filepath.Join(cfg.Data, "prober"), Servers: []string{"127.0.0.1:1"}}
+			if datacenters < 1 || datacenters > maxDatacenters || probers < 1 || probers > maxProbersEach {
+				return usagef("--datacenters %d --probers %d: choose 1 to %d datacenters with 1 to %d probers each", datacenters, probers, maxDatacenters, maxProbersEach)
+			}
 			for _, err := range []error{cfg.Validate(), p.Validate()} {
 				if err != nil {
 					return usagef("%v", err)
@@ -40,6 +48,9 @@ More probers may attach: run "probemesh prober" with another --name, on this mac
 			if validate {
 				fmt.Fprintln(a.env.Out, "the configuration is valid")
 				return nil
+			}
+			if datacenters != 1 || probers != 1 {
+				return a.upLocalMesh(cmd.Context(), cfg, datacenters, probers)
 			}
 			level := a.logLevel
 			if level == "" || level == "info" && !cmd.Flags().Changed("log-level") {
@@ -54,6 +65,8 @@ More probers may attach: run "probemesh prober" with another --name, on this mac
 	}
 	serverFlags(cmd, &cfg)
 	cmd.Flags().StringVar(&name, "prober-name", "local-1", "`NAME` of the prober, unique in the mesh")
+	cmd.Flags().IntVar(&datacenters, "datacenters", 1, "how many datacenters a local mesh has, 1 to 5; 3 survive the loss of one, 2 survive none, since etcd needs a majority")
+	cmd.Flags().IntVar(&probers, "probers", 1, "how many probers run in each datacenter of a local mesh, 1 to 10")
 	logFormatFlag(cmd, &logFormat)
 	validateFlag(cmd, &validate)
 	return cmd
