@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -65,10 +66,15 @@ type Controller struct {
 	statuses  hub
 	incidents hub
 
+	// failing: the last effect could not be written; that is logged once.
+	failing atomic.Bool
+
 	// mu guards everything below.
 	mu         sync.Mutex
 	mind       *scheduler.State
 	sessions   map[string]Session
+	claims     map[string]*claim
+	open       map[string]string // names of open incidents, by key
 	enrolments map[string]enrolled
 	servers    map[string]*statev1.ServerRecord
 	leader     *statev1.LeaderRecord
@@ -106,7 +112,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}),
-		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
+		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, claims: map[string]*claim{}, open: map[string]string{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
 		runs: map[string]*run{},
 	}
 	var err error
@@ -120,6 +126,8 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // Serve follows the store, keeps time and carries out effects until ctx ends; then it returns nil when all its goroutines have ended. It returns an error only for a
 // fault of ours.
 func (c *Controller) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	for range effectWorkers {
 		wg.Go(func() { c.work(ctx) })
@@ -130,8 +138,9 @@ func (c *Controller) Serve(ctx context.Context) error {
 		wg.Go(func() { c.recordVerdicts(ctx) })
 	}
 	err := c.deps.Store.Follow(ctx, c.follow)
+	cancel()
 	wg.Wait()
-	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
@@ -224,6 +233,12 @@ func (c *Controller) follow(_ context.Context, b store.Batch) error {
 	if b.Snapshot {
 		events = append(events, scheduler.Reset{})
 		c.enrolments, c.servers, c.leader = map[string]enrolled{}, map[string]*statev1.ServerRecord{}, nil
+		// What is not in the snapshot any more was resolved meanwhile, and no event says so.
+		for key, name := range c.open {
+			c.incidents.publish(name)
+			c.statuses.publish(key)
+		}
+		clear(c.open)
 	}
 	for _, e := range b.Events {
 		if ev := c.eventLocked(e); ev != nil {
@@ -255,6 +270,7 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 	case *statev1.PlacementTable:
 		return scheduler.TablePut{Table: v, ModRevision: e.ModRevision}
 	case *statev1.StoredIncident:
+		c.open[e.Subject] = v.GetIncident().GetName()
 		c.incidents.publish(v.GetIncident().GetName())
 		return scheduler.IncidentPut{Key: e.Subject, Incident: v, ModRevision: e.ModRevision}
 	case *statev1.ServerRecord:
@@ -279,12 +295,17 @@ func (c *Controller) goneLocked(e store.Event) scheduler.Event {
 		return scheduler.ReceiverGone{Name: e.Name}
 	case store.KindEnrolment:
 		delete(c.enrolments, spec.ID(e.Name))
+		// A prober that is here enrols again when it attaches again.
+		if s := c.sessions[spec.ID(e.Name)]; s != nil {
+			s.End("the prober was deleted")
+		}
 		return scheduler.EnrolmentGone{Name: e.Name}
 	case store.KindTable:
 		return scheduler.TableGone{Datacenter: e.Name}
 	case store.KindIncident:
-		if st := c.mind.Incident(e.Subject); st != nil {
-			c.incidents.publish(st.GetIncident().GetName())
+		if name, ok := c.open[e.Subject]; ok {
+			c.incidents.publish(name)
+			delete(c.open, e.Subject)
 		}
 		return scheduler.IncidentGone{Key: e.Subject}
 	case store.KindServer:

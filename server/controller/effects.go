@@ -23,7 +23,8 @@ type effect struct {
 	wished time.Time
 }
 
-// effectTimeout bounds one transaction. It is shorter than the mind's own, after which the effect is wished for again.
+// effectTimeout bounds the life of an effect, from the wish to the answer. It is shorter than the mind's own, after which the effect is wished for anew: one that
+// waited longer for a worker, because the store is away, rests on votes that may be old, and is dropped.
 const effectTimeout = 4 * time.Second
 
 // retryAfter is when a failed effect is wished for again.
@@ -72,14 +73,22 @@ func (c *Controller) work(ctx context.Context) {
 }
 
 func (c *Controller) carryOut(e effect) {
-	ctx, cancel := context.WithTimeout(e.reign.ctx, effectTimeout)
-	defer cancel()
 	name, traceID := describe(e.action)
+	left := effectTimeout - time.Since(e.wished)
+	if left <= 0 || e.reign.ctx.Err() != nil {
+		c.m.effectsExpired.Add(context.Background(), 1)
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.reign.ctx, left)
+	defer cancel()
 	ctx, span := c.deps.Tracer.Start(parent(ctx, traceID), name, trace.WithAttributes(attribute.String("probemesh.key", e.key), attribute.Int64("probemesh.term", e.reign.Term)))
 	defer span.End()
 	revision, err := c.commit(ctx, e)
 	c.m.effect(name, err, time.Since(e.wished))
 	if err == nil {
+		if c.failing.CompareAndSwap(true, false) {
+			c.log.Info("effects can be written again", "term", e.reign.Term)
+		}
 		c.logEffect(e, revision)
 		return
 	}
@@ -93,8 +102,10 @@ func (c *Controller) carryOut(e effect) {
 		return
 	case errors.Is(err, store.ErrConflict):
 		c.log.Debug("an effect met a newer state and is decided anew", "key", e.key, "err", err)
+	case c.failing.CompareAndSwap(false, true):
+		c.log.Error("an effect could not be written; it and all others are tried again until they are", "key", e.key, "term", e.reign.Term, "err", err)
 	default:
-		c.log.Error("an effect could not be written; it is tried again", "key", e.key, "term", e.reign.Term, "err", err)
+		c.log.Debug("an effect could not be written", "key", e.key, "term", e.reign.Term, "err", err)
 	}
 	c.apply(scheduler.EffectFailed{Key: e.key, Retry: retryAfter})
 }

@@ -18,13 +18,14 @@ type metrics struct {
 	opened         metric.Int64Counter
 	effects        metric.Float64Histogram
 	effectsRefused metric.Int64Counter
+	effectsExpired metric.Int64Counter
 	voteAge        metric.Float64Histogram
 	folding        metric.Float64Histogram
 }
 
 func newMetrics(meter metric.Meter, c *Controller) (*metrics, error) {
 	var m metrics
-	var errs [7]error
+	var errs [8]error
 	m.verdicts, errs[0] = meter.Int64Counter("probemesh_verdict_changes_total", metric.WithDescription("Verdicts that changed, by new verdict and reason."))
 	m.opened, errs[1] = meter.Int64Counter("probemesh_incidents_total", metric.WithDescription("Incidents opened, escalated and resolved by this server as the leader, by reason."))
 	m.effects, errs[2] = meter.Float64Histogram("probemesh_decision_latency_seconds",
@@ -32,6 +33,8 @@ func newMetrics(meter metric.Meter, c *Controller) (*metrics, error) {
 	m.effectsRefused, errs[3] = meter.Int64Counter("probemesh_effects_refused_total", metric.WithDescription("Effects that found the queue full and were wished for again later."))
 	m.voteAge, errs[4] = meter.Float64Histogram("probemesh_vote_age_seconds", metric.WithDescription("From the end of a probe to its vote being counted here."))
 	m.folding, errs[5] = meter.Float64Histogram("probemesh_cast_seconds", metric.WithDescription("Time to count one batch of results, waiting for the mind included."))
+	m.effectsExpired, errs[7] = meter.Int64Counter("probemesh_effects_expired_total",
+		metric.WithDescription("Effects that waited for a worker until their reign or their time was over, and were dropped; the mind wishes for them anew."))
 	errs[6] = observe(meter, c)
 	return &m, errors.Join(errs[:]...)
 }

@@ -47,8 +47,11 @@ func (c *Controller) redirect(ctx context.Context) {
 			continue
 		}
 		c.mu.Lock()
+		// Asking took time: this server may lead by now.
 		for _, s := range c.sessions {
-			s.Redirect(to, "another server leads")
+			if c.reign == nil {
+				s.Redirect(to, "another server leads")
+			}
 		}
 		c.mu.Unlock()
 	}

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -77,7 +79,13 @@ func (c *Controller) Run(ctx context.Context, check string, probers []string, se
 		case f := <-r.refusals:
 			failures = append(failures, f)
 		case <-timer.C:
-			failures = append(failures, c.unanswered(r, timeout+runGrace)...)
+			results, more := c.giveUp(r, timeout+runGrace)
+			for _, res := range results {
+				if err := send(&meshv1.RunCheckResponse{Result: res}); err != nil {
+					return err
+				}
+			}
+			failures = append(failures, more...)
 			left = 0
 		}
 	}
@@ -153,14 +161,28 @@ func (c *Controller) endRun(id string) {
 	delete(c.runs, id)
 }
 
-func (c *Controller) unanswered(r *run, waited time.Duration) []*meshv1.AssignmentFailure {
+// giveUp ends the waiting: it gives the answers that came in the last moment, and a failure for everybody who gave none.
+func (c *Controller) giveUp(r *run, waited time.Duration) (results []*meshv1.Result, failures []*meshv1.AssignmentFailure) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []*meshv1.AssignmentFailure
-	for p := range r.waiting {
-		list = append(list, &meshv1.AssignmentFailure{Prober: spec.Name(spec.Probers, p), Reason: fmt.Sprintf("no answer within %s", waited)})
+	for len(r.results) > 0 {
+		results = append(results, <-r.results)
 	}
-	return list
+	for len(r.refusals) > 0 {
+		failures = append(failures, <-r.refusals)
+	}
+	for _, p := range slices.Sorted(maps.Keys(r.waiting)) {
+		failures = append(failures, &meshv1.AssignmentFailure{Prober: spec.Name(spec.Probers, p), Reason: fmt.Sprintf("no answer within %s", waited)})
+	}
+	clear(r.waiting)
+	return results, failures
+}
+
+// abandonLocked tells those who wait for a prober whose session has ended.
+func (c *Controller) abandonLocked(prober string) {
+	for id := range c.runs {
+		c.refuseLocked(prober, id, "its session ended before it answered")
+	}
 }
 
 // answerLocked gives a result to whoever waits for it.

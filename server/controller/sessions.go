@@ -55,33 +55,67 @@ func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) err
 	case <-ctx.Done():
 		return fault.New(codes.Unavailable, meshv1.ErrorReason_STORE_UNAVAILABLE, "", "this server has not read the store yet; try again").Retry(time.Second)
 	}
-	if err := c.enrol(ctx, h); err != nil {
+	// The name is taken before anything is written: another process of that name must not change the enrolment of the one that has a session.
+	name := h.GetProber()
+	mine := &claim{boot: h.GetBootId()}
+	if err := c.claim(name, mine); err != nil {
 		return err
 	}
-	name := h.GetProber()
+	err := c.enrol(ctx, h)
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	if c.claims[name] != mine {
+		err = fault.New(codes.Aborted, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name), "the same process has attached again meanwhile")
+	} else {
+		delete(c.claims, name)
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return err
+	}
 	if other := c.sessions[name]; other != nil {
-		if other.BootID() != h.GetBootId() {
-			return fault.New(codes.AlreadyExists, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name),
-				"another process (boot %s) has a session as prober %q; give this one another --name, or stop the other", other.BootID(), name)
-		}
+		c.abandonLocked(name)
 		other.End("the same process has attached again")
 	}
 	c.sessions[name] = s
-	c.applyLocked([]scheduler.Event{scheduler.ProberOnline{Name: name, Server: spec.Name(spec.Servers, c.cfg.Server)}})
+	notes := c.applyLocked([]scheduler.Event{scheduler.ProberOnline{Name: name, Server: spec.Name(spec.Servers, c.cfg.Server)}})
+	c.mu.Unlock()
+	c.tell(notes)
+	return nil
+}
+
+// claim is a session that is being attached.
+type claim struct{ boot string }
+
+// claim reserves a prober's name for a process. A second attempt of the same process takes over from the first, which may hang.
+func (c *Controller) claim(name string, mine *claim) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	holder := ""
+	if other := c.sessions[name]; other != nil {
+		holder = other.BootID()
+	} else if other := c.claims[name]; other != nil {
+		holder = other.boot
+	}
+	if holder != "" && holder != mine.boot {
+		return fault.New(codes.AlreadyExists, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name),
+			"another process (boot %s) has a session as prober %q; give this one another --name, or stop the other", holder, name)
+	}
+	c.claims[name] = mine
 	return nil
 }
 
 // Detach ends what Attach began. Leaving: the prober said goodbye.
 func (c *Controller) Detach(name string, s Session, leaving bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.sessions[name] != s {
+		c.mu.Unlock()
 		return
 	}
 	delete(c.sessions, name)
-	c.applyLocked([]scheduler.Event{scheduler.ProberOffline{Name: name, Leaving: leaving}})
+	c.abandonLocked(name)
+	notes := c.applyLocked([]scheduler.Event{scheduler.ProberOffline{Name: name, Leaving: leaving}})
+	c.mu.Unlock()
+	c.tell(notes)
 }
 
 // enrol writes the prober's enrolment if what is stored differs from what it says of itself.
