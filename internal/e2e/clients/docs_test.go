@@ -1,12 +1,14 @@
 package clients
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // example is a command of a document and what it must print.
@@ -61,7 +63,8 @@ func TestTheExamplesOfTheAPIDocumentPrintWhatTheySay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here := strings.NewReplacer("127.0.0.1:7700", c.m.GRPC, "127.0.0.1:7701", c.m.HTTP, "http://127.0.0.1:8080/health", c.m.target)
+	here := strings.NewReplacer("127.0.0.1:7700", c.m.GRPC, "127.0.0.1:7701", c.m.HTTP, "http://127.0.0.1:8080/health", c.m.target,
+		"7d4c0f6e", fmt.Sprint("docs-", time.Now().UnixNano())) // a request_id is good for one request
 	path := "PATH=" + filepath.Dir(c.path) + string(os.PathListSeparator) + os.Getenv("PATH")
 	all := examples(here.Replace(string(b)))
 	if len(all) < 10 {

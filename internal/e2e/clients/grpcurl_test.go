@@ -186,17 +186,27 @@ func TestAWatchSendsASnapshotThenChanges(t *testing.T) {
 	filter := asJSON(t, object{"filter": "name = watched"})
 	c.await("StatusService/GetStatus", object{"check": "checks/watched"}, func(a map[string]any) bool { return a["verdict"] == "UP" })
 
-	done := make(chan output, 1)
-	go func() {
-		done <- c.run([]string{"-max-time", "5", "-d", filter}, "probemesh.v1.StatusService/WatchStatuses")
+	watch := exec.CommandContext(t.Context(), c.path, "-plaintext", "-max-time", "30", "-d", filter, c.m.GRPC, "probemesh.v1.StatusService/WatchStatuses")
+	stdout, err := watch.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = watch.Process.Kill()
+		_ = watch.Wait()
 	}()
-	c.call("CheckService/UpdateCheck", object{"check": object{"name": "checks/watched", "paused": true}, "update_mask": object{"paths": []string{"paused"}}})
-	out := <-done
-	contains(t, out.stderr, "Code: DeadlineExceeded") // the stream was still open: there is always more to come
 	var order []string
-	for _, m := range messages(t, out.stdout) {
+	for d := json.NewDecoder(stdout); !slices.Contains(order, "PAUSED"); {
+		var m map[string]any
+		if err := d.Decode(&m); err != nil {
+			t.Fatalf("the watch ended after %q: %v", order, err)
+		}
 		if m["synced"] == true {
 			order = append(order, "synced")
+			c.call("CheckService/UpdateCheck", object{"check": object{"name": "checks/watched", "paused": true}, "update_mask": object{"paths": []string{"paused"}}})
 		} else if s, ok := m["status"].(map[string]any); ok {
 			order = append(order, s["verdict"].(string))
 		}

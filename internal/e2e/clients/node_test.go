@@ -25,6 +25,7 @@ func TestANodeClientAppliesACheckAndWatchesItComeUp(t *testing.T) {
 	}
 	installPackages(t, dir)
 
+	defer func() { execute(t, dir, ownEnvironment(), m.binary, "delete", "check", "node", "--server", m.GRPC) }()
 	out := execute(t, dir, ownEnvironment(), "node", "apply_and_watch.js", m.GRPC, filepath.Join(m.root, "proto"), "checks/node", m.target, "60")
 	if out.code != 0 {
 		t.Fatalf("the client ended with %d\n%s%s", out.code, out.stdout, out.stderr)
