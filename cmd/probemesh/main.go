@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/probemesh/probemesh/internal/cli"
@@ -18,10 +20,22 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	return cli.Run(ctx, cli.Environment{
-		Args:   os.Args[1:],
-		In:     os.Stdin,
-		Out:    os.Stdout,
-		Err:    os.Stderr,
-		Getenv: os.Getenv,
+		Args:    os.Args[1:],
+		In:      os.Stdin,
+		Out:     os.Stdout,
+		Err:     os.Stderr,
+		Program: program(os.Args[0]),
+		Getenv:  os.Getenv,
 	})
+}
+
+// program is what to type to run this program again.
+func program(arg0 string) string {
+	switch {
+	case strings.Contains(arg0, "go-build"): // go run builds it there, and takes it away again
+		return "go run ./cmd/probemesh"
+	case strings.ContainsRune(arg0, filepath.Separator):
+		return arg0
+	}
+	return ""
 }

@@ -22,7 +22,7 @@ A resolved incident cannot be acknowledged.`,
 		Example: `  probemesh ack 01hzx3v9s4q4k3t9d1f5a8c2ye --comment "rolling back"`,
 		Args:    cobra.ArbitraryArgs,
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-			return a.completeNames(cmd, incidentResource(), prefix), cobra.ShellCompDirectiveNoFileComp
+			return a.completeFiltered(cmd, incidentResource(), "state = OPEN", prefix), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 && (args[0] == "incident" || args[0] == "incidents") {

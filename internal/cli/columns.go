@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -11,14 +12,12 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// columns adds fixed columns; a heading that ends in `*` may be cut to fit.
+// columns adds columns; one whose heading ends in `*` may be cut to fit, one that ends in `?` may be left out.
 func (t *table) columns(headings ...string) {
 	for _, h := range headings {
-		if n := len(h) - 1; h[n] == '*' {
-			t.column(h[:n], true)
-		} else {
-			t.column(h, false)
-		}
+		name, optional := strings.CutSuffix(h, "?")
+		name, flexible := strings.CutSuffix(name, "*")
+		t.column(name, flexible, optional)
 	}
 }
 
@@ -69,9 +68,11 @@ func statusRow(m proto.Message, wide bool, now time.Time) []cell {
 }
 
 func incidentColumns(t *table, wide bool) {
-	t.columns("NAME", "CHECK*", "STATE", "VERDICT", "STARTED", "LASTED", "ACKNOWLEDGED*")
 	if wide {
+		t.columns("NAME", "CHECK*", "STATE", "VERDICT", "STARTED", "LASTED", "ACKED BY*")
 		t.columns("REASON", "RECEIVERS*", "EVIDENCE", "TERM")
+	} else {
+		t.columns("NAME", "CHECK*", "STATE", "VERDICT?", "STARTED", "LASTED?", "ACKED BY*")
 	}
 	t.columns("SUMMARY*")
 }

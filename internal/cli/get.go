@@ -212,6 +212,11 @@ func (r *resource) table(items []proto.Message, wide bool, now time.Time) *table
 
 // completeNames offers the ids of a collection that the server has; nothing when it does not answer within a second.
 func (a *app) completeNames(cmd *cobra.Command, kind *resource, prefix string) []string {
+	return a.completeFiltered(cmd, kind, "", prefix)
+}
+
+// completeFiltered is completeNames with a filter.
+func (a *app) completeFiltered(cmd *cobra.Command, kind *resource, filter, prefix string) []string {
 	if a.settle(cmd) != nil {
 		return nil
 	}
@@ -222,7 +227,7 @@ func (a *app) completeNames(cmd *cobra.Command, kind *resource, prefix string) [
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
 	defer cancel()
-	response, err := kind.page(ctx, c, "", "")
+	response, err := kind.page(ctx, c, filter, "")
 	if err != nil {
 		return nil
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/probemesh/probemesh/internal/rpc"
 )
 
-// Environment is what a run of the command line sees of the world. All fields are needed.
+// Environment is what a run of the command line sees of the world. All fields but Program are needed.
 type Environment struct {
 	// Args are the arguments, without the program's name.
 	Args []string
@@ -25,6 +25,8 @@ type Environment struct {
 	In io.Reader
 	// Out and Err are standard output and standard error. Widths and colours are used when they are an *os.File on a terminal.
 	Out, Err io.Writer
+	// Program is how the program was called, for commands that people are told to type; empty means "probemesh".
+	Program string
 	// Getenv looks an environment variable up; empty when it is not set.
 	Getenv func(string) string
 }

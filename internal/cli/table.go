@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/width"
 )
 
-// minColumn is the width down to which a column may be cut.
-const minColumn = 8
+// minColumn is the width down to which a column may be cut; roomy is what the last one gets before optional columns are shown beside it.
+const (
+	minColumn = 8
+	roomy     = 24
+)
 
 // cell is one field of a table.
 type cell struct {
@@ -25,17 +29,66 @@ type table struct {
 	headings []string
 	// flexible marks the columns that may be cut to make the table fit; the widest is cut first.
 	flexible []bool
+	// optional marks the columns that are left out, from the left, when the others have no room beside them.
+	optional []bool
 	rows     [][]cell
 }
 
 // column adds a column.
-func (t *table) column(heading string, flexible bool) {
+func (t *table) column(heading string, flexible, optional bool) {
 	t.headings = append(t.headings, heading)
 	t.flexible = append(t.flexible, flexible)
+	t.optional = append(t.optional, optional)
 }
 
-// lines renders the table: the heading, then one line a row, none longer than width unless the fixed columns alone are.
+// fitted is the table without the optional columns that there is no room for in so many cells, and, when last columns may go too, without those
+// that would not fit even when cut.
+func (t *table) fitted(limit int, lastMayGo bool) *table {
+	for limit > 0 {
+		out := slices.Index(t.optional, true)
+		least := t.least(out >= 0)
+		if out < 0 && lastMayGo && len(t.headings) > 1 {
+			out = len(t.headings) - 1
+		}
+		if least <= limit || out < 0 {
+			break
+		}
+		t = t.without(out)
+	}
+	return t
+}
+
+// without is the table without column i.
+func (t *table) without(i int) *table {
+	less := &table{
+		headings: slices.Delete(slices.Clone(t.headings), i, i+1), flexible: slices.Delete(slices.Clone(t.flexible), i, i+1),
+		optional: slices.Delete(slices.Clone(t.optional), i, i+1),
+	}
+	for _, row := range t.rows {
+		less.rows = append(less.rows, slices.Delete(slices.Clone(row), i, i+1))
+	}
+	return less
+}
+
+// least is how many cells the table needs when everything is cut that may be, but the last column keeps some room if asked for.
+func (t *table) least(room bool) int {
+	total := 2 * (len(t.headings) - 1)
+	for i, w := range t.widths(0) {
+		if t.flexible[i] {
+			least := max(minColumn, cells(t.headings[i]))
+			if room && i == len(t.headings)-1 {
+				least = max(least, roomy)
+			}
+			w = min(w, least)
+		}
+		total += w
+	}
+	return total
+}
+
+// lines renders the table: the heading, then one line a row, none longer than width unless the columns that may not be cut or left out are.
 func (t *table) lines(s screen) []string {
+	t = t.fitted(s.width, false)
 	widths := t.widths(s.width)
 	heading := make([]cell, len(t.headings))
 	for i, h := range t.headings {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -133,6 +134,10 @@ func (a *app) banner(cfg server.Config, at server.Addresses) {
 	if at.GRPC != defaultServer {
 		flag = " --server " + at.GRPC
 	}
+	program, file := cmp.Or(a.env.Program, "probemesh"), "docs/examples/first.yaml"
+	if _, err := os.Stat(file); err != nil {
+		file = "checks.yaml"
+	}
 	fmt.Fprintf(a.env.Out, `
 The mesh is up: one server, one prober, in datacenter %q.
 
@@ -145,9 +150,9 @@ The mesh is up: one server, one prober, in datacenter %q.
 
 Next, from another terminal:
 
-  probemesh%s apply -f docs/examples/first.yaml
-  probemesh%s get checks --watch
+  %s%s apply -f %s
+  %s%s get checks --watch
 
 Ctrl-C stops it; nothing is lost.
-`, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, flag, flag)
+`, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, program, flag, file, program, flag)
 }

@@ -201,7 +201,8 @@ func (v *liveView) draw() {
 	for i, name := range ordered {
 		items[i] = v.items[name]
 	}
-	lines := v.kind.table(items, v.wide, v.last).lines(v.a.out)
+	// A line that wraps would be two on the screen, and the next drawing would begin a line too low.
+	lines := v.kind.table(items, v.wide, v.last).fitted(v.a.out.width, true).lines(v.a.out)
 	if len(items) == 0 {
 		lines = []string{v.a.out.paint(dim, fit(v.kind.hint, v.a.out.width))}
 	}

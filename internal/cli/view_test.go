@@ -46,6 +46,33 @@ a-check-with-a-long-…  UP       3m12s  QUORUM_UP  2 of 3 datacenters se…
 	}
 }
 
+func TestIncidentsFitEightyColumnsWithTheirWholeNames(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const name = "01m83es737w551kagfedet3qaq"
+	items := []proto.Message{&meshv1.Incident{
+		Name: "incidents/" + name, Check: "checks/a-check-with-a-long-name", State: meshv1.Incident_RESOLVED, Verdict: meshv1.CheckStatus_DOWN,
+		StartTime: timestamppb.New(now.Add(-time.Minute)), EndTime: timestamppb.New(now.Add(-time.Minute + 5900*time.Millisecond)), AcknowledgedBy: "someone@example.com",
+		Summary: "a-check-with-a-long-name is UP again after 6s: 2 of 2 datacenters see it answer. (https://shop.example.com/health)",
+	}}
+	got := strings.Join(incidentResource().table(items, false, now).lines(screen{width: 80}), "\n")
+	want := `NAME                        CHECK      STATE     STARTED  ACKED BY    SUMMARY
+01m83es737w551kagfedet3qaq  a-check-…  RESOLVED  1m       someone@e…  a-check-w…`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	got = strings.Join(incidentResource().table(items, false, now).lines(screen{width: 130}), "\n")
+	if !strings.Contains(got, "VERDICT") || !strings.Contains(got, "  6s  ") {
+		t.Errorf("130 columns have room for all:\n%s", got)
+	}
+	for _, width := range []int{20, 40, 60, 80} {
+		for _, line := range incidentResource().table(items, true, now).fitted(width, true).lines(screen{width: width}) {
+			if cells(line) > max(width, len(name)) {
+				t.Errorf("a line of %d cells of a table that is drawn in place does not fit %d: %s", cells(line), width, line)
+			}
+		}
+	}
+}
+
 func TestColoursAreForTerminalsOnly(t *testing.T) {
 	row := []cell{verdictCell(meshv1.CheckStatus_UP), text("x")}
 	if got := renderRow(screen{colours: true}, row, []int{4, 1}); got != "\x1b[32mUP\x1b[0m    x" {
