@@ -245,7 +245,8 @@ type Check struct {
 	// Changes with every change of the check. Sent back in an update or delete, it makes the call fail with ABORTED
 	// (reason ETAG_MISMATCH) when somebody else was faster. Empty: no comparison.
 	Etag string `protobuf:"bytes,42,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Output only. The etcd revision of its last change: what its assignments and results carry.
+	// Output only. The etcd revision of its last change. In an Assignment, instead, a hash of the fields that a probe depends on: it stays the same when a label or
+	// a receiver changes, so that the votes of before go on counting.
 	Revision int64 `protobuf:"varint,43,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Output only. What the mesh holds true of it now, without the votes; StatusService has the whole of it.
 	Status        *CheckStatus `protobuf:"bytes,44,opt,name=status,proto3" json:"status,omitempty"`

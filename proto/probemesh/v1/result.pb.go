@@ -269,7 +269,7 @@ type Result struct {
 	Evidence *Evidence `protobuf:"bytes,11,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	// The run that asked for this probe (`RunNow.run_id`); empty for a scheduled one.
 	RunId string `protobuf:"bytes,12,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
-	// Revision of the check that was run (`Check.revision`). A result of another revision fills the history and is no vote.
+	// What was probed: `Assignment.check.revision`, copied. A result of something else than the check is now fills the history and is no vote.
 	CheckRevision int64 `protobuf:"varint,13,opt,name=check_revision,json=checkRevision,proto3" json:"check_revision,omitempty"`
 	// Trace of the probe: 16 bytes in lower-case hex; empty when tracing is off.
 	TraceId string `protobuf:"bytes,14,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
