@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,7 +26,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 	m := startMesh(t, "up", nil)
 	m.awaitProber("local-1")
 	target := startWebTarget(t, nil)
-	m.apply(webCheck("shop", target.url(), time.Second, 1, 1) + "receivers: [{name: receivers/ops, webhook: {url: \"http://127.0.0.1:9/\"}}]\n")
+	m.apply(webCheck("shop", target.url(), pace, 1, 1) + "receivers: [{name: receivers/ops, webhook: {url: \"http://127.0.0.1:9/\"}}]\n")
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	t.Run("a bad check among a hundred", func(t *testing.T) { badAmongAHundred(t, m) })
 	t.Run("a stale etag", func(t *testing.T) { staleETag(t, m) })

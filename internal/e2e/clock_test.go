@@ -29,7 +29,7 @@ func TestAClockAnHourOffIsCorrected(t *testing.T) {
 	prober := launchProber(t, startClockRelay(t, m, off), "late-1", "b", t.TempDir())
 	m.awaitProber("late-1")
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), time.Second, 2, 2, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), pace, 2, 2, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 2)
 	var offset time.Duration
 	until(t, "the server knows the prober's offset", func() (bool, string) {

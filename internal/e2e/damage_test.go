@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +25,7 @@ func TestDamagedFilesOfAProberAreSetAside(t *testing.T) {
 	m := startMesh(t, "server", nil)
 	prober, dir := startProber(t, m, "a-1", "a")
 	target := startWebTarget(t, nil)
-	m.apply(webCheck("shop", target.url(), time.Second, 1, 1))
+	m.apply(webCheck("shop", target.url(), pace, 1, 1))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	until(t, "assignments are on disk", func() (bool, string) {
 		_, err := os.Stat(filepath.Join(dir, "assignments"))
@@ -40,7 +42,7 @@ func TestDamagedFilesOfAProberAreSetAside(t *testing.T) {
 				size += info.Size()
 			}
 		}
-		return time.Since(gone) > 6*time.Second && size > 500, fmt.Sprintf("%d segments, %d bytes", len(segments), size)
+		return time.Since(gone) > 10*time.Second && size > 500, fmt.Sprintf("%d segments, %d bytes", len(segments), size)
 	})
 	prober.kill()
 	damage(t, segments[len(segments)-1])
@@ -60,13 +62,13 @@ func TestDamagedFilesOfAProberAreSetAside(t *testing.T) {
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	var samples int
 	until(t, "what verifies is in the history", func() (bool, string) {
-		samples, _ = m.gaps("shop", "a-1", gone, gone.Add(6*time.Second), time.Second)
+		samples, _ = m.gaps("shop", "a-1", gone, gone.Add(10*time.Second), pace)
 		return samples >= 2, fmt.Sprintf("%d samples", samples)
 	})
 	if !prober.alive() {
 		t.Error("the prober has ended")
 	}
-	t.Logf("of some 6 results in the damaged segment, %d are in the history\n%s\n%s", samples, prober.log.lines("spool segment is corrupt")[0],
+	t.Logf("of some 5 results in the damaged segment, %d are in the history\n%s\n%s", samples, prober.log.lines("spool segment is corrupt")[0],
 		prober.log.lines("assignments on disk are corrupt")[0])
 }
 
@@ -83,48 +85,132 @@ func damage(t *testing.T, path string) {
 	}
 }
 
-// The disk of a prober is full while the server is gone: it says so once, goes on, keeps its results in memory and hands them over.
-func TestAFullDiskEndsNoProber(t *testing.T) {
+// smallDisk is a directory on a disk of its own, which goes with the test; or the test is skipped. A process that sleeps holds the mount, in a namespace of its
+// own; others reach it through that process's root.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small disk needs root")
 	}
-	if out, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt").CombinedOutput(); err != nil {
-		t.Skipf("no tmpfs can be mounted here: %v: %s", err, out)
-	}
-	t.Parallel()
-	m := startMesh(t, "server", nil)
 	dir := t.TempDir()
-	// In a mount namespace of its own the process has a disk of 1 MiB, which goes with it.
-	prober := launchProber(t, m.grpc, "a-1", "a", dir, wrapped("unshare", "-m", "sh", "-c", `mount -t tmpfs -o size=1m none "$0" && exec "$@"`, dir))
+	holder := exec.Command("unshare", "-m", "sh", "-c", `mount -t tmpfs -o size="$1" none "$0" && : >"$0/mounted" && exec sleep infinity`, dir, size)
+	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said output
+	holder.Stdout, holder.Stderr = &said, &said
+	started, ended := make(chan error), make(chan struct{})
+	launch <- func() { started <- holder.Start() }
+	if err := <-started; err != nil {
+		t.Skipf("no mount namespace on this machine: %v", err)
+	}
+	go func() { _ = holder.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = holder.Process.Kill(); <-ended })
+	inside := fmt.Sprintf("/proc/%d/root%s", holder.Process.Pid, dir)
+	until(t, "the disk is mounted", func() (bool, string) {
+		select {
+		case <-ended:
+			t.Skipf("no tmpfs can be mounted here: %s", &said)
+		default:
+		}
+		_, err := os.Stat(filepath.Join(inside, "mounted"))
+		return err == nil, fmt.Sprint(err)
+	})
+	return inside
+}
+
+// The disk of a prober is full while the server is gone: it says so once, goes on, keeps its results in memory and hands them over.
+func TestAFullDiskEndsNoProber(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "1m")
+	m := startMesh(t, "server", nil)
+	prober := launchProber(t, m.grpc, "a-1", "a", dir)
 	m.awaitProber("a-1")
 	target := startWebTarget(t, nil)
-	m.apply(webCheck("shop", target.url(), time.Second, 1, 1))
+	m.apply(webCheck("shop", target.url(), pace, 1, 1))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	begun := time.Now()
-	inside := fmt.Sprintf("/proc/%d/root%s", prober.cmd.Process.Pid, dir)
-	filler := filepath.Join(inside, "filler")
+	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
 	m.proc.kill()
 	until(t, "the prober says that its disk fails", func() (bool, string) { return prober.log.has("spool cannot be written"), tail(prober.log.String(), 5) })
 	said := time.Now()
-	until(t, "some more results are in memory", func() (bool, string) { return time.Since(said) > 4*time.Second, "" })
+	until(t, "some more results are in memory", func() (bool, string) { return time.Since(said) > 3*pace, "" })
 	m.start()
-	m.awaitProber("a-1")
-	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
-	ended := time.Now()
-	var samples int
-	until(t, "the history is whole", func() (bool, string) {
-		n, gaps := m.gaps("shop", "a-1", begun, ended, time.Second)
-		samples = n
-		return n > 0 && len(gaps) == 0, fmt.Sprintf("%d samples, gaps %v", n, gaps)
-	})
+	m.awaitWhole("shop", "a-1", begun)
 	if n := len(prober.log.lines("spool cannot be written")); n != 1 || !prober.alive() {
 		t.Errorf("said %d times that the spool cannot be written, want once; alive: %t", n, prober.alive())
 	}
+	t.Log(prober.log.lines("spool cannot be written")[0])
+}
+
+// The disk of a server is full. Its embedded etcd cannot go on without a disk, so the server may end; but nobody is paged, the prober goes on, and with room on
+// the disk and a new start everything is there: what was configured, the open incident, and the history of the time in between.
+func TestAFullDiskOfAServerLosesNothing(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, "server", nil, smallDisk(t, "180m"))
+	m.start()
+	startProber(t, m, "a-1", "a")
+	target, broken, hook := startWebTarget(t, nil), startWebTarget(t, nil), startReceiver(t)
+	m.apply(hook.yaml("ops", "mesh_incidents: true") + webCheck("shop", target.url(), pace, 1, 1, "receivers: [receivers/ops]"))
+	m.apply(webCheck("broken", broken.url(), pace, 1, 1, "receivers: [receivers/ops]"))
+	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
+	m.awaitVerdict("broken", meshv1.CheckStatus_UP, 1)
+	broken.stop()
+	hook.await(t, 1, opened)
+	incident := m.allIncidents()[0].GetName()
+	begun := time.Now()
+	filler := filepath.Join(m.data, "filler")
+	fill(t, filler)
+	filled := time.Now()
+	// Changes make etcd write.
+	accepted := 0
+	for i := 0; m.proc.alive() && time.Since(filled) < 8*time.Second; i++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := m.checks.CreateCheck(ctx, &meshv1.CreateCheckRequest{CheckId: fmt.Sprintf("more-%d", i), Check: &meshv1.Check{
+			Uri: target.url(), Paused: true, Annotations: map[string]string{"text": strings.Repeat("x", 2000)}}})
+		cancel()
+		if err == nil {
+			accepted++
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Logf("after %s with a full disk, and %d changes that it accepted, the server is alive: %t", time.Since(filled).Round(time.Millisecond), accepted, m.proc.alive())
+	if !m.proc.alive() && !m.proc.log.has("no space left on device") {
+		t.Errorf("the server ended without saying why:\n%s", tail(m.proc.log.String(), 10))
+	}
+	m.proc.kill()
+	until(t, "the prober has been alone for some intervals", func() (bool, string) { return time.Since(filled) > 3*pace, "" })
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d samples without a gap over %s with a full disk; %s", samples, ended.Sub(begun).Round(time.Second), prober.log.lines("spool cannot be written")[0])
+	m.start()
+	m.awaitWhole("shop", "a-1", begun)
+	resp, err := m.checks.ListChecks(m.ctx(), &meshv1.ListChecksRequest{PageSize: 1000})
+	if err != nil || len(resp.GetChecks()) < accepted+2 {
+		t.Errorf("%d checks are left of %d that were accepted: %v", len(resp.GetChecks()), accepted+2, err)
+	}
+	m.awaitVerdict("broken", meshv1.CheckStatus_DOWN, 1)
+	broken.start()
+	if last := hook.await(t, 2, resolved); last.note.GetIncident() != incident {
+		t.Errorf("resolved %s, want %s", last.note.GetIncident(), incident)
+	}
+	if all := hook.distinct(); len(all) != 2 {
+		t.Errorf("want one OPENED and one RESOLVED, got %s", story(all))
+	}
+}
+
+// awaitWhole waits until the check is UP, and then until the history of a prober has no gap from begun until then.
+func (m *mesh) awaitWhole(check, prober string, begun time.Time) {
+	m.t.Helper()
+	m.awaitProber(prober)
+	m.awaitVerdict(check, meshv1.CheckStatus_UP, 1)
+	ended := time.Now()
+	var samples int
+	until(m.t, "the history is whole", func() (bool, string) {
+		n, gaps := m.gaps(check, prober, begun, ended, pace)
+		samples = n
+		return n > 0 && len(gaps) == 0, fmt.Sprintf("%d samples, gaps %v", n, gaps)
+	})
+	m.t.Logf("%s: %d samples without a gap over %s", prober, samples, ended.Sub(begun).Round(time.Second))
 }
 
 // fill writes until the disk is full.

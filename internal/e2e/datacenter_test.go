@@ -53,7 +53,7 @@ func TestOneDatacenterCannotOpenAnIncident(t *testing.T) {
 // oneDatacenter plays the claim: break b, look for a while, break a too.
 func oneDatacenter(t *testing.T, m *mesh, uri string, breakB, breakA func()) {
 	t.Helper()
-	const interval = time.Second
+	const interval = pace
 	hook := startReceiver(t)
 	m.apply(hook.yaml("ops") + webCheck("shop", uri, interval, 2, 2, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 2)
@@ -66,7 +66,7 @@ func oneDatacenter(t *testing.T, m *mesh, uri string, breakB, breakA func()) {
 		t.Errorf("the failing datacenters are %v, want b alone", got)
 	}
 	// Long enough for many rounds of probes and of confirmations; the watch sees every change in between.
-	rounds := 8 * interval
+	rounds := 6 * interval
 	for time.Since(broken) < rounds {
 		if s := m.status("shop"); s.GetVerdict() == meshv1.CheckStatus_DOWN || s.GetIncident() != "" {
 			t.Fatalf("one datacenter alone has opened an incident: %s", s.GetSummary())

@@ -29,7 +29,7 @@ func TestHistoryHasNoGapAfterTheServerWasGone(t *testing.T) {
 	startProber(t, m, "a-1", "a")
 	victim, victimDir := startProber(t, m, "b-1", "b")
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops", "mesh_incidents: true") + webCheck("shop", target.url(), time.Second, 2, 2, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops", "mesh_incidents: true") + webCheck("shop", target.url(), pace, 2, 2, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 2)
 	begun := time.Now()
 	until(t, "assignments are on the prober's disk", func() (bool, string) {
@@ -56,13 +56,13 @@ func TestHistoryHasNoGapAfterTheServerWasGone(t *testing.T) {
 		var gaps []gap
 		var samples int
 		until(t, "the history of "+prober+" is whole", func() (bool, string) {
-			samples, gaps = m.gaps("shop", prober, begun, ended, time.Second)
+			samples, gaps = m.gaps("shop", prober, begun, ended, pace)
 			if prober == "b-1" {
-				gaps = without(gaps, killed, time.Second)
+				gaps = without(gaps, killed, pace)
 			}
 			return samples > 0 && len(gaps) == 0, fmt.Sprintf("%d samples, gaps %v", samples, gaps)
 		})
-		_, all := m.gaps("shop", prober, begun, ended, time.Second)
+		_, all := m.gaps("shop", prober, begun, ended, pace)
 		t.Logf("%s: %d samples over %s, gaps %v", prober, samples, ended.Sub(begun).Round(time.Second), all)
 	}
 	if got := hook.all(); len(got) != 0 {

@@ -45,9 +45,15 @@ type mesh struct {
 // startMesh runs `probemesh verb` on ports that no outgoing connection is given while it is down, so that it can be started again, and waits until it serves.
 func startMesh(t *testing.T, verb string, args []string, options ...option) *mesh {
 	t.Helper()
-	m := &mesh{t: t, verb: verb, args: args, opts: options, data: t.TempDir(), grpc: quietAddress(t), http: quietAddress(t)}
+	m := newMesh(t, verb, args, t.TempDir(), options...)
 	m.start()
 	return m
+}
+
+// newMesh is a mesh with a data directory that has not been started.
+func newMesh(t *testing.T, verb string, args []string, data string, options ...option) *mesh {
+	t.Helper()
+	return &mesh{t: t, verb: verb, args: args, opts: options, data: data, grpc: quietAddress(t), http: quietAddress(t)}
 }
 
 // start starts the process, on the ports of the start before if there was one, and waits until it is ready.

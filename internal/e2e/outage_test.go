@@ -19,6 +19,10 @@ const (
 	resolved = meshv1.Notification_RESOLVED
 )
 
+// pace is the interval, and so the longest timeout, of most checks here: short, so that tests are, and long enough for a target in this process to answer in
+// time on a machine that is busy with other tests.
+const pace = 2 * time.Second
+
 // webCheck is a check of a web target in a configuration file.
 func webCheck(name, uri string, interval time.Duration, probers, quorum int, fields ...string) string {
 	y := fmt.Sprintf("checks:\n  - name: checks/%s\n    uri: %q\n    interval: %s\n    timeout: %s\n    probers: %d\n    quorum: %d\n",
@@ -36,7 +40,7 @@ func TestTenOutagesAreTenPairsOfWebhooks(t *testing.T) {
 		t.Skip("ten outages take most of a minute; run without -short")
 	}
 	t.Parallel()
-	const interval, n, outages = time.Second, 2, 10
+	const interval, n, outages = pace, 2, 10
 	m := startMesh(t, "up", []string{"--datacenter", "a"})
 	startProber(t, m, "b-1", "b")
 	target, hook := startWebTarget(t, nil), startReceiver(t)
@@ -84,7 +88,7 @@ func TestOutageAcrossASIGKILLIsOnePair(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t, "up", nil)
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), time.Second, 1, 1, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), pace, 1, 1, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	target.stop()
 	first := hook.await(t, 1, opened)
@@ -118,7 +122,7 @@ func TestSIGKILLAroundTheOpeningLosesNothing(t *testing.T) {
 	}
 	m := startMesh(t, "up", nil)
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), time.Second, 1, 1, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), pace, 1, 1, "receivers: [receivers/ops]"))
 	killed := make(chan struct{}, 1)
 	for i := range rounds {
 		m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
@@ -134,7 +138,7 @@ func TestSIGKILLAroundTheOpeningLosesNothing(t *testing.T) {
 			})
 		}
 		target.stop()
-		delay := rand.N(1300 * time.Millisecond)
+		delay := rand.N(pace + 300*time.Millisecond)
 		if inDelivery {
 			<-killed
 		} else {

@@ -17,13 +17,13 @@ func TestUpStopsCleanlyAndStartsAgain(t *testing.T) {
 	t.Parallel()
 	m := startMesh(t, "up", nil)
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), time.Second, 1, 1, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), pace, 1, 1, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 1)
 	target.stop()
 	hook.await(t, 1, opened)
 	before := m.allIncidents()
 	begun := time.Now().Add(-time.Minute)
-	samples, _ := m.gaps("shop", "local-1", begun, time.Now(), time.Second)
+	samples, _ := m.gaps("shop", "local-1", begun, time.Now(), pace)
 	watch, err := m.statuses.WatchStatuses(t.Context(), &meshv1.WatchStatusesRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestUpStopsCleanlyAndStartsAgain(t *testing.T) {
 	if len(before) != 1 || len(after) != 1 || after[0].GetName() != before[0].GetName() || after[0].GetState() != meshv1.Incident_OPEN {
 		t.Errorf("before the stop: %v; after: %v", before, after)
 	}
-	if n, _ := m.gaps("shop", "local-1", begun, time.Now(), time.Second); n < samples {
+	if n, _ := m.gaps("shop", "local-1", begun, time.Now(), pace); n < samples {
 		t.Errorf("%d samples in the history, there were %d before", n, samples)
 	}
 	target.start()

@@ -28,7 +28,7 @@ func TestTracesReachACollector(t *testing.T) {
 	m := startMesh(t, "up", []string{"--datacenter", "a"}, withEnv("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=200"))
 	startProber(t, m, "b-1", "b", withEnv("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_SCHEDULE_DELAY=200"))
 	target, hook := startWebTarget(t, nil), startReceiver(t)
-	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), time.Second, 2, 2, "receivers: [receivers/ops]"))
+	m.apply(hook.yaml("ops") + webCheck("shop", target.url(), pace, 2, 2, "receivers: [receivers/ops]"))
 	m.awaitVerdict("shop", meshv1.CheckStatus_UP, 2)
 	target.stop()
 	note := hook.await(t, 1, opened).note
