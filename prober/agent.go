@@ -195,6 +195,9 @@ func (a *agent) probe(ctx context.Context, check string, due time.Time) {
 	a.conduct(ctx, j, order{lag: lag})
 }
 
+// jobKinds are the kinds that kindOf knows.
+func jobKinds() []string { return []string{"http", "tcp", "tls", "dns", "icmp", "grpc", "other"} }
+
 func kindOf(uri string) string {
 	scheme, _, _ := strings.Cut(uri, ":")
 	switch scheme = strings.ToLower(scheme); scheme {

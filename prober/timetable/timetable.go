@@ -56,6 +56,7 @@ type Timetable struct {
 	mu      sync.Mutex // guards everything below
 	table   *Table
 	busy    map[string]bool // checks that run or wait
+	popped  []Start         // used again by startDue
 	waiting []Start         // first come, first served; at most one a check
 	running int
 	skipped int64
@@ -135,7 +136,8 @@ func (t *Timetable) startDue(ctx context.Context) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	local := t.clock.Local()
-	for _, s := range t.table.Pop(nil, local, t.clock.Offset()) {
+	t.popped = t.table.Pop(t.popped[:0], local, t.clock.Offset())
+	for _, s := range t.popped {
 		switch {
 		case s.Missed:
 			t.missed++

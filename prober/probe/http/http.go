@@ -28,6 +28,13 @@ import (
 // maxResponseHeaders is the most bytes of headers that an answer may have.
 const maxResponseHeaders = 64 << 10
 
+// Buffers of a connection, half of what a probe allocates at net/http's 4 KiB each: most requests and heads of answers fit into less, and a body is read past
+// the buffer.
+const (
+	readBuffer  = 2 << 10
+	writeBuffer = 1 << 10
+)
+
 // runner runs one check of kind http.
 type runner struct {
 	plan    *probe.Plan
@@ -39,7 +46,7 @@ type runner struct {
 
 	usual   *nethttp.Transport // as the check asks for
 	fresh   *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
-	foreign *nethttp.Transport // for redirects to other hosts: without server name and client certificate
+	foreign *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
 }
 
 // Compile makes a runner of a check of kind http whose defaults are resolved. The caller closes it.
@@ -61,8 +68,10 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	r := &runner{plan: plan, options: o, url: t.URL}
 	r.headers(env.UserAgent)
 	r.fresh = r.transport(own, false)
-	r.foreign = r.transport(others, false)
-	r.usual = r.fresh
+	r.usual, r.foreign = r.fresh, r.fresh
+	if own.ServerName != "" || len(own.Certificates) > 0 {
+		r.foreign = r.transport(others, false)
+	}
 	if o.GetKeepAlive() {
 		r.usual = r.transport(own, true)
 		r.usual.IdleConnTimeout = c.GetInterval().AsDuration() + time.Minute
@@ -115,6 +124,8 @@ func (r *runner) transport(config *tls.Config, keep bool) *nethttp.Transport {
 		DisableKeepAlives:      !keep,
 		MaxIdleConnsPerHost:    1,
 		MaxResponseHeaderBytes: maxResponseHeaders,
+		ReadBufferSize:         readBuffer,
+		WriteBufferSize:        writeBuffer,
 		Protocols:              protocols(r.options.GetVersion()),
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			a, _ := ctx.Value(attemptKey{}).(*probe.Attempt)
