@@ -55,6 +55,8 @@ type Server struct {
 	Greet func(*meshv1.Hello) error
 	// Deaf: it takes no result into its history and acknowledges none.
 	Deaf bool
+	// Forgetful: it acknowledges results but keeps none of them, for loads that memory would not hold.
+	Forgetful bool
 
 	network *Network
 	grpc    *grpc.Server
@@ -78,14 +80,25 @@ func (s *Server) Start(n *Network) {
 	n.mu.Lock()
 	n.listeners[s.Address] = l
 	n.mu.Unlock()
-	s.network, s.grpc = n, grpc.NewServer()
+	s.network = n
+	s.register()
+	go s.grpc.Serve(l) // ends with Stop
+}
+
+// Serve serves on a listener of a real network until that is closed, in place of Start and Stop.
+func (s *Server) Serve(l net.Listener) error {
+	s.register()
+	return s.grpc.Serve(l)
+}
+
+func (s *Server) register() {
+	s.grpc = grpc.NewServer()
 	s.mu.Lock()
 	if s.wanted == nil {
 		s.wanted = map[string]*meshv1.Assignment{}
 	}
 	s.mu.Unlock()
 	meshv1.RegisterSessionServiceServer(s.grpc, s)
-	go s.grpc.Serve(l) // ends with Stop
 }
 
 // Stop ends all sessions and listens no more; what it holds stays, and Start begins again.
@@ -333,9 +346,11 @@ func (s *Server) receive(st *stream, l *ledger) error {
 			if s.Deaf {
 				continue
 			}
-			s.mu.Lock()
-			s.batches = append(s.batches, m.Results)
-			s.mu.Unlock()
+			if !s.Forgetful {
+				s.mu.Lock()
+				s.batches = append(s.batches, m.Results)
+				s.mu.Unlock()
+			}
 			if m.Results.GetKind() != meshv1.ResultBatch_STATE {
 				st.send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_ResultAck{ResultAck: &meshv1.ResultAck{Sequence: l.add(m.Results)}}})
 			}
