@@ -168,6 +168,7 @@ func (s *State) show(c *check, now time.Time, v verdict.Verdict, reason meshv1.C
 func (c *check) nextLook(now time.Time) time.Time {
 	next := now.Add(c.policy.Fresh)
 	earlier := func(t time.Time) {
+		t = now.Add(t.Sub(now)) // with now's monotonic reading, if it has one: setting the clock back must not put the look off
 		if t.After(now) && t.Before(next) {
 			next = t
 		}

@@ -38,3 +38,28 @@ func TestNewLeaderLeavesRowsWithProbersThatAreOnTheirWay(t *testing.T) {
 		t.Fatalf("rows of a prober that never came back were not moved: %v", last.GetProbers())
 	}
 }
+
+// Somebody sets the clock of the leader back by an hour, and the probers, which correct theirs by it, follow. Votes from before must not be held for the newest there
+// are until the hour has passed once more.
+func TestMeshClockSetBackFreezesNoVote(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.now = r.now.Add(-time.Hour)
+	r.apply()
+	for range 3 {
+		r.votes("shop", fail, "ams", "fra", "iad")
+		r.after(time.Second)
+	}
+	r.want("shop", "DOWN QUORUM_DOWN")
+	r.wantOwed("OPENED checks/shop")
+}
+
+// Those that fall silent in the same moment are not held for UP by votes whose age nobody knows.
+func TestVoteFromTheFutureIsNoVote(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.now = r.now.Add(-time.Hour)
+	r.s.schedule(r.s.checks["checks/shop"], r.now)
+	r.apply()
+	r.want("shop", "UNKNOWN STALE_VOTES")
+	r.votes("shop", ok, "ams", "fra")
+	r.want("shop", "UP QUORUM_UP")
+}

@@ -8,9 +8,6 @@ import (
 	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
-// futureSlack is how far ahead of this server's clock a result may have begun and still be a vote: more than the error of the probers' clock correction.
-const futureSlack = 5 * time.Second
-
 // cast counts a result as its prober's vote. It is the hot path: a vote that repeats the one before in a quiet check costs a lookup and a comparison.
 func (s *State) cast(now time.Time, e Cast) {
 	r := e.Result
@@ -39,13 +36,18 @@ func (s *State) cast(now time.Time, e Cast) {
 		return
 	}
 	start := r.GetStartTime().AsTime()
-	if start.After(now.Add(futureSlack)) {
+	future := now.Add(verdict.FutureSlack)
+	if start.After(future) {
 		s.Counters.OldResult++
 		return
 	}
 	answered := x.runID != "" && (!start.Before(x.asked) || c.confirms(e.Prober, r.GetRunId()))
 	if answered {
 		x.runID = ""
+	}
+	if v.Outcome != verdict.None && v.Start.After(future) {
+		// The mesh's clock was set back since, and the probers followed it: all that comes would be older than this one until the clock is where it was.
+		*v = blank(*v)
 	}
 	before := *v
 	if before.Outcome != verdict.None && !start.After(before.Start) {

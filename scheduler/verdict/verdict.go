@@ -91,7 +91,7 @@ const MaxVotes = 64
 type Policy struct {
 	// Quorum is how many datacenters must agree. At least 1; less is taken as 1.
 	Quorum int
-	// Fresh is how long a vote counts after its probe began: interval + timeout + 2 s.
+	// Fresh is how long a vote counts after its probe began: interval + timeout + 2 s. One that began more than FutureSlack from now does not count.
 	Fresh time.Duration
 	// Distinct are dimensions in which failing votes must show two values where the fresh votes have two.
 	Distinct []string
@@ -113,9 +113,14 @@ type Tally struct {
 	Undistinct string
 }
 
+// FutureSlack is how far ahead of now a probe may have begun and still be a vote: more than the error of the probers' clock correction. What began later
+// was timed by a clock that has been set back since; its age is not known, and it would count for as long as the clock went back.
+const FutureSlack = 5 * time.Second
+
 // IsFresh tells whether the vote counts at now.
 func (p Policy) IsFresh(v *Vote, now time.Time) bool {
-	return v.Outcome != None && !v.Drained && now.Sub(v.Start) < p.Fresh
+	age := now.Sub(v.Start)
+	return v.Outcome != None && !v.Drained && age < p.Fresh && age >= -FutureSlack
 }
 
 // Fold counts the votes. It panics with more than MaxVotes: the caller has introduced a bug. It does not allocate.
@@ -254,7 +259,7 @@ func seenBefore(earlier []Vote, v *Vote, p Policy, now time.Time, span time.Dura
 }
 
 // Cast is the vote that results when a prober that had voted old votes again: streaks grow while the outcome stays. A result that began before
-// the present vote changes nothing.
+// the present vote changes nothing. The caller forgets a present vote from the future first: see FutureSlack.
 func Cast(old Vote, outcome Outcome, start time.Time) Vote {
 	if old.Outcome != None && !start.After(old.Start) {
 		return old
