@@ -50,8 +50,9 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	a.metrics.probe(ctx, j.kind, r.GetOutcome())
 	a.log.Debug("probe", "check", r.GetCheck(), "outcome", r.GetOutcome(), "duration", r.GetDuration().AsDuration(), "err", r.GetError())
 
-	changed := !o.foreign && j.learn(r, unsynced)
+	// First its number, then it is shown to others: a session that begins now reads the newest results.
 	a.spool.Append(r, unsynced)
+	changed := !o.foreign && j.learn(r, unsynced)
 	switch {
 	case o.runID != "":
 		a.link.Send(r, link.Run)
