@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -30,6 +32,9 @@ func (s *Server) conditions() []condition {
 	}
 	return list
 }
+
+// etcdPatience is how long /readyz waits for etcd.
+const etcdPatience = time.Second
 
 // warnings do not make a server unready, but an operator wants to know of them.
 func (s *Server) warnings() []string {
@@ -69,7 +74,7 @@ func (s *Server) handler() http.Handler {
 }
 
 // readyz says 200 when every condition holds, else 503; the body names each condition and warning, one a line.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	code := http.StatusOK
 	for _, c := range s.conditions() {
@@ -80,7 +85,14 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		code = http.StatusServiceUnavailable
 		fmt.Fprintf(&b, "[-] %s: %s\n", c.name, c.why)
 	}
-	for _, warning := range s.warnings() {
+	warnings := s.warnings()
+	ctx, cancel := context.WithTimeout(r.Context(), etcdPatience)
+	defer cancel()
+	if err := s.store.Ready(ctx); err != nil && code == http.StatusOK {
+		// Still ready: votes are counted, probers and readers are served.
+		warnings = append(warnings, "etcd does not answer: verdicts go on, but nothing is opened, resolved or sent until it does; do most of its members live?")
+	}
+	for _, warning := range warnings {
 		fmt.Fprintf(&b, "[!] %s\n", warning)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

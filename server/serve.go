@@ -26,6 +26,10 @@ func (s *Server) serve(ctx context.Context) error {
 	front.Go(func() error { return ended(s.store.KeepServer(ctx, s.record(), s.cfg.LeaseTTL)) })
 	front.Go(func() error { return rpc.Serve(ctx, s.rpc, s.health, s.grpcL, s.cfg.StopTimeout) })
 	front.Go(func() error { return s.serveHTTP(ctx) })
+	if s.member != nil {
+		// An etcd that has ended, such as after a disk error, does not come back in this process: better to be started anew than to serve what is no longer true.
+		front.Go(func() error { return ended(s.member.Wait(ctx)) })
+	}
 	front.Go(func() error {
 		// Watches wait for changes for ever: they must end before the gRPC server can stop gracefully.
 		<-ctx.Done()
@@ -83,7 +87,7 @@ func ended(err error) error {
 
 // serveHTTP serves operators and Grafana until ctx ends.
 func (s *Server) serveHTTP(ctx context.Context) error {
-	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.httpL) }()
 	select {
