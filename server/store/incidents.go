@@ -23,8 +23,9 @@ func encodeIncident(inc *statev1.StoredIncident) (string, error) {
 
 // OpenIncident writes an incident and what its receivers are owed, in one transaction that requires the reign, no other open incident of the
 // same subject, and, unless checkModRevision is 0, the check unchanged since that revision. It returns the revision of the write.
-// An incident that is open under the same name already is this call's own work: success. Evidence that does not fit into a transaction is cut,
-// first in the notifications, then in the incident. Errors: ErrFenced, ErrConflict.
+// An incident that is open under the same name already is this call's own work: success; one that is closed is that too, and is not opened again, however late
+// a repeated attempt arrives. Evidence that does not fit into a transaction is cut, first in the notifications, then in the incident. Errors: ErrFenced,
+// ErrConflict.
 func (s *Store) OpenIncident(ctx context.Context, fence Fence, inc *statev1.StoredIncident, owed []*statev1.OutboxEntry, checkModRevision int64) (int64, error) {
 	sub := subject(inc.GetIncident())
 	key, name := openKey(sub), inc.GetIncident().GetName()
@@ -33,7 +34,7 @@ func (s *Store) OpenIncident(ctx context.Context, fence Fence, inc *statev1.Stor
 		return 0, err
 	}
 	t := txn{what: "open " + name,
-		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
+		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0), clientv3.Compare(clientv3.CreateRevision(closedKey(name)), "=", 0)},
 		then: append([]clientv3.Op{clientv3.OpPut(key, value), clientv3.OpPut(idKey(name), sub)}, puts...),
 		els:  []clientv3.Op{clientv3.OpGet(key)}}
 	if checkModRevision != 0 {
@@ -45,7 +46,7 @@ func (s *Store) OpenIncident(ctx context.Context, fence Fence, inc *statev1.Stor
 		case err != nil:
 			return 0, err
 		case held == nil:
-			return 0, conflict(inc.GetIncident().GetCheck(), "%s changed while its incident was being opened; decide anew", inc.GetIncident().GetCheck())
+			return 0, conflict(inc.GetIncident().GetCheck(), "%s changed while its incident was being opened, or that is closed already; decide anew", inc.GetIncident().GetCheck())
 		case held.Value.GetIncident().GetName() != name:
 			return 0, conflict(held.Value.GetIncident().GetName(), "%s is open already for %s", held.Value.GetIncident().GetName(), subjectName(sub))
 		}
