@@ -891,7 +891,8 @@ func (x *Pong) GetTransmitTime() *timestamppb.Timestamp {
 // Assignment is a check for one prober to run.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to probe, with every default resolved; labels, receivers, annotations and output-only fields are left out.
+	// What to probe, with every default resolved; what does not change a probe (labels, receivers, annotations, placement, quorum) and output-only fields
+	// are left out.
 	Check *Check `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// Where in the interval to start: probes begin when (Unix time on the mesh's clock) modulo interval = phase.
 	Phase *durationpb.Duration `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
