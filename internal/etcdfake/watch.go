@@ -20,6 +20,7 @@ type watcher struct {
 	id       int64
 	from     []byte
 	end      []byte
+	start    int64 // the revision it was asked to begin at
 	next     int64 // the first revision not sent yet
 	prev     bool
 	fragment bool
@@ -104,6 +105,11 @@ func (ws *watchStream) request(r *pb.WatchRequest) error {
 		if err := ws.deliver(); err != nil {
 			return err
 		}
+		for _, w := range ws.watchers {
+			if w.start > rev {
+				return nil // as etcd, which tells no progress to a watch whose first revision is still to come (mvcc, progressIfSync)
+			}
+		}
 		return ws.stream.Send(&pb.WatchResponse{Header: &pb.ResponseHeader{Revision: rev}, WatchId: -1})
 	default:
 		return nil
@@ -126,6 +132,7 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 	if w.next <= 0 {
 		w.next = ws.s.Revision() + 1
 	}
+	w.start = w.next
 	ws.watchers[w.id] = w
 	ws.order = append(ws.order, w.id)
 	return ws.send(&pb.WatchResponse{WatchId: w.id, Created: true})

@@ -216,7 +216,7 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 			}
 		case <-pulse.C:
 			// What came while the callback was busy counts as an answer.
-			if asked && len(ch) == 0 {
+			if asked && len(ch) == 0 && !w.quiet(ctx) {
 				return alive, fmt.Errorf("the watch has been silent for %s at revision %d", watchPulse, w.rev)
 			}
 			if err := w.askProgress(watchCtx); err != nil {
@@ -229,6 +229,15 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 			}
 		}
 	}
+}
+
+// quiet tells whether the watch has nothing to say: etcd does not answer requests for progress before it has reached the watch's first revision, and when
+// nothing is ever written it does not.
+func (w *follower) quiet(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, watchPulse)
+	defer cancel()
+	r, err := w.s.client.Get(ctx, Prefix, clientv3.WithCountOnly())
+	return err == nil && r.Header.Revision <= w.rev
 }
 
 // askProgress asks the watch how far it is; the answer comes through the watch.

@@ -189,6 +189,23 @@ func TestWatchThatIsNeverConfirmedIsOpenedAgain(t *testing.T) {
 	})
 }
 
+func TestQuietStoreKeepsItsWatch(t *testing.T) {
+	onFake(t, func(t *testing.T, b *backend) {
+		reader := metric.NewManualReader()
+		s := b.store(store.Options{Meter: metric.NewMeterProvider(metric.WithReader(reader)).Meter("t")})
+		f := follow(t, s)
+		wantBatch(t, f.next(t), "snapshot")
+		// Nothing was ever written after the watch began, as after a restart at night: etcd answers no request for progress then.
+		f.quiet(t, time.Hour+5*time.Second)
+		if got := counter(t, reader, "probemesh_store_watch_breaks_total"); got != 0 {
+			t.Fatalf("the watch was opened again %d times", got)
+		}
+		_, err := s.CreateCheck(t.Context(), newCheck("a"))
+		ok(t, err)
+		wantBatch(t, f.next(t), "check:checks/a")
+	})
+}
+
 func TestComparisonDuringChangesFindsNothing(t *testing.T) {
 	onFake(t, func(t *testing.T, b *backend) {
 		s, ctx := b.store(store.Options{VerifyEvery: 50 * time.Millisecond}), t.Context()
