@@ -8,6 +8,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/version"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/alert"
 )
 
 // clockSkew is how far a prober's clock may be off before the operator is told.
@@ -16,9 +17,8 @@ const clockSkew = 500 * time.Millisecond
 // indexRows bounds the page: it is a glance, not a listing.
 const indexRows = 500
 
-// index is a page to glance at: every check with its verdict, the probers, and where to look further. It reloads itself and needs no script.
+// index is a page to glance at: every check with its verdict, those in trouble first, the probers, and where to look further. It reloads itself and needs no script.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
-	type row struct{ Name, Verdict, Since, Summary, URI, Incident string }
 	type prober struct{ Name, Datacenter, State, Build string }
 	info := s.mesh.Server()
 	page := struct {
@@ -26,22 +26,14 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 		Term                    int64
 		Checks                  []row
 		More                    bool
-		Counts                  map[string]int
+		Counts                  []count
 		Probers                 []prober
 		Warnings                []string
 		Now                     string
-	}{Server: info.Name, Leader: info.Leader, Version: version.Build(), Term: info.Term, Counts: map[string]int{}, Warnings: s.warnings(), Now: time.Now().UTC().Format(time.RFC3339)}
-	s.mesh.EachStatus("", func(st *meshv1.CheckStatus) bool {
-		page.Counts[st.GetVerdict().String()]++
-		if len(page.Checks) == indexRows {
-			page.More = true
-			return true
-		}
-		k := row{Name: spec.ID(st.GetCheck()), Verdict: st.GetVerdict().String(), Summary: st.GetSummary(), Incident: st.GetIncident(),
-			Since: time.Since(st.GetSince().AsTime()).Round(time.Second).String()}
-		page.Checks = append(page.Checks, k)
-		return true
-	})
+	}{Server: info.Name, Leader: info.Leader, Version: version.Build(), Term: info.Term, Warnings: s.warnings(), Now: time.Now().UTC().Format(time.RFC3339)}
+	g := glance{now: time.Now(), rows: map[meshv1.CheckStatus_Verdict][]row{}, counts: map[meshv1.CheckStatus_Verdict]int{}}
+	s.mesh.EachStatus("", g.add)
+	page.Checks, page.Counts, page.More = g.result()
 	for i := range page.Checks {
 		if k, ok := s.mesh.Check(spec.Name(spec.Checks, page.Checks[i].Name)); ok {
 			page.Checks[i].URI = k.GetUri()
@@ -58,13 +50,52 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// row is a check on the page, count how many have a verdict.
+type (
+	row   struct{ Name, Verdict, Since, Summary, URI, Incident string }
+	count struct {
+		Verdict string
+		N       int
+	}
+)
+
+// glance collects what the page shows of all checks: those that need somebody first, each kind by name.
+type glance struct {
+	now    time.Time
+	rows   map[meshv1.CheckStatus_Verdict][]row
+	counts map[meshv1.CheckStatus_Verdict]int
+}
+
+// add takes a status in; it always wants more.
+func (g *glance) add(st *meshv1.CheckStatus) bool {
+	v := st.GetVerdict()
+	if g.counts[v]++; g.counts[v] <= indexRows {
+		g.rows[v] = append(g.rows[v], row{Name: spec.ID(st.GetCheck()), Verdict: v.String(), Summary: st.GetSummary(), Incident: st.GetIncident(),
+			Since: alert.Span(max(0, g.now.Sub(st.GetSince().AsTime())).Truncate(time.Second))})
+	}
+	return true
+}
+
+// result is the first rows, the count of each verdict that there is, and whether rows are missing.
+func (g *glance) result() (rows []row, counts []count, more bool) {
+	for _, v := range []meshv1.CheckStatus_Verdict{meshv1.CheckStatus_DOWN, meshv1.CheckStatus_DEGRADED, meshv1.CheckStatus_UNKNOWN, meshv1.CheckStatus_UP, meshv1.CheckStatus_PAUSED} {
+		if g.counts[v] == 0 {
+			continue
+		}
+		counts = append(counts, count{v.String(), g.counts[v]})
+		fits := min(len(g.rows[v]), indexRows-len(rows))
+		rows, more = append(rows, g.rows[v][:fits]...), more || fits < g.counts[v]
+	}
+	return rows, counts, more
+}
+
 func indexPage() *template.Template {
 	return template.Must(template.New("index").Parse(indexHTML))
 }
 
 const indexHTML = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>probemesh</title>
+<title>{{range .Counts}}{{if eq .Verdict "DOWN"}}{{.N}} DOWN &middot; {{end}}{{end}}probemesh</title>
 <style>
 :root{color-scheme:light dark;--line:#8883;--dim:#777}
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
@@ -77,7 +108,7 @@ table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} t
 <h1>probemesh</h1>
 <p class="dim">{{.Server}} &middot; leader {{if .Leader}}{{.Leader}}, term {{.Term}}{{else}}none{{end}} &middot; {{.Version}} &middot; {{.Now}}</p>
 {{range .Warnings}}<p class="warn">{{.}}</p>{{end}}
-<h2>Checks{{range $v, $n := .Counts}} &nbsp;<span class="v {{$v}}">{{$n}} {{$v}}</span>{{end}}</h2>
+<h2>Checks{{range .Counts}} &nbsp;<span class="v {{.Verdict}}">{{.N}} {{.Verdict}}</span>{{end}}</h2>
 {{if .Checks}}<table><tr><th>Check</th><th>Verdict</th><th>For</th><th>Why</th><th>Target</th></tr>
 {{range .Checks}}<tr><td>{{.Name}}</td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td>{{.Since}}</td><td>{{.Summary}}{{if .Incident}}<br><span class="dim">{{.Incident}}</span>{{end}}</td><td class="uri">{{.URI}}</td></tr>
 {{end}}</table>{{if .More}}<p class="dim">Only the first ones are shown; <code>probemesh get checks</code> lists all.</p>{{end}}

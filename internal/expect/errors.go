@@ -53,6 +53,7 @@ var (
 	undefinedField = regexp.MustCompile(`^undefined field '([^']*)'`)
 	undeclared     = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
 	noOverload     = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'`)
+	strayToken     = regexp.MustCompile(`^Syntax error: token recognition error at: '([=&|])`)
 	operatorName   = regexp.MustCompile(`^_?([^_a-z]+|in)_?$`)
 )
 
@@ -65,6 +66,10 @@ func explain(env *cel.Env, index int, source string, issues *cel.Issues) Errors 
 			e.Line, e.Column = issue.Location.Line(), issue.Location.Column()+1
 		}
 		switch m := issue.Message; {
+		case strayToken.MatchString(m):
+			// What the parser says after it is a consequence.
+			e.Problem = halfOperator(strayToken.FindStringSubmatch(m)[1])
+			return append(out, e)
 		case strings.HasPrefix(m, "Syntax error: "):
 			e.Problem = syntaxError(strings.TrimPrefix(m, "Syntax error: "))
 		case undefinedField.MatchString(m):
@@ -81,6 +86,12 @@ func explain(env *cel.Env, index int, source string, issues *cel.Issues) Errors 
 		out = Errors{{Index: index, Expression: source, Problem: issues.Err().Error()}}
 	}
 	return out
+}
+
+// halfOperator explains an operator that other languages write with one character.
+func halfOperator(op string) string {
+	does := map[string]string{"=": "compare", "&": "ask for both", "|": "ask for one of two"}[op]
+	return fmt.Sprintf("%q is no operator; write %s to %s", op, op+op, does)
 }
 
 // syntaxError shortens what the parser says, which lists every token that it knows.

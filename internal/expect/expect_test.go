@@ -291,3 +291,17 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+func TestOperatorWrittenWithOneCharacterIsOneFault(t *testing.T) {
+	for source, want := range map[string]string{
+		"response.status = 200":                           `column 17: "=" is no operator; write == to compare`,
+		"response.status == 200 & response.status == 200": `column 24: "&" is no operator; write && to ask for both`,
+		"response.status == 200 | response.status == 200": `column 24: "|" is no operator; write || to ask for one of two`,
+	} {
+		_, err := expect.Compile([]string{source})
+		var faults expect.Errors
+		if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Error() != want {
+			t.Errorf("%s: %v, want %s", source, err, want)
+		}
+	}
+}
