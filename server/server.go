@@ -223,7 +223,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 		return fmt.Errorf("notify: %w", err)
 	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
-		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
+		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Ask: s.askPeer, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
@@ -255,6 +255,25 @@ func (s *Server) dialPeer(address string) (*grpc.ClientConn, error) {
 		o.TLS = tlsConfig
 	}
 	return rpc.Dial(address, o)
+}
+
+// askPeer asks another server who leads. It answers only if it has read etcd just now.
+func (s *Server) askPeer(ctx context.Context, address string) (leader string, term int64, err error) {
+	conn, err := s.dialPeer(address)
+	if err != nil {
+		return "", 0, err
+	}
+	defer conn.Close()
+	r, err := meshv1.NewServerServiceClient(conn).ListServers(ctx, &meshv1.ListServersRequest{})
+	if err != nil {
+		return "", 0, err
+	}
+	for _, x := range r.GetServers() {
+		if x.GetLeader() {
+			return x.GetGrpcAddress(), int64(x.GetTerm()), nil
+		}
+	}
+	return "", 0, nil
 }
 
 // reach tells whether something listens at the address.

@@ -46,7 +46,10 @@ type Deps struct {
 	// Verdicts may be nil: then nothing is recorded.
 	Verdicts VerdictRecorder
 	// Reach tells whether another server's gRPC address answers; it may block until ctx ends. Nil: all of them do.
-	Reach  func(ctx context.Context, address string) error
+	Reach func(ctx context.Context, address string) error
+	// Ask asks the server at a gRPC address who leads, at which address and in which term; both are zero when nobody does. It may block until ctx ends. Nil: nobody
+	// is asked.
+	Ask    func(ctx context.Context, address string) (leader string, term int64, err error)
 	Log    *slog.Logger
 	Meter  metric.Meter
 	Tracer trace.Tracer

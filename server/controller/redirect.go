@@ -2,6 +2,8 @@ package controller
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -9,6 +11,9 @@ import (
 
 // Until servers relay votes to each other, probers attach where decisions are made. A prober is sent to a leader only if that one answers: while a leader has died
 // and no other is elected yet, probers stay where they are, and the next leader may well be the server that they are attached to.
+//
+// A server that is cut off from etcd alone, such as by its own disk, does not hear who leads now, while its probers still reach it and would stay: then the leader
+// would hear nobody. So a server that knows of no leader that answers asks its peers.
 
 const (
 	// redirectEvery is how often sessions that are not at the leader are looked at, besides whenever the leader changes.
@@ -44,6 +49,9 @@ func (c *Controller) redirect(ctx context.Context) {
 		}
 		to := c.Elsewhere()
 		if len(to) == 0 {
+			to = c.hearsay(ctx)
+		}
+		if len(to) == 0 {
 			continue
 		}
 		c.mu.Lock()
@@ -72,4 +80,41 @@ func (c *Controller) Elsewhere() []string {
 		}
 	}
 	return []string{address}
+}
+
+// hearsay gives the address of a leader of whom only other servers know; empty when this server leads, or when none of them knows of a newer term than this one. It
+// may take two seconds.
+func (c *Controller) hearsay(ctx context.Context) []string {
+	if c.deps.Ask == nil {
+		return nil
+	}
+	own := spec.Name(spec.Servers, c.cfg.Server)
+	c.mu.Lock()
+	leading, known := c.reign != nil, c.leader.GetTerm()
+	peers := map[string]bool{}
+	for name, s := range c.servers {
+		if a := s.GetGrpcAddress(); name != own && a != "" {
+			peers[a] = true
+		}
+	}
+	mine := c.servers[own].GetGrpcAddress()
+	c.mu.Unlock()
+	if leading {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*reachTimeout)
+	defer cancel()
+	for _, peer := range slices.Sorted(maps.Keys(peers)) {
+		one, done := context.WithTimeout(ctx, reachTimeout)
+		address, term, err := c.deps.Ask(one, peer)
+		done()
+		switch {
+		case err != nil:
+			c.log.Debug("a server does not say who leads", "address", peer, "err", err)
+		case term > known && address != "" && address != mine:
+			c.log.Warn("this server has not heard from etcd who leads, another server has; probers are sent there", "term", term, "address", address)
+			return []string{address}
+		}
+	}
+	return nil
 }
