@@ -83,13 +83,14 @@ func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
 	if i.GetKind() == meshv1.Incident_MESH {
 		about = "(mesh)"
 	}
-	state, end := cell{"OPEN", red}, now
+	state, lasted := cell{"OPEN", red}, age(i.GetStartTime(), now)
 	if i.GetState() == meshv1.Incident_RESOLVED {
-		state, end = cell{"RESOLVED", green}, i.GetEndTime().AsTime()
+		// Rounded, as in the sentence that announced the end.
+		state, lasted = cell{"RESOLVED", green}, span(i.GetEndTime().AsTime().Sub(i.GetStartTime().AsTime()).Round(time.Second))
 	}
 	row := []cell{
 		text(spec.ID(i.GetName())), text(orDash(about)), state, verdictCell(i.GetVerdict()),
-		text(age(i.GetStartTime(), now)), text(span(end.Sub(i.GetStartTime().AsTime()).Round(time.Second))), text(orDash(i.GetAcknowledgedBy())),
+		text(age(i.GetStartTime(), now)), text(lasted), text(orDash(i.GetAcknowledgedBy())),
 	}
 	if wide {
 		row = append(row, text(enumText(i.GetReason(), i.GetReason() == 0)), text(list(i.GetReceivers())),

@@ -204,7 +204,11 @@ func (v *liveView) draw() {
 	// A line that wraps would be two on the screen, and the next drawing would begin a line too low.
 	lines := v.kind.table(items, v.wide, v.last).fitted(v.a.out.width, true).lines(v.a.out)
 	if len(items) == 0 {
-		lines = []string{v.a.out.paint(dim, fit(v.kind.hint, v.a.out.width))}
+		hint := v.kind.hint
+		if v.kind.plural == "incidents" {
+			hint = "No incident is open." // a watch begins with the open ones
+		}
+		lines = []string{v.a.out.paint(dim, fit(hint, v.a.out.width))}
 	}
 	if room := v.a.out.height - 3; len(lines) > room && room > 1 {
 		hidden := len(lines) - room + 1
