@@ -2,6 +2,7 @@ package prober
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -43,12 +44,8 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	if sc := span.SpanContext(); sc.HasTraceID() && sc.IsSampled() {
 		r.TraceId = sc.TraceID().String()
 	}
-	span.SetAttributes(attribute.String("probemesh.outcome", r.GetOutcome().String()))
-	if r.GetOutcome() != meshv1.Result_OK {
-		span.SetStatus(codes.Error, r.GetError())
-	}
 	a.metrics.probe(ctx, j.kind, r.GetOutcome())
-	a.log.Debug("probe", "check", r.GetCheck(), "outcome", r.GetOutcome(), "duration", r.GetDuration().AsDuration(), "err", r.GetError())
+	a.record(ctx, span, r)
 
 	// First its number, then it is shown to others: a session that begins now reads the newest results.
 	a.spool.Append(r, unsynced)
@@ -60,6 +57,19 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 		a.link.Send(r, link.Changed)
 	default:
 		a.link.Send(r, link.Routine)
+	}
+}
+
+// record tells span and log of a result, where somebody listens: nearly every probe is neither traced nor logged, and should cost nothing here.
+func (a *agent) record(ctx context.Context, span trace.Span, r *meshv1.Result) {
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("probemesh.outcome", r.GetOutcome().String()))
+		if r.GetOutcome() != meshv1.Result_OK {
+			span.SetStatus(codes.Error, r.GetError())
+		}
+	}
+	if a.log.Enabled(ctx, slog.LevelDebug) {
+		a.log.Debug("probe", "check", r.GetCheck(), "outcome", r.GetOutcome(), "duration", r.GetDuration().AsDuration(), "err", r.GetError())
 	}
 }
 
