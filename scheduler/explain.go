@@ -166,7 +166,7 @@ func (s *State) Prober(name string) (*meshv1.Prober, bool) {
 	}
 	m := &meshv1.Prober{
 		Name: spec.Name(spec.Probers, name), Datacenter: p.enrolled.GetDatacenter(), Domains: p.domains, Build: p.enrolled.GetBuild(),
-		Capabilities: p.enrolled.GetCapabilities(), Server: p.server, StateTime: timestampOf(p.since), Assignments: int32(len(p.assignments)),
+		Capabilities: p.enrolled.GetCapabilities(), Server: p.server, StateTime: timestampOf(p.stateSince()), Assignments: int32(len(p.assignments)),
 		CreateTime: p.enrolled.GetCreateTime(), Drained: p.enrolled.GetDrained(), State: meshv1.Prober_OFFLINE,
 	}
 	switch {

@@ -23,10 +23,19 @@ type prober struct {
 	online   bool
 	server   string
 	since    time.Time // of online or offline
+	turned   time.Time // when it was drained or put back, if that was seen
 	leaving  bool
 	// away: it has been offline for so long that its rows move.
 	away        bool
 	assignments map[string]*meshv1.Assignment
+}
+
+// stateSince is since when it is in the state that people are shown.
+func (p *prober) stateSince() time.Time {
+	if p.turned.After(p.since) {
+		return p.turned
+	}
+	return p.since
 }
 
 type table struct {
@@ -97,6 +106,9 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	}
 	// A prober that comes back as what it was changes nothing.
 	same := p.enrolled != nil && proto.Equal(p.enrolled, e)
+	if p.enrolled != nil && p.enrolled.GetDrained() != e.GetDrained() {
+		p.turned = now
+	}
 	stays := p.enrolled != nil && p.enrolled.GetDatacenter() == e.GetDatacenter()
 	p.enrolled = e
 	if same {

@@ -57,3 +57,17 @@ func (r *rig) wantText(check, want string) {
 		r.t.Fatalf("explain lacks %q:\n%s", want, e.GetText())
 	}
 }
+
+func TestDrainedProberIsDrainedSinceItWasDrained(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.after(time.Hour)
+	for _, drained := range []bool{true, false} {
+		r.after(time.Minute)
+		e := r.prober("fra-1", "fra").(EnrolmentPut)
+		e.Enrolment.Drained = drained
+		r.apply(e)
+		if p, _ := r.s.Prober("fra-1"); !p.GetStateTime().AsTime().Equal(r.now) {
+			t.Errorf("drained %t at %s, the prober is %s since %s", drained, r.now, p.GetState(), p.GetStateTime().AsTime())
+		}
+	}
+}
