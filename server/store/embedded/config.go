@@ -31,9 +31,11 @@ type Config struct {
 	Tick time.Duration
 	// Election is how long a silent etcd leader is waited for, 5 ticks to 50s. Default 1s.
 	Election time.Duration
-	// CompactAfter is the age at which overwritten values are forgotten. At least 1m. Default 1h.
+	// CompactAfter is the age at which overwritten values are forgotten. At least 1m. Default 10m: every delivery rewrites its incident, so the outage of ten
+	// thousand checks writes gigabytes of them within the hour, and nobody needs the old ones: a follower that was away for longer reads everything.
 	CompactAfter time.Duration
-	// QuotaBytes is how large the database may grow before etcd refuses writes. Default 2 GiB, at most 8 GiB.
+	// QuotaBytes is how large the database may grow before etcd refuses writes. Default and most 8 GiB, which
+	// etcd recommends as the limit: at the quota nothing is alerted any more until somebody makes room. Only what is used takes disk.
 	QuotaBytes int64
 	// Log gets etcd's warnings and errors. Default: none.
 	Log *slog.Logger
@@ -57,10 +59,10 @@ func (c Config) withDefaults() Config {
 		c.Election = time.Second
 	}
 	if c.CompactAfter == 0 {
-		c.CompactAfter = time.Hour
+		c.CompactAfter = 10 * time.Minute
 	}
 	if c.QuotaBytes == 0 {
-		c.QuotaBytes = 2 << 30
+		c.QuotaBytes = 8 << 30
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -7,8 +7,8 @@
 //
 //   - tick 100 ms, election timeout 1 s: etcd's own defaults for a local network; across continents raise both (election at least ten
 //     round trips and five ticks).
-//   - compaction of changes older than an hour (etcd's default is never): followers that were away longer begin again with a snapshot.
-//   - quota 2 GiB: a hundred thousand checks take 60 MB, twenty thousand closed incidents a few hundred.
+//   - compaction of changes older than ten minutes (etcd's default is never): followers that were away longer begin again with a snapshot.
+//   - quota 8 GiB: a hundred thousand checks take 60 MB, twenty thousand closed incidents a few hundred.
 //   - progress notifications every minute: a follower resumes near where it was, even of a quiet mesh.
 //
 // A data directory is used by one process at a time; a second one is refused with a sentence, as is a damaged directory. etcd registers its metrics
