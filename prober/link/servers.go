@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -45,9 +47,20 @@ func openBook(path string, configured []string, log *slog.Logger) *book {
 	return b
 }
 
+// nowhere tells whether an address leads to no server in particular: a server that listens on every address of its machine and was not told under which others reach
+// it says 0.0.0.0 or [::], which here would be this machine, and perhaps another mesh.
+func nowhere(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address == ""
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
 // remember keeps the addresses of a Welcome.
 func (b *book) remember(addresses []string) {
-	addresses = slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == "" })
+	addresses = slices.DeleteFunc(slices.Clone(addresses), nowhere)
 	addresses = addresses[:min(len(addresses), addressesMax)]
 	if len(addresses) == 0 {
 		return
@@ -70,7 +83,7 @@ func (b *book) remember(addresses []string) {
 
 // prefer makes the next attempts go to the addresses; when there are none, to any but the present one.
 func (b *book) prefer(addresses []string) {
-	b.preferred = slices.Clone(addresses[:min(len(addresses), addressesMax)])
+	b.preferred = slices.DeleteFunc(slices.Clone(addresses[:min(len(addresses), addressesMax)]), nowhere)
 }
 
 // next is the address to try.
