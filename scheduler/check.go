@@ -213,7 +213,7 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	var names []string
 	if !c.spec.GetPaused() {
 		names, c.plain = world.PlacePlain(placement.Check{
-			Name: c.name, Probers: int(c.eff.GetProbers()), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
+			Name: c.name, Probers: min(int(c.eff.GetProbers()), verdict.MaxVotes), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
 		})
 	}
 	if s.sits(c, names) {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -61,5 +62,27 @@ func TestVoteFromTheFutureIsNoVote(t *testing.T) {
 	r.apply()
 	r.want("shop", "UNKNOWN STALE_VOTES")
 	r.votes("shop", ok, "ams", "fra")
+	r.want("shop", "UP QUORUM_UP")
+}
+
+// A newer version may allow what this one does not, and stores it where both read: that must not end the process.
+func TestStoredCheckBeyondTheLimitsIsPlacedAsFarAsTheyGo(t *testing.T) {
+	r := newRig(t)
+	var all []Event
+	for i := range 80 {
+		name := fmt.Sprintf("p%02d", i)
+		all = append(all, r.prober(name, "dc"+name), ProberOnline{Name: name})
+	}
+	r.apply(all...)
+	r.after(2 * time.Second)
+	c := tcpCheck("shop", 2)
+	c.Probers = 80
+	r.check(c)
+	if st, _ := r.s.Status("checks/shop", r.now, true); len(st.GetVotes()) != 64 {
+		t.Fatalf("%d probers run it, want 64", len(st.GetVotes()))
+	}
+	for i := range 80 {
+		r.vote("shop", fmt.Sprintf("p%02d", i), ok)
+	}
 	r.want("shop", "UP QUORUM_UP")
 }
