@@ -111,6 +111,7 @@ fault nothing is changed, and every fault is listed with its place.`,
 				return a.printMessage(resp, formatJSON)
 			}
 			a.printChanges(resp.GetChanges(), dryRun)
+			a.noteUntold(config.Config.GetChecks(), resp.GetChanges())
 			return nil
 		},
 	}
@@ -146,6 +147,26 @@ func (a *app) printChanges(changes []*meshv1.Change, dryRun bool) {
 		summary += " (a dry run: nothing was changed)"
 	}
 	a.print(a.out.paint(bold, summary))
+}
+
+// noteUntold remarks on checks that were created or changed and name no receiver: one forgets that easily, and learns of it in the worst moment.
+func (a *app) noteUntold(checks []*meshv1.Check, changes []*meshv1.Change) {
+	changed := map[string]bool{}
+	for _, ch := range changes {
+		changed[ch.GetName()] = ch.GetAction() == meshv1.Change_CREATE || ch.GetAction() == meshv1.Change_UPDATE
+	}
+	var untold []string
+	for _, c := range checks {
+		if changed[c.GetName()] && len(c.GetReceivers()) == 0 && !c.GetPaused() {
+			untold = append(untold, c.GetName())
+		}
+	}
+	switch n := len(untold); {
+	case n == 1:
+		a.note("note: %s names no receiver, so nobody is told when it is down; see `receivers` in docs/checks.md", untold[0])
+	case n > 1:
+		a.note("note: %d checks name no receiver, so nobody is told when they are down, %s for example; see `receivers` in docs/checks.md", n, untold[0])
+	}
 }
 
 func actionWord(a meshv1.Change_Action) (string, colour) {
