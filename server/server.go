@@ -222,7 +222,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
-	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
+	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, BootID: s.boot, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
 		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Ask: s.askPeer, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {

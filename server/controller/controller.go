@@ -23,6 +23,8 @@ import (
 type Config struct {
 	// Server is the bare name of this server, for example "a".
 	Server string
+	// BootID is this process, as its record in the store says. Empty: a second server of the same name is not noticed.
+	BootID string
 	// Mind are the constants of the scheduler; the zero value means its defaults.
 	Mind scheduler.Config
 	// VerdictEvery is how often the verdict of every check is given to the history. Default 10 s.
@@ -81,6 +83,8 @@ type Controller struct {
 	enrolments map[string]enrolled
 	servers    map[string]*statev1.ServerRecord
 	leader     *statev1.LeaderRecord
+	published  bool                  // this process' own record has been seen
+	rival      *statev1.ServerRecord // that of another process in its place; to be told of once
 	reign      *reign
 	runs       map[string]*run
 	revision   int64
@@ -252,7 +256,12 @@ func (c *Controller) follow(_ context.Context, b store.Batch) error {
 	notes := c.applyLocked(events)
 	first := !c.synced
 	c.synced = true
+	rival := c.rival
+	c.rival = nil
 	c.mu.Unlock()
+	if rival != nil {
+		c.log.Error("another server has taken this server's name", "server", rival.GetName(), "address", rival.GetGrpcAddress(), "boot_id", rival.GetBootId())
+	}
 	c.tell(notes)
 	if first {
 		close(c.ready)
@@ -278,6 +287,7 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		return scheduler.IncidentPut{Key: e.Subject, Incident: v, ModRevision: e.ModRevision}
 	case *statev1.ServerRecord:
 		c.servers[e.Name] = v
+		c.compareLocked(e.Name, v)
 		signal(c.moved)
 		return nil
 	case *statev1.LeaderRecord:
@@ -288,6 +298,20 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		return c.goneLocked(e)
 	}
 	return nil
+}
+
+// compareLocked notes a record of this server's name that another process has put into the place of its own.
+func (c *Controller) compareLocked(name string, r *statev1.ServerRecord) {
+	if c.cfg.BootID == "" || name != spec.Name(spec.Servers, c.cfg.Server) {
+		return
+	}
+	switch mine := r.GetBootId() == c.cfg.BootID; {
+	case mine:
+		c.published = true
+	case c.published:
+		// The record of a former life cannot come after that of this one.
+		c.rival, c.published = r, false
+	}
 }
 
 func (c *Controller) goneLocked(e store.Event) scheduler.Event {
