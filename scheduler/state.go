@@ -266,13 +266,20 @@ func (s *State) heard(now time.Time) float64 {
 
 // Names are the names of all checks, sorted.
 func (s *State) Names() []string {
+	names := s.NamesAfter("")
+	sort.Strings(names)
+	return names
+}
+
+// NamesAfter are the names of all checks above one, in no order: a hundred thousand are sorted in tens of milliseconds, for which nobody need wait who is kept from
+// voting meanwhile.
+func (s *State) NamesAfter(after string) []string {
 	names := make([]string, 0, len(s.checks))
 	for n, c := range s.checks {
-		if !c.gone {
+		if !c.gone && n > after {
 			names = append(names, n)
 		}
 	}
-	sort.Strings(names)
 	return names
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -43,11 +44,9 @@ const eachChunk = 256
 // EachStatus calls yield for each check after `after` in order of name, without votes.
 func (c *Controller) EachStatus(after string, yield func(*meshv1.CheckStatus) bool) {
 	c.mu.Lock()
-	names := c.mind.Names()
+	names := c.mind.NamesAfter(after)
 	c.mu.Unlock()
-	for len(names) > 0 && names[0] <= after {
-		names = names[1:]
-	}
+	slices.Sort(names)
 	for len(names) > 0 {
 		n := min(eachChunk, len(names))
 		chunk := make([]*meshv1.CheckStatus, 0, n)
