@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +44,7 @@ another takes over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cfg.Validate(); err != nil {
-				return usagef("%v", err)
+				return serverFault(err)
 			}
 			if _, err := rpc.ServerTLS(cfg.TLS); err != nil {
 				return usagef("%v", err)
@@ -119,6 +120,11 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 func pairsFlag(f *pflag.FlagSet, into *map[string]string, name, usage string) {
 	f.StringToStringVar(into, name, nil, usage)
 	f.Lookup(name).DefValue = ""
+}
+
+// serverFault lists the faults of a server's configuration, one a line, by the names of their flags.
+func serverFault(err error) error {
+	return usagef("the configuration is not right:\n  --%s", strings.ReplaceAll(err.Error(), "\n", "\n  --"))
 }
 
 func logFormatFlag(cmd *cobra.Command, v *string) {

@@ -41,10 +41,11 @@ with an etcd member, and --probers probers. The servers' ports lie two apart, fr
 			if datacenters < 1 || datacenters > maxDatacenters || probers < 1 || probers > maxProbersEach {
 				return usagef("--datacenters %d --probers %d: choose 1 to %d datacenters with 1 to %d probers each", datacenters, probers, maxDatacenters, maxProbersEach)
 			}
-			for _, err := range []error{cfg.Validate(), p.Validate()} {
-				if err != nil {
-					return usagef("%v", err)
-				}
+			if err := cfg.Validate(); err != nil {
+				return serverFault(err)
+			}
+			if err := p.Validate(); err != nil {
+				return configurationFault(err)
 			}
 			if validate {
 				fmt.Fprintln(a.env.Out, "the configuration is valid")
