@@ -9,7 +9,8 @@
 //     never earlier.
 //   - At most InFlight probes run at once. When all are in use a start waits, first come, first served, and its lag grows and is seen; it is not dropped.
 //     A target that hangs takes one place until its check's timeout, and no more: the same check never runs twice at once.
-//   - A check that still runs, or still waits, when it is due again skips that start, which is counted ([Stats].Skipped).
+//   - A check that still runs, or still waits, when it is due again starts anew as soon as that probe has ended, so that a target that takes the whole interval to
+//     time out is still probed once an interval. A start that comes due while another is held back so is skipped, and counted ([Stats].Skipped).
 //   - A process that stood still for an interval or more does not catch up: those starts are counted as [Stats].Missed, and the check goes on in phase.
 //   - A step of the mesh's clock causes neither a burst nor a gap; see [Table].
 package timetable
@@ -40,7 +41,7 @@ type Stats struct {
 	Running int
 	// Waiting starts, for which all places were taken.
 	Waiting int
-	// Skipped starts: the check's probe before was still running or waiting.
+	// Skipped starts: the check's probe before was still running or waiting, and another start was held back for it already.
 	Skipped int64
 	// Missed starts: the process stood still.
 	Missed int64
@@ -55,9 +56,10 @@ type Timetable struct {
 
 	mu      sync.Mutex // guards everything below
 	table   *Table
-	busy    map[string]bool // checks that run or wait
-	popped  []Start         // used again by startDue
-	waiting []Start         // first come, first served; at most one a check
+	busy    map[string]bool  // checks that run or wait
+	held    map[string]Start // starts that came due while their check was busy
+	popped  []Start          // used again by startDue
+	waiting []Start          // first come, first served; at most one a check
 	running int
 	skipped int64
 	missed  int64
@@ -69,7 +71,7 @@ func New(clock Clock, inFlight int, probe Probe) *Timetable {
 	if inFlight <= 0 {
 		panic("timetable: no probe may run")
 	}
-	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}}
+	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}, held: map[string]Start{}}
 }
 
 // Set puts a check in, or changes it; interval must be positive. It may be called before Run.
@@ -84,6 +86,7 @@ func (t *Timetable) Set(check string, interval, phase time.Duration) {
 func (t *Timetable) Remove(check string) {
 	t.mu.Lock()
 	t.table.Remove(check)
+	delete(t.held, check)
 	for i, s := range t.waiting {
 		if s.Check == check {
 			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
@@ -124,6 +127,7 @@ func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
 	}
 	t.mu.Lock()
 	t.waiting = nil
+	clear(t.held)
 	t.mu.Unlock()
 	stop := time.AfterFunc(grace, cancel)
 	defer stop.Stop()
@@ -142,7 +146,11 @@ func (t *Timetable) startDue(ctx context.Context) time.Duration {
 		case s.Missed:
 			t.missed++
 		case t.busy[s.Check]:
-			t.skipped++
+			if _, twice := t.held[s.Check]; twice {
+				t.skipped++
+			} else {
+				t.held[s.Check] = s
+			}
 		default:
 			t.busy[s.Check] = true
 			if t.running < t.inFlight {
@@ -176,11 +184,16 @@ func (t *Timetable) startLocked(ctx context.Context, s Start) {
 	})
 }
 
-// ended gives the place of a probe that has ended to the first that waits.
+// ended gives the place of a probe that has ended to the first that waits; its own check waits again if a start was held back for it.
 func (t *Timetable) ended(ctx context.Context, check string) (next Start, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.busy, check)
+	if s, again := t.held[check]; again {
+		delete(t.held, check)
+		t.busy[check] = true
+		t.waiting = append(t.waiting, s)
+	}
 	if len(t.waiting) == 0 || ctx.Err() != nil {
 		t.running--
 		return Start{}, false

@@ -250,3 +250,28 @@ func BenchmarkPop(b *testing.B) {
 		n += len(starts)
 	}
 }
+
+// A target that swallows packets takes the whole timeout; when that is the interval, the probe before still runs at each start. Its votes must come once an
+// interval all the same, or they would go stale between.
+func TestAProbeAsLongAsTheIntervalRunsOnceAnInterval(t *testing.T) {
+	const interval = 2 * time.Second
+	var d diary
+	var longest atomic.Int64
+	run(t, &testClock{}, 8, func(_ context.Context, check string, due time.Time) {
+		d.note(check, due)
+		longest.Store(max(longest.Load(), int64(time.Since(due))))
+		time.Sleep(interval)
+	}, func(tt *Timetable) {
+		tt.Set("checks/hole", interval, 0)
+		time.Sleep(100 * interval)
+		if s := tt.Stats(); s.Skipped > 1 {
+			t.Errorf("%d starts were skipped", s.Skipped)
+		}
+	})
+	if n := len(d.starts["checks/hole"]); n < 98 {
+		t.Errorf("%d starts in 100 intervals, want one an interval", n)
+	}
+	if l := time.Duration(longest.Load()); l > interval {
+		t.Errorf("a start was %s late", l)
+	}
+}

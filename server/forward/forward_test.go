@@ -51,12 +51,14 @@ func newMesh(t *testing.T, leads map[string]string) *mesh {
 	m := &mesh{listeners: map[string]*bufconn.Listener{}, leads: leads}
 	for name := range leads {
 		m.listeners[name] = bufconn.Listen(1 << 16)
+	}
+	for name, listener := range m.listeners {
 		f := New("servers/"+name, func() (string, bool) { return m.leads[name], m.leads[name] != name }, m.dial)
 		s := grpc.NewServer(f.Options()...)
 		meshv1.RegisterStatusServiceServer(s, node{name: name})
 		meshv1.RegisterServerServiceServer(s, node{name: name})
 		done := make(chan error, 1)
-		go func() { done <- s.Serve(m.listeners[name]) }()
+		go func() { done <- s.Serve(listener) }()
 		t.Cleanup(func() { s.Stop(); f.Close(); <-done })
 	}
 	return m
