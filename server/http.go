@@ -27,6 +27,7 @@ func (s *Server) conditions() []condition {
 	}
 	info := s.mesh.Server()
 	list := []condition{
+		{"disk", !s.full.Load(), "the disk is full and etcd cannot write; make room, and the server begins anew"},
 		{"store", synced, "etcd has not been read yet; is it running, and does it have a quorum?"},
 		{"leader", info.Leader != "", "no server leads; is a majority of etcd members alive?"},
 	}

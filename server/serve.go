@@ -28,7 +28,7 @@ func (s *Server) serve(ctx context.Context) error {
 	front.Go(func() error { return s.serveHTTP(ctx) })
 	if s.member != nil {
 		// An etcd that has ended, such as after a disk error, does not come back in this process: better to be started anew than to serve what is no longer true.
-		front.Go(func() error { return ended(s.member.Wait(ctx)) })
+		front.Go(func() error { return s.tendMember(ctx) })
 	}
 	front.Go(func() error {
 		// Watches wait for changes for ever: they must end before the gRPC server can stop gracefully.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
@@ -75,6 +76,7 @@ type Server struct {
 	health *health.Server
 	fwd    *forward.Forwarder
 	ready  chan struct{}
+	full   atomic.Bool // the disk is full and the member has failed
 }
 
 // New checks the configuration and opens the listeners, so that the addresses are known; the caller runs the server, or closes it with Close.
@@ -203,9 +205,12 @@ func (s *Server) shut() error {
 	if s.hist != nil {
 		errs = append(errs, s.hist.Close())
 	}
-	if s.member != nil {
+	switch {
+	case s.full.Load():
+		// The member stands still with its locks held: it ends with the process.
+	case s.member != nil:
 		errs = append(errs, s.member.Close())
-	} else if s.client != nil {
+	case s.client != nil:
 		errs = append(errs, s.client.Close())
 	}
 	if s.ownTel {

@@ -172,6 +172,9 @@ func stopped(err error) error {
 	if err == nil || errors.As(err, &f) {
 		return err
 	}
+	if errors.Is(err, server.ErrRestart) {
+		err = fmt.Errorf("%w: %w", err, restart())
+	}
 	return &failure{code: ExitServer, message: err.Error(), cause: err}
 }
 

@@ -30,6 +30,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
 
 	"github.com/probemesh/probemesh/server/store"
 )
@@ -42,6 +43,7 @@ type Member struct {
 	etcd   *embed.Etcd
 	client *clientv3.Client
 	lock   *fileutil.LockedFile
+	fail   *failure
 }
 
 // Start starts a member and waits until the cluster has a leader, which a lone member has in less than a second and one of several when most of
@@ -55,7 +57,8 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := start(cfg)
+	fail := newFailure()
+	e, err := start(cfg, fail)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -63,7 +66,8 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		closeEtcd(e)
 		return nil, errors.Join(err, lock.Close())
 	}
-	m := &Member{etcd: e, client: v3client.New(e.Server), lock: lock}
+	fail.started.Store(true)
+	m := &Member{etcd: e, client: v3client.New(e.Server), lock: lock, fail: fail}
 	return m, nil
 }
 
@@ -83,7 +87,7 @@ func lockDir(dir string) (*fileutil.LockedFile, error) {
 }
 
 // start starts etcd. What etcd reports by panicking, such as a damaged file, becomes an error.
-func start(cfg Config) (e *embed.Etcd, err error) {
+func start(cfg Config, fail *failure) (e *embed.Etcd, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = damaged(cfg.Dir, fmt.Errorf("%v", p))
@@ -92,7 +96,7 @@ func start(cfg Config) (e *embed.Etcd, err error) {
 	if err := probeDatabase(cfg.Dir); err != nil {
 		return nil, damaged(cfg.Dir, err)
 	}
-	e, err = embed.StartEtcd(cfg.embed())
+	e, err = embed.StartEtcd(cfg.embed(fail))
 	if err != nil {
 		var op interface{ Timeout() bool } // a listener's error
 		if errors.As(err, &op) {
@@ -168,12 +172,15 @@ func (m *Member) PeerAddresses() []string {
 	return out
 }
 
-// Wait returns when ctx ends or the member has failed, and then with the reason.
+// Wait returns when ctx ends or the member has failed, and then with the reason; ErrNoSpace when its disk is full. A member that failed for want of space need not be
+// closed, and Close would use up its time.
 func (m *Member) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case err := <-m.etcd.Err():
+		return fmt.Errorf("the embedded etcd failed: %w", err)
+	case err := <-m.fail.reason:
 		return fmt.Errorf("the embedded etcd failed: %w", err)
 	case <-m.etcd.Server.StopNotify():
 		return errors.New("the embedded etcd stopped; its log says why")
@@ -222,7 +229,7 @@ func parse(s string) []url.URL {
 	return []url.URL{*u}
 }
 
-func (c Config) embed() *embed.Config {
+func (c Config) embed(fail *failure) *embed.Config {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.Dir
 	e.TickMs, e.ElectionMs = uint(c.Tick.Milliseconds()), uint(c.Election.Milliseconds())
@@ -240,6 +247,6 @@ func (c Config) embed() *embed.Config {
 	e.ListenClientUrls, e.AdvertiseClientUrls = parse(c.ListenClient), parse(c.ListenClient)
 	e.ListenPeerUrls, e.AdvertisePeerUrls = parse(c.ListenPeer), parse(c.AdvertisePeer)
 	e.InitialCluster, e.InitialClusterToken, e.ClusterState = c.InitialCluster, "probemesh", c.ClusterState
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(store.ZapLogger(c.Log))
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(store.ZapLogger(c.Log).WithOptions(zap.WithFatalHook(fail)))
 	return e
 }
