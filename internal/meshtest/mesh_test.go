@@ -41,6 +41,7 @@ type mesh struct {
 	servers map[string]*server
 	probers map[string]*agent
 	boots   int
+	lacked  string // a probe that missing did not find
 	log     *slog.Logger
 }
 
@@ -344,6 +345,7 @@ func (m *mesh) missing() int {
 		}
 		if !found {
 			n++
+			m.lacked = k
 		}
 	}
 	return n
@@ -356,6 +358,17 @@ func (m *mesh) describe() string {
 		return "nobody leads"
 	}
 	out := "leader " + l.name + "\n"
+	if m.lacked != "" {
+		out += "  a probe that was missing: " + m.lacked + "; of the same minute, in the histories:"
+		for _, s := range m.servers {
+			for k := range s.archive.have {
+				if len(k) > 10 && k[:len(k)-11] == m.lacked[:len(m.lacked)-11] {
+					out += " " + k
+				}
+			}
+		}
+		out += "\n"
+	}
 	for _, p := range l.c.Probers() {
 		out += fmt.Sprintf("  %s %s in_sync=%v spooled=%d\n", p.GetName(), p.GetState(), p.GetInSync(), p.GetSpooled())
 	}

@@ -241,8 +241,11 @@ func broken(format string, args ...any) error {
 }
 
 func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv1.ProberMessage, meshv1.ServerMessage]) error {
+	addresses := s.g.mesh.Addresses()
+	// Enrolment may have taken seconds. Taken as it is now, the clock would look that much ahead to the prober, until its first pong.
+	halfway := s.began.Add(time.Since(s.began) / 2)
 	welcome := &meshv1.Welcome{
-		Server: s.g.server, Addresses: s.g.mesh.Addresses(), Protocol: version.Protocol, Time: timestamppb.Now(), MessageLimit: messageBytes, ResultWindow: resultWindow,
+		Server: s.g.server, Addresses: addresses, Protocol: version.Protocol, Time: timestamppb.New(halfway), MessageLimit: messageBytes, ResultWindow: resultWindow,
 	}
 	if err := stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Welcome{Welcome: welcome}}); err != nil {
 		return err

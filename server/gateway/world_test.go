@@ -36,11 +36,13 @@ type fakeMesh struct {
 	refused   []string
 	wanted    map[string]*meshv1.Assignment
 	elsewhere []string
+	slow      time.Duration // of Attach
 	verify    func(ctx context.Context, removals []string) error
 	verified  [][]string
 }
 
 func (m *fakeMesh) Attach(_ context.Context, h *meshv1.Hello, s controller.Session) error {
+	time.Sleep(m.slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sessions[h.GetProber()] = s

@@ -632,7 +632,8 @@ type Welcome struct {
 	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The server's protocol version.
 	Protocol int32 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// The server's clock now.
+	// The server's clock, halfway between when Hello came and when this was sent, which may be seconds later: so that the middle of the prober's own
+	// two times compares with it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	// Largest message that the server takes, in bytes.
 	MessageLimit int32 `protobuf:"varint,5,opt,name=message_limit,json=messageLimit,proto3" json:"message_limit,omitempty"`
