@@ -238,14 +238,10 @@ func (s *State) sendRun(c *check, i int) {
 	s.do(Confirm{Prober: v.Prober, Run: run})
 }
 
-// askFirst asks for a first vote from everybody who is to run a check that is new, or that probes something else now: its owner waits, and the timetable may take a
-// whole interval. Budgets hold: of a thousand new checks most wait for their turn.
+// askFirst asks for a first vote from everybody who is to run a check and has not voted: one that is new, that probes something else now, or that is UNKNOWN
+// because its placement has changed. Its owner waits, and the timetable may take a whole interval. Budgets hold: of a thousand checks most wait for their turn.
 func (s *State) askFirst(now time.Time, c *check) {
-	for i := range c.seats {
-		if c.votes[i].Outcome == verdict.None {
-			s.ask(now, c, i)
-		}
-	}
+	s.askAll(now, c, func(v *verdict.Vote) bool { return v.Outcome == verdict.None })
 }
 
 func (s *State) runRefused(now time.Time, e RunRefused) {

@@ -37,6 +37,10 @@ func (s *State) evaluate(c *check, now time.Time) {
 	s.dropLeavers(c, now)
 	c.tally = verdict.Fold(c.policy, c.votes, now)
 	s.repeatLost(now, c)
+	if c.tally.Verdict == verdict.Unknown && s.lead.Leading && s.warm {
+		// A prober that has only now been given the check would vote at its place in the timetable, up to an interval from here.
+		s.askFirst(now, c)
+	}
 	f := incident.Facts{
 		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, OnDegraded: c.spec.GetAlertOnDegraded(), Open: openSeverity(c.incident.GetIncident()),
 	}

@@ -221,14 +221,14 @@ func (r *roster) goneTable(datacenter string) {
 	r.unsettled = true
 }
 
-// datacenters counts those that have an enrolled prober.
+// datacenters counts those that have an enrolled prober which no operator has drained.
 func (r *roster) datacenters() int {
 	if r.places >= 0 {
 		return r.places
 	}
 	seen := map[string]bool{}
 	for _, p := range r.probers {
-		if p.enrolled != nil {
+		if p.enrolled != nil && !p.enrolled.GetDrained() {
 			seen[p.enrolled.GetDatacenter()] = true
 		}
 	}

@@ -83,8 +83,9 @@ func (a *app) drainCommand() *cobra.Command {
 		`Moves the checks of a prober to others and stops counting its votes, for example before its machine is worked on. The prober
 stays enrolled; undrain puts it back. Draining one that is drained changes nothing.
 
-A quorum does not shrink for it: where no other prober of the datacenter can take over, the checks have a voice less, and those
-that then lack a quorum are UNKNOWN until it is back. See it with: probemesh get checks --filter 'verdict = UNKNOWN'`,
+Where no other prober of the datacenter can take over, checks that leave "probers" and "quorum" to the default go on with the
+datacenters that are left. A quorum that a check states does not shrink: with too few voices it is UNKNOWN until the prober
+is back. See it with: probemesh get checks --filter 'verdict = UNKNOWN'`,
 		func(ctx context.Context, c *client, name string) (*meshv1.Prober, error) {
 			return answer(ctx, a, c.probers.DrainProber, &meshv1.DrainProberRequest{Name: name})
 		}, "drained")

@@ -205,7 +205,7 @@ type Check struct {
 	// 60s; if unset, the smaller of 10s and `interval`.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How many probers run the check, each in another datacenter while there are enough. 1 to 50. If unset, 3, or as many
-	// as there are datacenters with an enrolled prober when these are fewer.
+	// as there are datacenters with an enrolled prober that is not drained when these are fewer.
 	Probers int32 `protobuf:"varint,6,opt,name=probers,proto3" json:"probers,omitempty"`
 	// How many failure domains (datacenters) must see the check fail before it is DOWN, and see it answer before it is UP.
 	// 1 to `probers`. If unset, the majority of the probers: 1 of 1, 2 of 2 or 3, 3 of 5. It never shrinks because probers
