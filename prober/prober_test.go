@@ -320,8 +320,8 @@ func TestATakenNameBacksOffAndEndsNothing(t *testing.T) {
 		w.start("a:1")
 		time.Sleep(10 * time.Minute)
 		mu.Lock()
-		if attempts < 20 || attempts > 90 {
-			t.Errorf("%d attempts in ten minutes; want one in 15 s on average", attempts)
+		if attempts < 60 || attempts > 240 {
+			t.Errorf("%d attempts in ten minutes; want one in 5 s on average", attempts)
 		}
 		taken = false
 		mu.Unlock()

@@ -22,7 +22,7 @@
 // # Finding a server
 //
 // Candidates are the configured addresses in their order, then those that the last Welcome named, which are kept on disk. Attempts go round robin, with pauses of
-// full jitter below 1 s, 2 s, 4 s ... 30 s; a session that lived for 10 s starts this anew. A Redirect's addresses come first, without a pause.
+// full jitter below 1 s, 2 s, 4 s, 8 s, 10 s; a session that lived for 10 s starts this anew. A Redirect's addresses come first, without a pause.
 //
 // # Time
 //

@@ -14,7 +14,7 @@ import (
 
 const (
 	backoffMin   = time.Second
-	backoffMax   = 30 * time.Second
+	backoffMax   = 10 * time.Second
 	livedFor     = 10 * time.Second
 	redirectMax  = time.Minute
 	addressesMax = 64

@@ -48,7 +48,7 @@ func TestFaultFreeDetection(t *testing.T) {
 		meanMost, atMost time.Duration
 	}{
 		{modeDown, time.Minute, 60 * time.Millisecond, 5, 3, 7 * time.Second, 0},
-		{modeDown, time.Minute, 60 * time.Millisecond, 3, 2, 11 * time.Second, 0},
+		{modeDown, time.Minute, 60 * time.Millisecond, 3, 2, 12 * time.Second, 0},
 		{modeDown, 30 * time.Second, 60 * time.Millisecond, 1, 1, 17 * time.Second, 0},
 		{modeBlackhole, time.Minute, 10 * time.Second, 5, 3, 20 * time.Second, 0},
 	} {

@@ -32,7 +32,7 @@ type SessionServiceClient interface {
 	//
 	// The prober speaks first, with `Hello`; the server answers with `Welcome`, or ends the stream with an error: ALREADY_EXISTS (PROBER_NAME_TAKEN),
 	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN). After any of them the prober goes on
-	// probing, backs off (1s to 30s, full jitter) and tries the next server.
+	// probing, backs off (1s to 10s, full jitter) and tries the next server.
 	//
 	// **Assignments.** If the digest in Hello is not that of what the prober should run, the server sends `InventoryRequest`, the prober lists what it
 	// holds in `Inventory` messages, and the server sends exactly the difference in `AssignmentUpdate` messages. Later changes come as further
@@ -88,7 +88,7 @@ type SessionServiceServer interface {
 	//
 	// The prober speaks first, with `Hello`; the server answers with `Welcome`, or ends the stream with an error: ALREADY_EXISTS (PROBER_NAME_TAKEN),
 	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN). After any of them the prober goes on
-	// probing, backs off (1s to 30s, full jitter) and tries the next server.
+	// probing, backs off (1s to 10s, full jitter) and tries the next server.
 	//
 	// **Assignments.** If the digest in Hello is not that of what the prober should run, the server sends `InventoryRequest`, the prober lists what it
 	// holds in `Inventory` messages, and the server sends exactly the difference in `AssignmentUpdate` messages. Later changes come as further
