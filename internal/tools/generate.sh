@@ -6,4 +6,4 @@ cd "$(dirname "$0")/../.."
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
 go build -o "$bin/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-PATH="$bin:$PATH" go tool -modfile=internal/tools/go.mod buf generate
+PATH="$bin:$PATH" go tool -modfile=internal/tools/go.mod buf generate --template internal/tools/buf.gen.yaml
