@@ -221,7 +221,9 @@ func TestASlowEnrolmentDoesNotSkewTheProbersClock(t *testing.T) {
 		sent := time.Now()
 		c := w.open(hello("fra-1"), true, nil)
 		time.Sleep(w.mesh.slow)
-		times := seen(c, func(m *meshv1.ServerMessage) (time.Time, bool) { return m.GetWelcome().GetTime().AsTime(), m.GetWelcome() != nil })
+		times := seen(c, func(m *meshv1.ServerMessage) (time.Time, bool) {
+			return m.GetWelcome().GetTime().AsTime(), m.GetWelcome() != nil
+		})
 		if len(times) != 1 || !times[0].Equal(sent.Add(2*time.Second)) {
 			t.Errorf("Welcome says %v to a Hello of %v that was answered four seconds later; want the middle", times, sent)
 		}
