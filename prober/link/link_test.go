@@ -220,8 +220,8 @@ func TestAddressesAreTriedInTurnAndRemembered(t *testing.T) {
 	}
 }
 
-func TestBackoffGrowsToThirtySeconds(t *testing.T) {
-	for failures, limit := range map[int]time.Duration{0: 0, 1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 6: 30 * time.Second, 1000: 30 * time.Second} {
+func TestBackoffGrowsToTenSeconds(t *testing.T) {
+	for failures, limit := range map[int]time.Duration{0: 0, 1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 5: 10 * time.Second, 1000: 10 * time.Second} {
 		if got := backoff(failures, 1); got != limit {
 			t.Errorf("after %d failures up to %v; want %v", failures, got, limit)
 		}
