@@ -103,6 +103,13 @@ func (r *runner) Probe(ctx context.Context, _ probe.Options) *meshv1.Result {
 
 func (r *runner) Close() {}
 
+// count is how many probes there were.
+func (g *target) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.probed)
+}
+
 func key(prober, check string, start time.Time) string {
 	return fmt.Sprint(prober, " ", check, " ", start.UnixNano())
 }

@@ -155,7 +155,8 @@ func (q *queue) done(i *item, settled bool, now time.Time) {
 // failed notes a failed attempt: when the entry may be tried again, and what the failure says of the receiver.
 func (q *queue) failed(i *item, o outcome, due, notBefore time.Time) {
 	l := i.thread.lane
-	i.entry.Attempts++
+	// The attempt may have come back from the store already, written with its failure.
+	i.entry.Attempts = max(i.entry.GetAttempts(), i.trying)
 	i.failures++
 	if l.receiver != nil {
 		if end := i.deadline(); due.After(end) {

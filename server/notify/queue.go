@@ -28,6 +28,8 @@ type item struct {
 	// created is the create revision of its key.
 	created int64
 	thread  *thread
+	// trying is the number of the attempt under way, or of the last one.
+	trying int32
 	// failures counts the failed attempts of this reign, records those that went into the incident.
 	failures, records int
 	// lastError is what was recorded last.

@@ -260,6 +260,7 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 			break
 		}
 		l := i.thread.lane
+		i.trying = int32(i.attempts() + 1)
 		j := job{item: i, entry: i.entry, receiver: l.receiver, drop: drop, attempt: i.attempts() + 1,
 			failures: i.failures, records: i.records, lastError: i.lastError, receiverFailing: l.failing}
 		// drain waits for it: each job reports exactly once.
