@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -21,6 +22,8 @@ const limit = 60 * time.Second
 var (
 	binary string
 	launch = make(chan func())
+	// given are the addresses that quietAddress has given to tests.
+	given sync.Map
 )
 
 func TestMain(m *testing.M) {

@@ -123,10 +123,14 @@ func (m *mesh) restart() {
 func quietAddress(t *testing.T) string {
 	t.Helper()
 	for range 200 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
+		address := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))
+		// A port is given once: whoever has it may be down for the moment.
+		if _, taken := given.LoadOrStore(address, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
 		}
 	}
 	t.Fatal("no free port found")

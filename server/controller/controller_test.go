@@ -278,7 +278,8 @@ func TestAFullQueueOfEffectsGivesThemBack(t *testing.T) {
 		w.c.mu.Lock()
 		defer w.c.mu.Unlock()
 		given := 0
-		for range effectQueue + 100 {
+		// Workers take from the queue meanwhile, far slower than it is filled.
+		for i := 0; i < 100*effectQueue && given == 0; i++ {
 			if e := w.c.enqueueLocked(openOf(k)); e != nil {
 				given++
 				if f, ok := e.(scheduler.EffectFailed); !ok || f.Key != k.GetName() || f.Retry != retryAfter {
