@@ -109,7 +109,8 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	if p.enrolled != nil && p.enrolled.GetDrained() != e.GetDrained() {
 		p.turned = now
 	}
-	stays := p.enrolled != nil && p.enrolled.GetDatacenter() == e.GetDatacenter()
+	// Draining may change how many datacenters are in service, and with that how many probers a check asks for by default.
+	stays := p.enrolled != nil && p.enrolled.GetDatacenter() == e.GetDatacenter() && p.enrolled.GetDrained() == e.GetDrained()
 	p.enrolled = e
 	if same {
 		return
