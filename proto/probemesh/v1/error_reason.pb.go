@@ -70,6 +70,8 @@ const (
 	ErrorReason_SHUTTING_DOWN ErrorReason = 20
 	// DATA_LOSS: the watcher was too slow and missed changes. Watch again: the snapshot brings it up to date.
 	ErrorReason_WATCH_LAGGED ErrorReason = 21
+	// ALREADY_EXISTS: another live server has this server name.
+	ErrorReason_SERVER_NAME_TAKEN ErrorReason = 22
 )
 
 // Enum value maps for ErrorReason.
@@ -97,6 +99,7 @@ var (
 		19: "INTERNAL_FAULT",
 		20: "SHUTTING_DOWN",
 		21: "WATCH_LAGGED",
+		22: "SERVER_NAME_TAKEN",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -121,6 +124,7 @@ var (
 		"INTERNAL_FAULT":           19,
 		"SHUTTING_DOWN":            20,
 		"WATCH_LAGGED":             21,
+		"SERVER_NAME_TAKEN":        22,
 	}
 )
 
@@ -155,7 +159,7 @@ var File_probemesh_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1fprobemesh/v1/error_reason.proto\x12\fprobemesh.v1*\xda\x03\n" +
+	"\x1fprobemesh/v1/error_reason.proto\x12\fprobemesh.v1*\xf1\x03\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x16\n" +
@@ -180,7 +184,8 @@ const file_probemesh_v1_error_reason_proto_rawDesc = "" +
 	"\x11REQUEST_ID_REUSED\x10\x12\x12\x12\n" +
 	"\x0eINTERNAL_FAULT\x10\x13\x12\x11\n" +
 	"\rSHUTTING_DOWN\x10\x14\x12\x10\n" +
-	"\fWATCH_LAGGED\x10\x15B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\fWATCH_LAGGED\x10\x15\x12\x15\n" +
+	"\x11SERVER_NAME_TAKEN\x10\x16B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_error_reason_proto_rawDescOnce sync.Once

@@ -77,7 +77,7 @@ func (x ResultBatch_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ResultBatch_Kind.Descriptor instead.
 func (ResultBatch_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{12, 0}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // ProberMessage is what a prober says.
@@ -638,7 +638,10 @@ type Welcome struct {
 	// Largest message that the server takes, in bytes.
 	MessageLimit int32 `protobuf:"varint,5,opt,name=message_limit,json=messageLimit,proto3" json:"message_limit,omitempty"`
 	// How many results may be on their way without an acknowledgement before the prober slows down.
-	ResultWindow  int32 `protobuf:"varint,6,opt,name=result_window,json=resultWindow,proto3" json:"result_window,omitempty"`
+	ResultWindow int32 `protobuf:"varint,6,opt,name=result_window,json=resultWindow,proto3" json:"result_window,omitempty"`
+	// All servers of the mesh, with where they are, sorted by name. The prober keeps them on its disk, chooses its home among them and keeps a connection to a
+	// second one warm.
+	Servers       []*ServerAddress `protobuf:"bytes,7,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -715,6 +718,77 @@ func (x *Welcome) GetResultWindow() int32 {
 	return 0
 }
 
+func (x *Welcome) GetServers() []*ServerAddress {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+// ServerAddress is where a server is.
+type ServerAddress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server, `servers/{server}`.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Its datacenter.
+	Datacenter string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// Its gRPC address as others reach it.
+	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerAddress) Reset() {
+	*x = ServerAddress{}
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerAddress) ProtoMessage() {}
+
+func (x *ServerAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerAddress.ProtoReflect.Descriptor instead.
+func (*ServerAddress) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ServerAddress) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ServerAddress) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *ServerAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Ping asks for a sign of life.
 type Ping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -739,7 +813,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[4]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +825,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[4]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +838,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{4}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -833,7 +907,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +919,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +932,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{5}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -909,7 +983,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +995,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1008,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{6}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Assignment) GetCheck() *Check {
@@ -981,7 +1055,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1067,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1080,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{8}
 }
 
 // Inventory lists what a prober holds, in as many messages as it takes.
@@ -1024,7 +1098,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1110,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1123,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Inventory) GetItems() []*InventoryItem {
@@ -1086,7 +1160,7 @@ type InventoryItem struct {
 
 func (x *InventoryItem) Reset() {
 	*x = InventoryItem{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1172,7 @@ func (x *InventoryItem) String() string {
 func (*InventoryItem) ProtoMessage() {}
 
 func (x *InventoryItem) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1185,7 @@ func (x *InventoryItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryItem.ProtoReflect.Descriptor instead.
 func (*InventoryItem) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InventoryItem) GetCheck() string {
@@ -1148,7 +1222,7 @@ type AssignmentUpdate struct {
 
 func (x *AssignmentUpdate) Reset() {
 	*x = AssignmentUpdate{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1234,7 @@ func (x *AssignmentUpdate) String() string {
 func (*AssignmentUpdate) ProtoMessage() {}
 
 func (x *AssignmentUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1247,7 @@ func (x *AssignmentUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentUpdate.ProtoReflect.Descriptor instead.
 func (*AssignmentUpdate) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AssignmentUpdate) GetUpserts() []*Assignment {
@@ -1233,7 +1307,7 @@ type AssignmentAck struct {
 
 func (x *AssignmentAck) Reset() {
 	*x = AssignmentAck{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1319,7 @@ func (x *AssignmentAck) String() string {
 func (*AssignmentAck) ProtoMessage() {}
 
 func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1332,7 @@ func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentAck.ProtoReflect.Descriptor instead.
 func (*AssignmentAck) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AssignmentAck) GetRevision() int64 {
@@ -1316,7 +1390,7 @@ type ResultBatch struct {
 
 func (x *ResultBatch) Reset() {
 	*x = ResultBatch{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1402,7 @@ func (x *ResultBatch) String() string {
 func (*ResultBatch) ProtoMessage() {}
 
 func (x *ResultBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1415,7 @@ func (x *ResultBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultBatch.ProtoReflect.Descriptor instead.
 func (*ResultBatch) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResultBatch) GetKind() ResultBatch_Kind {
@@ -1369,7 +1443,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1455,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1468,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResultAck) GetSequence() uint64 {
@@ -1415,7 +1489,7 @@ type Resend struct {
 
 func (x *Resend) Reset() {
 	*x = Resend{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1501,7 @@ func (x *Resend) String() string {
 func (*Resend) ProtoMessage() {}
 
 func (x *Resend) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1514,7 @@ func (x *Resend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resend.ProtoReflect.Descriptor instead.
 func (*Resend) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Resend) GetFromSequence() uint64 {
@@ -1471,7 +1545,7 @@ type RunNow struct {
 
 func (x *RunNow) Reset() {
 	*x = RunNow{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1557,7 @@ func (x *RunNow) String() string {
 func (*RunNow) ProtoMessage() {}
 
 func (x *RunNow) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1570,7 @@ func (x *RunNow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunNow.ProtoReflect.Descriptor instead.
 func (*RunNow) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RunNow) GetRunId() string {
@@ -1554,7 +1628,7 @@ type RunRefusal struct {
 
 func (x *RunRefusal) Reset() {
 	*x = RunRefusal{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1640,7 @@ func (x *RunRefusal) String() string {
 func (*RunRefusal) ProtoMessage() {}
 
 func (x *RunRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1653,7 @@ func (x *RunRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRefusal.ProtoReflect.Descriptor instead.
 func (*RunRefusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{16}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RunRefusal) GetRunId() string {
@@ -1611,7 +1685,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1697,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1710,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{17}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Redirect) GetAddresses() []string {
@@ -1671,7 +1745,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1757,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1770,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{18}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -1752,14 +1826,21 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x0efirst_sequence\x18\f \x01(\x04R\rfirstSequence\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\x05R\bprotocol\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
 	"\rmessage_limit\x18\x05 \x01(\x05R\fmessageLimit\x12#\n" +
-	"\rresult_window\x18\x06 \x01(\x05R\fresultWindow\"\xd0\x02\n" +
+	"\rresult_window\x18\x06 \x01(\x05R\fresultWindow\x125\n" +
+	"\aservers\x18\a \x03(\v2\x1b.probemesh.v1.ServerAddressR\aservers\"a\n" +
+	"\rServerAddress\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xd0\x02\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12A\n" +
 	"\x0eoriginate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\roriginateTime\x12,\n" +
@@ -1849,79 +1930,81 @@ func file_probemesh_v1_session_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_probemesh_v1_session_service_proto_goTypes = []any{
 	(ResultBatch_Kind)(0),         // 0: probemesh.v1.ResultBatch.Kind
 	(*ProberMessage)(nil),         // 1: probemesh.v1.ProberMessage
 	(*ServerMessage)(nil),         // 2: probemesh.v1.ServerMessage
 	(*Hello)(nil),                 // 3: probemesh.v1.Hello
 	(*Welcome)(nil),               // 4: probemesh.v1.Welcome
-	(*Ping)(nil),                  // 5: probemesh.v1.Ping
-	(*Pong)(nil),                  // 6: probemesh.v1.Pong
-	(*Assignment)(nil),            // 7: probemesh.v1.Assignment
-	(*InventoryRequest)(nil),      // 8: probemesh.v1.InventoryRequest
-	(*Inventory)(nil),             // 9: probemesh.v1.Inventory
-	(*InventoryItem)(nil),         // 10: probemesh.v1.InventoryItem
-	(*AssignmentUpdate)(nil),      // 11: probemesh.v1.AssignmentUpdate
-	(*AssignmentAck)(nil),         // 12: probemesh.v1.AssignmentAck
-	(*ResultBatch)(nil),           // 13: probemesh.v1.ResultBatch
-	(*ResultAck)(nil),             // 14: probemesh.v1.ResultAck
-	(*Resend)(nil),                // 15: probemesh.v1.Resend
-	(*RunNow)(nil),                // 16: probemesh.v1.RunNow
-	(*RunRefusal)(nil),            // 17: probemesh.v1.RunRefusal
-	(*Redirect)(nil),              // 18: probemesh.v1.Redirect
-	(*Goodbye)(nil),               // 19: probemesh.v1.Goodbye
-	nil,                           // 20: probemesh.v1.Hello.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*Check)(nil),                 // 23: probemesh.v1.Check
-	(*AssignmentRefusal)(nil),     // 24: probemesh.v1.AssignmentRefusal
-	(*Result)(nil),                // 25: probemesh.v1.Result
+	(*ServerAddress)(nil),         // 5: probemesh.v1.ServerAddress
+	(*Ping)(nil),                  // 6: probemesh.v1.Ping
+	(*Pong)(nil),                  // 7: probemesh.v1.Pong
+	(*Assignment)(nil),            // 8: probemesh.v1.Assignment
+	(*InventoryRequest)(nil),      // 9: probemesh.v1.InventoryRequest
+	(*Inventory)(nil),             // 10: probemesh.v1.Inventory
+	(*InventoryItem)(nil),         // 11: probemesh.v1.InventoryItem
+	(*AssignmentUpdate)(nil),      // 12: probemesh.v1.AssignmentUpdate
+	(*AssignmentAck)(nil),         // 13: probemesh.v1.AssignmentAck
+	(*ResultBatch)(nil),           // 14: probemesh.v1.ResultBatch
+	(*ResultAck)(nil),             // 15: probemesh.v1.ResultAck
+	(*Resend)(nil),                // 16: probemesh.v1.Resend
+	(*RunNow)(nil),                // 17: probemesh.v1.RunNow
+	(*RunRefusal)(nil),            // 18: probemesh.v1.RunRefusal
+	(*Redirect)(nil),              // 19: probemesh.v1.Redirect
+	(*Goodbye)(nil),               // 20: probemesh.v1.Goodbye
+	nil,                           // 21: probemesh.v1.Hello.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*Check)(nil),                 // 24: probemesh.v1.Check
+	(*AssignmentRefusal)(nil),     // 25: probemesh.v1.AssignmentRefusal
+	(*Result)(nil),                // 26: probemesh.v1.Result
 }
 var file_probemesh_v1_session_service_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.ProberMessage.hello:type_name -> probemesh.v1.Hello
-	9,  // 1: probemesh.v1.ProberMessage.inventory:type_name -> probemesh.v1.Inventory
-	12, // 2: probemesh.v1.ProberMessage.assignment_ack:type_name -> probemesh.v1.AssignmentAck
-	13, // 3: probemesh.v1.ProberMessage.results:type_name -> probemesh.v1.ResultBatch
-	17, // 4: probemesh.v1.ProberMessage.run_refusal:type_name -> probemesh.v1.RunRefusal
-	5,  // 5: probemesh.v1.ProberMessage.ping:type_name -> probemesh.v1.Ping
-	6,  // 6: probemesh.v1.ProberMessage.pong:type_name -> probemesh.v1.Pong
-	19, // 7: probemesh.v1.ProberMessage.goodbye:type_name -> probemesh.v1.Goodbye
+	10, // 1: probemesh.v1.ProberMessage.inventory:type_name -> probemesh.v1.Inventory
+	13, // 2: probemesh.v1.ProberMessage.assignment_ack:type_name -> probemesh.v1.AssignmentAck
+	14, // 3: probemesh.v1.ProberMessage.results:type_name -> probemesh.v1.ResultBatch
+	18, // 4: probemesh.v1.ProberMessage.run_refusal:type_name -> probemesh.v1.RunRefusal
+	6,  // 5: probemesh.v1.ProberMessage.ping:type_name -> probemesh.v1.Ping
+	7,  // 6: probemesh.v1.ProberMessage.pong:type_name -> probemesh.v1.Pong
+	20, // 7: probemesh.v1.ProberMessage.goodbye:type_name -> probemesh.v1.Goodbye
 	4,  // 8: probemesh.v1.ServerMessage.welcome:type_name -> probemesh.v1.Welcome
-	8,  // 9: probemesh.v1.ServerMessage.inventory_request:type_name -> probemesh.v1.InventoryRequest
-	11, // 10: probemesh.v1.ServerMessage.assignment_update:type_name -> probemesh.v1.AssignmentUpdate
-	14, // 11: probemesh.v1.ServerMessage.result_ack:type_name -> probemesh.v1.ResultAck
-	16, // 12: probemesh.v1.ServerMessage.run_now:type_name -> probemesh.v1.RunNow
-	5,  // 13: probemesh.v1.ServerMessage.ping:type_name -> probemesh.v1.Ping
-	6,  // 14: probemesh.v1.ServerMessage.pong:type_name -> probemesh.v1.Pong
-	18, // 15: probemesh.v1.ServerMessage.redirect:type_name -> probemesh.v1.Redirect
-	15, // 16: probemesh.v1.ServerMessage.resend:type_name -> probemesh.v1.Resend
-	20, // 17: probemesh.v1.Hello.labels:type_name -> probemesh.v1.Hello.LabelsEntry
-	21, // 18: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
-	21, // 19: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
-	21, // 20: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
-	22, // 21: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
-	22, // 22: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
-	21, // 23: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
-	21, // 24: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
-	21, // 25: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
-	23, // 26: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
-	22, // 27: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
-	10, // 28: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
-	7,  // 29: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
-	24, // 30: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	0,  // 31: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
-	25, // 32: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
-	7,  // 33: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
-	21, // 34: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
-	22, // 35: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
-	1,  // 36: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
-	2,  // 37: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
-	37, // [37:38] is the sub-list for method output_type
-	36, // [36:37] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	9,  // 9: probemesh.v1.ServerMessage.inventory_request:type_name -> probemesh.v1.InventoryRequest
+	12, // 10: probemesh.v1.ServerMessage.assignment_update:type_name -> probemesh.v1.AssignmentUpdate
+	15, // 11: probemesh.v1.ServerMessage.result_ack:type_name -> probemesh.v1.ResultAck
+	17, // 12: probemesh.v1.ServerMessage.run_now:type_name -> probemesh.v1.RunNow
+	6,  // 13: probemesh.v1.ServerMessage.ping:type_name -> probemesh.v1.Ping
+	7,  // 14: probemesh.v1.ServerMessage.pong:type_name -> probemesh.v1.Pong
+	19, // 15: probemesh.v1.ServerMessage.redirect:type_name -> probemesh.v1.Redirect
+	16, // 16: probemesh.v1.ServerMessage.resend:type_name -> probemesh.v1.Resend
+	21, // 17: probemesh.v1.Hello.labels:type_name -> probemesh.v1.Hello.LabelsEntry
+	22, // 18: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
+	22, // 19: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
+	5,  // 20: probemesh.v1.Welcome.servers:type_name -> probemesh.v1.ServerAddress
+	22, // 21: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
+	23, // 22: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
+	23, // 23: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
+	22, // 24: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
+	22, // 25: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
+	22, // 26: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
+	24, // 27: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
+	23, // 28: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
+	11, // 29: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
+	8,  // 30: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
+	25, // 31: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	0,  // 32: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
+	26, // 33: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
+	8,  // 34: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
+	22, // 35: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
+	23, // 36: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
+	1,  // 37: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
+	2,  // 38: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
+	38, // [38:39] is the sub-list for method output_type
+	37, // [37:38] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_session_service_proto_init() }
@@ -1953,14 +2036,14 @@ func file_probemesh_v1_session_service_proto_init() {
 		(*ServerMessage_Redirect)(nil),
 		(*ServerMessage_Resend)(nil),
 	}
-	file_probemesh_v1_session_service_proto_msgTypes[4].OneofWrappers = []any{}
+	file_probemesh_v1_session_service_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_session_service_proto_rawDesc), len(file_probemesh_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
