@@ -77,7 +77,7 @@ func (x ResultBatch_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ResultBatch_Kind.Descriptor instead.
 func (ResultBatch_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13, 0}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // ProberMessage is what a prober says.
@@ -285,6 +285,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Pong
 	//	*ServerMessage_Redirect
 	//	*ServerMessage_Resend
+	//	*ServerMessage_Servers
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -408,6 +409,15 @@ func (x *ServerMessage) GetResend() *Resend {
 	return nil
 }
 
+func (x *ServerMessage) GetServers() *Servers {
+	if x != nil {
+		if x, ok := x.Message.(*ServerMessage_Servers); ok {
+			return x.Servers
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -457,6 +467,11 @@ type ServerMessage_Resend struct {
 	Resend *Resend `protobuf:"bytes,9,opt,name=resend,proto3,oneof"`
 }
 
+type ServerMessage_Servers struct {
+	// The servers of the mesh have changed.
+	Servers *Servers `protobuf:"bytes,10,opt,name=servers,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Message() {}
 
 func (*ServerMessage_InventoryRequest) isServerMessage_Message() {}
@@ -474,6 +489,8 @@ func (*ServerMessage_Pong) isServerMessage_Message() {}
 func (*ServerMessage_Redirect) isServerMessage_Message() {}
 
 func (*ServerMessage_Resend) isServerMessage_Message() {}
+
+func (*ServerMessage_Servers) isServerMessage_Message() {}
 
 // Hello is how a prober introduces itself.
 type Hello struct {
@@ -635,7 +652,7 @@ type Welcome struct {
 	// The server's clock, halfway between when Hello came and when this was sent, which may be seconds later: so that the middle of the prober's own
 	// two times compares with it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// Largest message that the server takes, in bytes.
+	// Largest message that the server takes, in bytes, without compression. A larger one ends the session with INVALID_ARGUMENT (SESSION_BROKEN).
 	MessageLimit int32 `protobuf:"varint,5,opt,name=message_limit,json=messageLimit,proto3" json:"message_limit,omitempty"`
 	// How many results may be on their way without an acknowledgement before the prober slows down.
 	ResultWindow int32 `protobuf:"varint,6,opt,name=result_window,json=resultWindow,proto3" json:"result_window,omitempty"`
@@ -789,6 +806,53 @@ func (x *ServerAddress) GetAddress() string {
 	return ""
 }
 
+// Servers says, within a session, that the servers of the mesh are others than Welcome, or the Servers before, said. A prober that does not know this message loses
+// nothing but time: it hears of new servers in its next Welcome.
+type Servers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All servers of the mesh, with where they are, sorted by name; never empty.
+	Servers       []*ServerAddress `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Servers) Reset() {
+	*x = Servers{}
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Servers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Servers) ProtoMessage() {}
+
+func (x *Servers) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Servers.ProtoReflect.Descriptor instead.
+func (*Servers) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Servers) GetServers() []*ServerAddress {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
 // Ping asks for a sign of life.
 type Ping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -813,7 +877,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +889,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[5]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +902,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{5}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -907,7 +971,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +983,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[6]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +996,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{6}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -983,7 +1047,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1059,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[7]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1072,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Assignment) GetCheck() *Check {
@@ -1055,7 +1119,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1131,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1144,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{9}
 }
 
 // Inventory lists what a prober holds, in as many messages as it takes.
@@ -1098,7 +1162,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1174,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1187,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Inventory) GetItems() []*InventoryItem {
@@ -1160,7 +1224,7 @@ type InventoryItem struct {
 
 func (x *InventoryItem) Reset() {
 	*x = InventoryItem{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1236,7 @@ func (x *InventoryItem) String() string {
 func (*InventoryItem) ProtoMessage() {}
 
 func (x *InventoryItem) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1249,7 @@ func (x *InventoryItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryItem.ProtoReflect.Descriptor instead.
 func (*InventoryItem) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InventoryItem) GetCheck() string {
@@ -1222,7 +1286,7 @@ type AssignmentUpdate struct {
 
 func (x *AssignmentUpdate) Reset() {
 	*x = AssignmentUpdate{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1298,7 @@ func (x *AssignmentUpdate) String() string {
 func (*AssignmentUpdate) ProtoMessage() {}
 
 func (x *AssignmentUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1311,7 @@ func (x *AssignmentUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentUpdate.ProtoReflect.Descriptor instead.
 func (*AssignmentUpdate) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AssignmentUpdate) GetUpserts() []*Assignment {
@@ -1293,21 +1357,24 @@ type AssignmentAck struct {
 	// Digest of what it holds: the sum modulo 2^64, over all assignments, of FNV-1a (64 bit) over the check's name, a zero byte and the
 	// fingerprint in 8 bytes big-endian. Refused assignments are held, and counted in the digest, but not run.
 	Digest uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Assignments it cannot run; the complete list.
+	// Assignments it cannot run; the complete list, unless `more` is set in this message or in the one before.
 	Refusals []*AssignmentRefusal `protobuf:"bytes,3,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	// True: the update was refused as a whole by the shrink guard; nothing has changed.
 	ShrinkRefused bool `protobuf:"varint,4,opt,name=shrink_refused,json=shrinkRefused,proto3" json:"shrink_refused,omitempty"`
 	// How many assignments the refused update would have removed.
 	ShrinkCount int32 `protobuf:"varint,5,opt,name=shrink_count,json=shrinkCount,proto3" json:"shrink_count,omitempty"`
 	// Assignments held.
-	Held          int32 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
+	Held int32 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
+	// True: the refusals do not fit into one message, and this one acknowledges nothing. They go on in the next AssignmentAck, and the one without this flag
+	// has the last of them and is the acknowledgement.
+	More          bool `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AssignmentAck) Reset() {
 	*x = AssignmentAck{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1386,7 @@ func (x *AssignmentAck) String() string {
 func (*AssignmentAck) ProtoMessage() {}
 
 func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1399,7 @@ func (x *AssignmentAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentAck.ProtoReflect.Descriptor instead.
 func (*AssignmentAck) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AssignmentAck) GetRevision() int64 {
@@ -1377,6 +1444,13 @@ func (x *AssignmentAck) GetHeld() int32 {
 	return 0
 }
 
+func (x *AssignmentAck) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // ResultBatch is some results, in the order of their sequence unless the kind is STATE.
 type ResultBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1390,7 +1464,7 @@ type ResultBatch struct {
 
 func (x *ResultBatch) Reset() {
 	*x = ResultBatch{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1476,7 @@ func (x *ResultBatch) String() string {
 func (*ResultBatch) ProtoMessage() {}
 
 func (x *ResultBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1489,7 @@ func (x *ResultBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultBatch.ProtoReflect.Descriptor instead.
 func (*ResultBatch) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResultBatch) GetKind() ResultBatch_Kind {
@@ -1443,7 +1517,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1529,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1542,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResultAck) GetSequence() uint64 {
@@ -1489,7 +1563,7 @@ type Resend struct {
 
 func (x *Resend) Reset() {
 	*x = Resend{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1575,7 @@ func (x *Resend) String() string {
 func (*Resend) ProtoMessage() {}
 
 func (x *Resend) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1588,7 @@ func (x *Resend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resend.ProtoReflect.Descriptor instead.
 func (*Resend) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Resend) GetFromSequence() uint64 {
@@ -1545,7 +1619,7 @@ type RunNow struct {
 
 func (x *RunNow) Reset() {
 	*x = RunNow{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1631,7 @@ func (x *RunNow) String() string {
 func (*RunNow) ProtoMessage() {}
 
 func (x *RunNow) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[16]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1644,7 @@ func (x *RunNow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunNow.ProtoReflect.Descriptor instead.
 func (*RunNow) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{16}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RunNow) GetRunId() string {
@@ -1628,7 +1702,7 @@ type RunRefusal struct {
 
 func (x *RunRefusal) Reset() {
 	*x = RunRefusal{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1714,7 @@ func (x *RunRefusal) String() string {
 func (*RunRefusal) ProtoMessage() {}
 
 func (x *RunRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[17]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1727,7 @@ func (x *RunRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRefusal.ProtoReflect.Descriptor instead.
 func (*RunRefusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{17}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RunRefusal) GetRunId() string {
@@ -1685,7 +1759,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1771,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[18]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1784,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{18}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Redirect) GetAddresses() []string {
@@ -1745,7 +1819,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1831,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_session_service_proto_msgTypes[19]
+	mi := &file_probemesh_v1_session_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1844,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{19}
+	return file_probemesh_v1_session_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -1795,7 +1869,7 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x04ping\x18\x06 \x01(\v2\x12.probemesh.v1.PingH\x00R\x04ping\x12(\n" +
 	"\x04pong\x18\a \x01(\v2\x12.probemesh.v1.PongH\x00R\x04pong\x121\n" +
 	"\agoodbye\x18\b \x01(\v2\x15.probemesh.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\x90\x04\n" +
+	"\amessage\"\xc3\x04\n" +
 	"\rServerMessage\x121\n" +
 	"\awelcome\x18\x01 \x01(\v2\x15.probemesh.v1.WelcomeH\x00R\awelcome\x12M\n" +
 	"\x11inventory_request\x18\x02 \x01(\v2\x1e.probemesh.v1.InventoryRequestH\x00R\x10inventoryRequest\x12M\n" +
@@ -1806,7 +1880,9 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x04ping\x18\x06 \x01(\v2\x12.probemesh.v1.PingH\x00R\x04ping\x12(\n" +
 	"\x04pong\x18\a \x01(\v2\x12.probemesh.v1.PongH\x00R\x04pong\x124\n" +
 	"\bredirect\x18\b \x01(\v2\x16.probemesh.v1.RedirectH\x00R\bredirect\x12.\n" +
-	"\x06resend\x18\t \x01(\v2\x14.probemesh.v1.ResendH\x00R\x06resendB\t\n" +
+	"\x06resend\x18\t \x01(\v2\x14.probemesh.v1.ResendH\x00R\x06resend\x121\n" +
+	"\aservers\x18\n" +
+	" \x01(\v2\x15.probemesh.v1.ServersH\x00R\aserversB\t\n" +
 	"\amessage\"\xd2\x03\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x17\n" +
@@ -1840,7 +1916,9 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\n" +
 	"datacenter\x18\x02 \x01(\tR\n" +
 	"datacenter\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xd0\x02\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"@\n" +
+	"\aServers\x125\n" +
+	"\aservers\x18\x01 \x03(\v2\x1b.probemesh.v1.ServerAddressR\aservers\"\xd0\x02\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12A\n" +
 	"\x0eoriginate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\roriginateTime\x12,\n" +
@@ -1875,14 +1953,15 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\bremovals\x18\x02 \x03(\tR\bremovals\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\bR\x04last\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12'\n" +
-	"\x0fintended_shrink\x18\x05 \x01(\bR\x0eintendedShrink\"\xde\x01\n" +
+	"\x0fintended_shrink\x18\x05 \x01(\bR\x0eintendedShrink\"\xf2\x01\n" +
 	"\rAssignmentAck\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\x06R\x06digest\x12;\n" +
 	"\brefusals\x18\x03 \x03(\v2\x1f.probemesh.v1.AssignmentRefusalR\brefusals\x12%\n" +
 	"\x0eshrink_refused\x18\x04 \x01(\bR\rshrinkRefused\x12!\n" +
 	"\fshrink_count\x18\x05 \x01(\x05R\vshrinkCount\x12\x12\n" +
-	"\x04held\x18\x06 \x01(\x05R\x04held\"\xb1\x01\n" +
+	"\x04held\x18\x06 \x01(\x05R\x04held\x12\x12\n" +
+	"\x04more\x18\a \x01(\bR\x04more\"\xb1\x01\n" +
 	"\vResultBatch\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.probemesh.v1.ResultBatch.KindR\x04kind\x12.\n" +
 	"\aresults\x18\x02 \x03(\v2\x14.probemesh.v1.ResultR\aresults\">\n" +
@@ -1930,7 +2009,7 @@ func file_probemesh_v1_session_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_probemesh_v1_session_service_proto_goTypes = []any{
 	(ResultBatch_Kind)(0),         // 0: probemesh.v1.ResultBatch.Kind
 	(*ProberMessage)(nil),         // 1: probemesh.v1.ProberMessage
@@ -1938,73 +2017,76 @@ var file_probemesh_v1_session_service_proto_goTypes = []any{
 	(*Hello)(nil),                 // 3: probemesh.v1.Hello
 	(*Welcome)(nil),               // 4: probemesh.v1.Welcome
 	(*ServerAddress)(nil),         // 5: probemesh.v1.ServerAddress
-	(*Ping)(nil),                  // 6: probemesh.v1.Ping
-	(*Pong)(nil),                  // 7: probemesh.v1.Pong
-	(*Assignment)(nil),            // 8: probemesh.v1.Assignment
-	(*InventoryRequest)(nil),      // 9: probemesh.v1.InventoryRequest
-	(*Inventory)(nil),             // 10: probemesh.v1.Inventory
-	(*InventoryItem)(nil),         // 11: probemesh.v1.InventoryItem
-	(*AssignmentUpdate)(nil),      // 12: probemesh.v1.AssignmentUpdate
-	(*AssignmentAck)(nil),         // 13: probemesh.v1.AssignmentAck
-	(*ResultBatch)(nil),           // 14: probemesh.v1.ResultBatch
-	(*ResultAck)(nil),             // 15: probemesh.v1.ResultAck
-	(*Resend)(nil),                // 16: probemesh.v1.Resend
-	(*RunNow)(nil),                // 17: probemesh.v1.RunNow
-	(*RunRefusal)(nil),            // 18: probemesh.v1.RunRefusal
-	(*Redirect)(nil),              // 19: probemesh.v1.Redirect
-	(*Goodbye)(nil),               // 20: probemesh.v1.Goodbye
-	nil,                           // 21: probemesh.v1.Hello.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*Check)(nil),                 // 24: probemesh.v1.Check
-	(*AssignmentRefusal)(nil),     // 25: probemesh.v1.AssignmentRefusal
-	(*Result)(nil),                // 26: probemesh.v1.Result
+	(*Servers)(nil),               // 6: probemesh.v1.Servers
+	(*Ping)(nil),                  // 7: probemesh.v1.Ping
+	(*Pong)(nil),                  // 8: probemesh.v1.Pong
+	(*Assignment)(nil),            // 9: probemesh.v1.Assignment
+	(*InventoryRequest)(nil),      // 10: probemesh.v1.InventoryRequest
+	(*Inventory)(nil),             // 11: probemesh.v1.Inventory
+	(*InventoryItem)(nil),         // 12: probemesh.v1.InventoryItem
+	(*AssignmentUpdate)(nil),      // 13: probemesh.v1.AssignmentUpdate
+	(*AssignmentAck)(nil),         // 14: probemesh.v1.AssignmentAck
+	(*ResultBatch)(nil),           // 15: probemesh.v1.ResultBatch
+	(*ResultAck)(nil),             // 16: probemesh.v1.ResultAck
+	(*Resend)(nil),                // 17: probemesh.v1.Resend
+	(*RunNow)(nil),                // 18: probemesh.v1.RunNow
+	(*RunRefusal)(nil),            // 19: probemesh.v1.RunRefusal
+	(*Redirect)(nil),              // 20: probemesh.v1.Redirect
+	(*Goodbye)(nil),               // 21: probemesh.v1.Goodbye
+	nil,                           // 22: probemesh.v1.Hello.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*Check)(nil),                 // 25: probemesh.v1.Check
+	(*AssignmentRefusal)(nil),     // 26: probemesh.v1.AssignmentRefusal
+	(*Result)(nil),                // 27: probemesh.v1.Result
 }
 var file_probemesh_v1_session_service_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.ProberMessage.hello:type_name -> probemesh.v1.Hello
-	10, // 1: probemesh.v1.ProberMessage.inventory:type_name -> probemesh.v1.Inventory
-	13, // 2: probemesh.v1.ProberMessage.assignment_ack:type_name -> probemesh.v1.AssignmentAck
-	14, // 3: probemesh.v1.ProberMessage.results:type_name -> probemesh.v1.ResultBatch
-	18, // 4: probemesh.v1.ProberMessage.run_refusal:type_name -> probemesh.v1.RunRefusal
-	6,  // 5: probemesh.v1.ProberMessage.ping:type_name -> probemesh.v1.Ping
-	7,  // 6: probemesh.v1.ProberMessage.pong:type_name -> probemesh.v1.Pong
-	20, // 7: probemesh.v1.ProberMessage.goodbye:type_name -> probemesh.v1.Goodbye
+	11, // 1: probemesh.v1.ProberMessage.inventory:type_name -> probemesh.v1.Inventory
+	14, // 2: probemesh.v1.ProberMessage.assignment_ack:type_name -> probemesh.v1.AssignmentAck
+	15, // 3: probemesh.v1.ProberMessage.results:type_name -> probemesh.v1.ResultBatch
+	19, // 4: probemesh.v1.ProberMessage.run_refusal:type_name -> probemesh.v1.RunRefusal
+	7,  // 5: probemesh.v1.ProberMessage.ping:type_name -> probemesh.v1.Ping
+	8,  // 6: probemesh.v1.ProberMessage.pong:type_name -> probemesh.v1.Pong
+	21, // 7: probemesh.v1.ProberMessage.goodbye:type_name -> probemesh.v1.Goodbye
 	4,  // 8: probemesh.v1.ServerMessage.welcome:type_name -> probemesh.v1.Welcome
-	9,  // 9: probemesh.v1.ServerMessage.inventory_request:type_name -> probemesh.v1.InventoryRequest
-	12, // 10: probemesh.v1.ServerMessage.assignment_update:type_name -> probemesh.v1.AssignmentUpdate
-	15, // 11: probemesh.v1.ServerMessage.result_ack:type_name -> probemesh.v1.ResultAck
-	17, // 12: probemesh.v1.ServerMessage.run_now:type_name -> probemesh.v1.RunNow
-	6,  // 13: probemesh.v1.ServerMessage.ping:type_name -> probemesh.v1.Ping
-	7,  // 14: probemesh.v1.ServerMessage.pong:type_name -> probemesh.v1.Pong
-	19, // 15: probemesh.v1.ServerMessage.redirect:type_name -> probemesh.v1.Redirect
-	16, // 16: probemesh.v1.ServerMessage.resend:type_name -> probemesh.v1.Resend
-	21, // 17: probemesh.v1.Hello.labels:type_name -> probemesh.v1.Hello.LabelsEntry
-	22, // 18: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
-	22, // 19: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
-	5,  // 20: probemesh.v1.Welcome.servers:type_name -> probemesh.v1.ServerAddress
-	22, // 21: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
-	23, // 22: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
-	23, // 23: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
-	22, // 24: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
-	22, // 25: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
-	22, // 26: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
-	24, // 27: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
-	23, // 28: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
-	11, // 29: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
-	8,  // 30: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
-	25, // 31: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	0,  // 32: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
-	26, // 33: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
-	8,  // 34: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
-	22, // 35: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
-	23, // 36: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
-	1,  // 37: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
-	2,  // 38: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
-	38, // [38:39] is the sub-list for method output_type
-	37, // [37:38] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	10, // 9: probemesh.v1.ServerMessage.inventory_request:type_name -> probemesh.v1.InventoryRequest
+	13, // 10: probemesh.v1.ServerMessage.assignment_update:type_name -> probemesh.v1.AssignmentUpdate
+	16, // 11: probemesh.v1.ServerMessage.result_ack:type_name -> probemesh.v1.ResultAck
+	18, // 12: probemesh.v1.ServerMessage.run_now:type_name -> probemesh.v1.RunNow
+	7,  // 13: probemesh.v1.ServerMessage.ping:type_name -> probemesh.v1.Ping
+	8,  // 14: probemesh.v1.ServerMessage.pong:type_name -> probemesh.v1.Pong
+	20, // 15: probemesh.v1.ServerMessage.redirect:type_name -> probemesh.v1.Redirect
+	17, // 16: probemesh.v1.ServerMessage.resend:type_name -> probemesh.v1.Resend
+	6,  // 17: probemesh.v1.ServerMessage.servers:type_name -> probemesh.v1.Servers
+	22, // 18: probemesh.v1.Hello.labels:type_name -> probemesh.v1.Hello.LabelsEntry
+	23, // 19: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
+	23, // 20: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
+	5,  // 21: probemesh.v1.Welcome.servers:type_name -> probemesh.v1.ServerAddress
+	5,  // 22: probemesh.v1.Servers.servers:type_name -> probemesh.v1.ServerAddress
+	23, // 23: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
+	24, // 24: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
+	24, // 25: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
+	23, // 26: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
+	23, // 27: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
+	23, // 28: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
+	25, // 29: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
+	24, // 30: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
+	12, // 31: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
+	9,  // 32: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
+	26, // 33: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	0,  // 34: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
+	27, // 35: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
+	9,  // 36: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
+	23, // 37: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
+	24, // 38: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
+	1,  // 39: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
+	2,  // 40: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_session_service_proto_init() }
@@ -2035,15 +2117,16 @@ func file_probemesh_v1_session_service_proto_init() {
 		(*ServerMessage_Pong)(nil),
 		(*ServerMessage_Redirect)(nil),
 		(*ServerMessage_Resend)(nil),
+		(*ServerMessage_Servers)(nil),
 	}
-	file_probemesh_v1_session_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_probemesh_v1_session_service_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_session_service_proto_rawDesc), len(file_probemesh_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -50,6 +50,9 @@ type SessionServiceClient interface {
 	// **Liveness.** Each side sends a `Ping` every second and answers with `Pong`; three seconds without hearing anything end the session. The
 	// four timestamps of a pong (RFC 5905, section 8) give round trip and clock offset.
 	//
+	// **Moving.** A process (prober and boot) may attach to another server while it still has a session with this one: the newer session counts from its Welcome on, and
+	// the older one then ends without Goodbye, which would move the prober's checks.
+	//
 	// Messages stay under 32 KiB, except one that carries a single larger item.
 	//
 	// buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -105,6 +108,9 @@ type SessionServiceServer interface {
 	//
 	// **Liveness.** Each side sends a `Ping` every second and answers with `Pong`; three seconds without hearing anything end the session. The
 	// four timestamps of a pong (RFC 5905, section 8) give round trip and clock offset.
+	//
+	// **Moving.** A process (prober and boot) may attach to another server while it still has a session with this one: the newer session counts from its Welcome on, and
+	// the older one then ends without Goodbye, which would move the prober's checks.
 	//
 	// Messages stay under 32 KiB, except one that carries a single larger item.
 	//
