@@ -9,6 +9,7 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -45,10 +46,22 @@ type Server struct {
 	BootId string `protobuf:"bytes,9,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// Labels: failure domains it stands in.
 	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Sessions of probers that it holds. Filled in for the server that answers only.
+	// Sessions of probers that it holds, as far as the server that answers has heard.
 	Sessions int32 `protobuf:"varint,11,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	// The etcd revision it has applied. Filled in for the server that answers only.
-	Revision      int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The etcd revision it has applied, as far as the server that answers has heard.
+	Revision int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Probers that it hears, through its own sessions or through other servers.
+	Hears int32 `protobuf:"varint,13,opt,name=hears,proto3" json:"hears,omitempty"`
+	// Whether the server that answers hears it, or is it.
+	Heard bool `protobuf:"varint,14,opt,name=heard,proto3" json:"heard,omitempty"`
+	// What it makes of each other server, by name, as far as the server that answers has heard.
+	Peers []*ServerPeer `protobuf:"bytes,15,rep,name=peers,proto3" json:"peers,omitempty"`
+	// How many etcd revisions it is behind the server that has applied most of them.
+	RevisionLag int64 `protobuf:"varint,16,opt,name=revision_lag,json=revisionLag,proto3" json:"revision_lag,omitempty"`
+	// Results that this server's history still lacks of those that the server that answers has taken from its own probers.
+	HistoryLag int64 `protobuf:"varint,17,opt,name=history_lag,json=historyLag,proto3" json:"history_lag,omitempty"`
+	// Its clock minus that of the server that answers, to within the time that a message takes between them.
+	ClockOffset   *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,11 +180,126 @@ func (x *Server) GetRevision() int64 {
 	return 0
 }
 
+func (x *Server) GetHears() int32 {
+	if x != nil {
+		return x.Hears
+	}
+	return 0
+}
+
+func (x *Server) GetHeard() bool {
+	if x != nil {
+		return x.Heard
+	}
+	return false
+}
+
+func (x *Server) GetPeers() []*ServerPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Server) GetRevisionLag() int64 {
+	if x != nil {
+		return x.RevisionLag
+	}
+	return 0
+}
+
+func (x *Server) GetHistoryLag() int64 {
+	if x != nil {
+		return x.HistoryLag
+	}
+	return 0
+}
+
+func (x *Server) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+// ServerPeer is what one server makes of another.
+type ServerPeer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The other one, `servers/{server}`.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Whether it hears it.
+	Heard bool `protobuf:"varint,2,opt,name=heard,proto3" json:"heard,omitempty"`
+	// How long it has not heard it; unset when it does.
+	Silence *durationpb.Duration `protobuf:"bytes,3,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Whether its address refuses connections: no process of its listens there.
+	Refused       bool `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerPeer) Reset() {
+	*x = ServerPeer{}
+	mi := &file_probemesh_v1_server_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerPeer) ProtoMessage() {}
+
+func (x *ServerPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_server_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerPeer.ProtoReflect.Descriptor instead.
+func (*ServerPeer) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_server_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServerPeer) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ServerPeer) GetHeard() bool {
+	if x != nil {
+		return x.Heard
+	}
+	return false
+}
+
+func (x *ServerPeer) GetSilence() *durationpb.Duration {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
+func (x *ServerPeer) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 var File_probemesh_v1_server_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/server.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x03\n" +
+	"\x19probemesh/v1/server.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x05\n" +
 	"\x06Server\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -188,10 +316,23 @@ const file_probemesh_v1_server_proto_rawDesc = "" +
 	"\x06labels\x18\n" +
 	" \x03(\v2 .probemesh.v1.Server.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bsessions\x18\v \x01(\x05R\bsessions\x12\x1a\n" +
-	"\brevision\x18\f \x01(\x03R\brevision\x1a9\n" +
+	"\brevision\x18\f \x01(\x03R\brevision\x12\x14\n" +
+	"\x05hears\x18\r \x01(\x05R\x05hears\x12\x14\n" +
+	"\x05heard\x18\x0e \x01(\bR\x05heard\x12.\n" +
+	"\x05peers\x18\x0f \x03(\v2\x18.probemesh.v1.ServerPeerR\x05peers\x12!\n" +
+	"\frevision_lag\x18\x10 \x01(\x03R\vrevisionLag\x12\x1f\n" +
+	"\vhistory_lag\x18\x11 \x01(\x03R\n" +
+	"historyLag\x12<\n" +
+	"\fclock_offset\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
+	"\n" +
+	"ServerPeer\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x14\n" +
+	"\x05heard\x18\x02 \x01(\bR\x05heard\x123\n" +
+	"\asilence\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\asilence\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\bR\arefusedB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_server_proto_rawDescOnce sync.Once
@@ -205,20 +346,25 @@ func file_probemesh_v1_server_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_server_proto_rawDescData
 }
 
-var file_probemesh_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_probemesh_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_probemesh_v1_server_proto_goTypes = []any{
 	(*Server)(nil),                // 0: probemesh.v1.Server
-	nil,                           // 1: probemesh.v1.Server.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*ServerPeer)(nil),            // 1: probemesh.v1.ServerPeer
+	nil,                           // 2: probemesh.v1.Server.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
 }
 var file_probemesh_v1_server_proto_depIdxs = []int32{
-	2, // 0: probemesh.v1.Server.start_time:type_name -> google.protobuf.Timestamp
-	1, // 1: probemesh.v1.Server.labels:type_name -> probemesh.v1.Server.LabelsEntry
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: probemesh.v1.Server.start_time:type_name -> google.protobuf.Timestamp
+	2, // 1: probemesh.v1.Server.labels:type_name -> probemesh.v1.Server.LabelsEntry
+	1, // 2: probemesh.v1.Server.peers:type_name -> probemesh.v1.ServerPeer
+	4, // 3: probemesh.v1.Server.clock_offset:type_name -> google.protobuf.Duration
+	4, // 4: probemesh.v1.ServerPeer.silence:type_name -> google.protobuf.Duration
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_server_proto_init() }
@@ -232,7 +378,7 @@ func file_probemesh_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_server_proto_rawDesc), len(file_probemesh_v1_server_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
