@@ -23,7 +23,8 @@ type Mesh interface {
 	PeerSilent(server string)
 	// PeerRefusal says that a run sent with Ask will not be done.
 	PeerRefusal(prober, runID, reason string)
-	// RunHere sends a run to a prober that has a session at this server; false when it has none, or its queue is full.
+	// RunHere sends a run to a prober that has a session at this server; false when it has none, or its queue is full. If the prober refuses it, the controller calls
+	// Peers.Refuse with the id of the run, which goes back to the server that asked (controller.Peers is all that the controller calls).
 	RunHere(prober string, run *meshv1.RunNow) bool
 }
 
