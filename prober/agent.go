@@ -14,11 +14,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
 	"github.com/probemesh/probemesh/prober/probe"
-	"github.com/probemesh/probemesh/prober/spool"
 	"github.com/probemesh/probemesh/prober/timetable"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )

@@ -12,8 +12,8 @@ import (
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/internal/version"
-	"github.com/probemesh/probemesh/prober/spool"
 )
 
 // Defaults of Config.

@@ -11,10 +11,10 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
 	"github.com/probemesh/probemesh/prober/probe"
-	"github.com/probemesh/probemesh/prober/spool"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 

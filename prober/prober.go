@@ -19,13 +19,13 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
 	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/kinds"
-	"github.com/probemesh/probemesh/prober/spool"
 	"github.com/probemesh/probemesh/prober/timetable"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )

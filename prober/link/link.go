@@ -15,9 +15,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
-	"github.com/probemesh/probemesh/prober/spool"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 

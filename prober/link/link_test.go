@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/clock"
-	"github.com/probemesh/probemesh/prober/spool"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 

@@ -315,7 +315,7 @@ func TestAReaderMayGoBack(t *testing.T) {
 }
 
 func FuzzScan(f *testing.F) {
-	b, _ := appendRecord(append([]byte(magic), make([]byte, 32)...), &meshv1.Result{Check: "checks/a", Sequence: 7}, 1)
+	b, _ := appendRecord(append([]byte(magic), make([]byte, 32)...), &meshv1.Result{Check: "checks/a", Sequence: 7}, 7, 1)
 	f.Add(b, true)
 	f.Add(b[:len(b)-3], true)
 	f.Add(append(b, b[segmentHeader:]...), false)

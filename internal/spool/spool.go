@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -19,7 +21,7 @@ const (
 	unsyncedMax = 4        // closed segments that wait for their sync
 )
 
-// Spool keeps results. Safe for concurrent use; readers are not, see [Reader].
+// Spool keeps results, or other messages. Safe for concurrent use; readers are not, see [Reader].
 type Spool struct {
 	cfg         Config
 	log         *slog.Logger
@@ -34,7 +36,6 @@ type Spool struct {
 	size     int64  // bytes of all segments
 	next     uint64 // sequence number to give out
 	acked    uint64
-	leftover uint64 // numbers up to this were given to results of an earlier boot
 
 	pending      []byte // records that are not on disk; the bytes before pendingAt are gone
 	pendingAt    int
@@ -71,12 +72,16 @@ type Stats struct {
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return Stats{Held: int64(s.heldLocked()), Dropped: s.dropped, DiskBytes: s.size, MemoryBytes: int64(len(s.pending) - s.pendingAt),
+		Torn: s.torn, Corrupt: s.corrupt, Failing: s.failing}
+}
+
+func (s *Spool) heldLocked() uint64 {
 	held := s.pendingCount
 	for _, g := range s.segments {
 		held += g.held(s.acked)
 	}
-	return Stats{Held: int64(held), Dropped: s.dropped, DiskBytes: s.size, MemoryBytes: int64(len(s.pending) - s.pendingAt),
-		Torn: s.torn, Corrupt: s.corrupt, Failing: s.failing}
+	return held
 }
 
 // Range returns the lowest sequence number that is held, and the last that was given out; first is last + 1 when nothing is held.
@@ -105,28 +110,48 @@ func (s *Spool) Append(r *meshv1.Result, unsynced bool) {
 	defer s.mu.Unlock()
 	r.Sequence = s.next
 	s.next++
-	b, err := appendRecord(s.pending, r, flags)
+	if err := s.putLocked(r, r.Sequence, flags); err != nil {
+		s.log.Error("result cannot be encoded and is lost", "check", r.GetCheck(), "err", err)
+	}
+}
+
+// Put gives each message the next number, in order, and keeps it; it returns the last number. Messages are not referenced afterwards. What cannot be kept is
+// dropped, counted and logged. They are read with [Reader.Payloads].
+func (s *Spool) Put(messages ...proto.Message) (last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range messages {
+		if err := s.putLocked(m, s.next, 0); err != nil {
+			s.log.Error("message cannot be encoded and is lost", "err", err)
+		}
+		s.next++
+	}
+	return s.next - 1
+}
+
+func (s *Spool) putLocked(m proto.Message, sequence uint64, flags byte) error {
+	b, err := appendRecord(s.pending, m, sequence, flags)
 	s.pending = b
 	if err != nil {
 		s.dropped++
-		s.log.Error("result cannot be encoded and is lost", "check", r.GetCheck(), "err", err)
-		return
+		return err
 	}
 	if s.pendingCount == 0 {
-		s.pendingFirst = r.Sequence
+		s.pendingFirst = sequence
 		select {
 		case s.kick <- struct{}{}:
 		default:
 		}
 	}
 	s.pendingCount++
-	s.pendingLast = r.Sequence
+	s.pendingLast = sequence
 	if len(s.pending)-s.pendingAt >= writeSize {
 		if !s.failing {
 			s.writeLocked()
 		}
 		s.boundMemoryLocked()
 	}
+	return nil
 }
 
 // Ack lets go of the result with that number and all lower ones. A number that was never given out is an error, and changes nothing.

@@ -1,6 +1,7 @@
-// Package spool keeps a prober's results until a server has said that they are in the history.
+// Package spool keeps messages on disk until somebody has said that they are no longer needed: a prober's results until a server has them in its history, and a
+// server's results until the other servers have them in theirs.
 //
-// [Spool.Append] gives a result its sequence number and keeps it; [Reader] reads from any number on, in order; [Spool.Ack] lets go of a number and all
+// [Spool.Append] gives a result its sequence number and keeps it ([Spool.Put] does so with any message); [Reader] reads from any number on, in order; [Spool.Ack] lets go of a number and all
 // lower ones. It is bounded: when full, the oldest segment is dropped, counted and logged. A healthy session acknowledges within a second, so
 // most results are let go of before they ever reach the disk.
 //
@@ -26,4 +27,7 @@
 // Sequence numbers belong to one boot of the prober and start at 1. What [Open] finds was left by an earlier boot: it is numbered anew, from 1 in its
 // old order, before the first new result. Acknowledgements then work for it as for all others. Its start times stay, so the history is right, and drops
 // what it had already.
+//
+// With [Config.First] set it is otherwise: what is found keeps its numbers, and new ones begin at First, which must be above all that were ever given out. So
+// several readers, each of which remembers how far it is, can go on where they were after a restart.
 package spool

@@ -28,20 +28,20 @@ var (
 	errCorrupt = errors.New("spool: corrupt record")
 )
 
-// appendRecord encodes a result behind b.
-func appendRecord(b []byte, r *meshv1.Result, flags byte) ([]byte, error) {
+// appendRecord encodes a message behind b.
+func appendRecord(b []byte, m proto.Message, sequence uint64, flags byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, make([]byte, recordHeader)...)
-	b, err := proto.MarshalOptions{}.MarshalAppend(b, r)
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, m)
 	if err != nil {
 		return b[:start], err
 	}
 	if len(b)-start > recordLimit {
-		return b[:start], errors.New("spool: result is larger than 1 MiB")
+		return b[:start], errors.New("spool: it is larger than 1 MiB")
 	}
 	h := b[start:]
 	binary.BigEndian.PutUint32(h[0:], uint32(len(h)-8))
-	binary.BigEndian.PutUint64(h[8:], r.GetSequence())
+	binary.BigEndian.PutUint64(h[8:], sequence)
 	h[16] = flags
 	binary.BigEndian.PutUint32(h[4:], crc32.Checksum(h[8:], castagnoli))
 	return b, nil
@@ -82,6 +82,14 @@ type Record struct {
 	Unsynced bool
 	// Earlier: a boot before this one left it.
 	Earlier bool
+}
+
+// Payload is a message that the spool keeps, as it was encoded.
+type Payload struct {
+	// Sequence is its number.
+	Sequence uint64
+	// Bytes are the message's; they belong to whoever reads them.
+	Bytes []byte
 }
 
 func (r rawRecord) record(sequence uint64, earlier bool) (Record, error) {

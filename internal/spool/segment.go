@@ -83,6 +83,8 @@ func listSegments(dir string) ([]uint64, error) {
 // scanned is what a segment file turned out to hold.
 type scanned struct {
 	count   uint64
+	first   uint64 // sequence numbers of the first and the last record
+	last    uint64
 	acked   uint64 // records with a sequence number up to the one asked about
 	good    []byte // header and all records that verify
 	torn    int    // bytes of a torn tail
@@ -107,7 +109,11 @@ func scan(b []byte, newest bool, acked uint64) scanned {
 			} else {
 				s.good = append(s.good, rest[:r.size]...)
 			}
+			if s.count == 0 {
+				s.first = r.sequence
+			}
 			s.count++
+			s.last = r.sequence
 			if r.sequence <= acked {
 				s.acked++
 			}

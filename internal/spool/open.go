@@ -25,6 +25,9 @@ type Config struct {
 	Limit int64
 	// Boot is the number of this boot, 32 hex characters. It is kept in the files for whoever looks into them.
 	Boot string
+	// First, unless it is 0, is the number at which this boot begins, above all numbers that earlier boots gave out: what they left keeps its numbers. 0: numbers begin
+	// at 1, and what was left is numbered anew.
+	First uint64
 }
 
 // Open opens the spool, and keeps and renumbers what an earlier boot left. The error says that the directory cannot be made or read; files that
@@ -52,7 +55,7 @@ func (s *Spool) load() error {
 		return err
 	}
 	h := readHead(s.headPath())
-	s.next = 1
+	s.next = max(1, s.cfg.First)
 	for i, n := range numbers {
 		s.number = n
 		path := segmentPath(s.cfg.Dir, n)
@@ -71,6 +74,10 @@ func (s *Spool) load() error {
 			os.Remove(path)
 			continue
 		}
+		if s.cfg.First > 0 {
+			s.keepNumbers(g, h)
+			continue
+		}
 		// The records that were acknowledged have no number in this boot.
 		g.first = s.next
 		s.next += g.count - g.skip
@@ -78,12 +85,20 @@ func (s *Spool) load() error {
 		s.segments = append(s.segments, g)
 		s.size += g.size
 	}
-	s.leftover = s.next - 1
-	if s.leftover > 0 {
-		s.log.Info("results of an earlier run are in the spool", "results", s.leftover, "bytes", s.size)
+	if left := s.heldLocked(); left > 0 {
+		s.log.Info("results of an earlier run are in the spool", "results", left, "bytes", s.size)
 	}
 	s.trimLocked()
 	return nil
+}
+
+// keepNumbers takes a segment whose records keep the numbers that an earlier boot gave them.
+func (s *Spool) keepNumbers(g *segment, h head) {
+	g.earlier, g.skip = false, 0
+	s.acked = max(s.acked, h.sequence)
+	s.next = max(s.next, g.last+1)
+	s.segments = append(s.segments, g)
+	s.size += g.size
 }
 
 // loadSegment verifies one file; nil when nothing of it can be kept.
@@ -112,7 +127,7 @@ func (s *Spool) loadSegment(path string, number uint64, newest bool, h head) *se
 		}
 		return nil
 	}
-	return &segment{number: number, path: path, count: found.count, size: int64(len(found.good)), earlier: true,
+	return &segment{number: number, path: path, first: found.first, last: found.last, count: found.count, size: int64(len(found.good)), earlier: true,
 		skip: min(found.count, max(h.records, found.acked))}
 }
 

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -43,76 +44,106 @@ func (r *Reader) Close() {
 // Next returns up to n results with numbers up to until; none when there are none. The Reader's position moves past them, and past what was acknowledged
 // or dropped.
 func (r *Reader) Next(n int, until uint64) []Record {
-	s := r.spool
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var out []Record
-	r.next = max(r.next, s.acked+1)
-	for _, g := range s.segments {
-		if len(out) == n || r.next > until {
-			return out
+	r.read(n, until, func(raw rawRecord, sequence uint64, earlier bool) error {
+		rec, err := raw.record(sequence, earlier)
+		if err == nil {
+			out = append(out, rec)
 		}
-		if g.count > 0 && g.last >= r.next {
-			out = r.readSegment(out, g, n, until)
-		}
-	}
-	if len(out) < n && r.next <= until {
-		out = r.readPending(out, n, until)
-	}
-	if len(out) < n {
-		r.next = max(r.next, min(until, s.next-1)+1)
-	}
+		return err
+	})
 	return out
 }
 
-// readSegment appends records of g from r.next on. Called with the spool's lock: a read of 64 KiB from the page cache is short.
-func (r *Reader) readSegment(out []Record, g *segment, n int, until uint64) []Record {
+// Payloads is as Next, for messages of any kind: they come as they were encoded.
+func (r *Reader) Payloads(n int, until uint64) []Payload {
+	var out []Payload
+	r.read(n, until, func(raw rawRecord, sequence uint64, _ bool) error {
+		out = append(out, Payload{Sequence: sequence, Bytes: bytes.Clone(raw.payload)})
+		return nil
+	})
+	return out
+}
+
+// demand is what a read shall still give.
+type demand struct {
+	n     int
+	until uint64
+	take  func(raw rawRecord, sequence uint64, earlier bool) error
+}
+
+func (r *Reader) read(n int, until uint64, take func(raw rawRecord, sequence uint64, earlier bool) error) {
+	w := &demand{n: n, until: until, take: take}
+	s := r.spool
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.next = max(r.next, s.acked+1)
+	for _, g := range s.segments {
+		if w.n == 0 || r.next > until {
+			return
+		}
+		if g.count > 0 && g.last >= r.next {
+			r.readSegment(w, g)
+		}
+	}
+	if w.n > 0 && r.next <= until {
+		r.readPending(w)
+	}
+	if w.n > 0 {
+		r.next = max(r.next, min(until, s.next-1)+1)
+	}
+}
+
+// readSegment takes records of g from r.next on. Called with the spool's lock: a read of 64 KiB from the page cache is short.
+func (r *Reader) readSegment(w *demand, g *segment) {
 	if r.file == nil || r.segment != g.number || r.at > r.next {
 		r.Close()
 		f, err := os.Open(g.path)
 		if err != nil {
-			return r.lose(out, g, err)
+			r.lose(g, err)
+			return
 		}
 		r.file, r.segment, r.offset, r.place, r.at = f, g.number, int64(segmentHeader), 0, 0
 	}
 	size := readSize
-	for r.offset < g.size && len(out) < n && r.next <= until {
+	for r.offset < g.size && w.n > 0 && r.next <= w.until {
 		size = int(min(int64(size), g.size-r.offset))
 		if cap(r.buf) < size {
 			r.buf = make([]byte, size)
 		}
 		b := r.buf[:size]
 		if _, err := r.file.ReadAt(b, r.offset); err != nil && !errors.Is(err, io.EOF) {
-			return r.lose(out, g, err)
+			r.lose(g, err)
+			return
 		}
-		var used int
-		var err error
-		if out, used, err = r.parse(out, g, b, n, until); err != nil {
-			return r.lose(out, g, err)
+		used, err := r.parse(w, g, b)
+		if err != nil {
+			r.lose(g, err)
+			return
 		}
 		switch {
 		case used > 0:
 			size = readSize
-		case len(out) == n || r.next > until:
+		case w.n == 0 || r.next > w.until:
 		case int64(size) == g.size-r.offset:
-			return r.lose(out, g, errTorn)
+			r.lose(g, errTorn)
+			return
 		default: // a record larger than what was read
 			size = recordLimit + 8
 		}
 	}
-	return out
 }
 
-// parse appends the whole records in b, and returns how many bytes they took.
-func (r *Reader) parse(out []Record, g *segment, b []byte, n int, until uint64) ([]Record, int, error) {
+// parse takes the whole records in b, and returns how many bytes they took.
+func (r *Reader) parse(w *demand, g *segment, b []byte) (int, error) {
 	used := 0
-	for len(out) < n && used < len(b) {
+	for w.n > 0 && used < len(b) {
 		raw, err := parseRecord(b[used:])
 		if errors.Is(err, errTorn) {
-			return out, used, nil
+			return used, nil
 		}
 		if err != nil {
-			return out, used, err
+			return used, err
 		}
 		sequence := raw.sequence
 		if g.earlier {
@@ -121,16 +152,15 @@ func (r *Reader) parse(out []Record, g *segment, b []byte, n int, until uint64) 
 				sequence = 0
 			}
 		}
-		if sequence > until {
-			r.next = until + 1
-			return out, used, nil
+		if sequence > w.until {
+			r.next = w.until + 1
+			return used, nil
 		}
 		if sequence >= r.next {
-			rec, err := raw.record(sequence, g.earlier)
-			if err != nil {
-				return out, used, err
+			if err := w.take(raw, sequence, g.earlier); err != nil {
+				return used, err
 			}
-			out = append(out, rec)
+			w.n--
 			r.next = sequence + 1
 		}
 		r.at = sequence + 1
@@ -138,31 +168,30 @@ func (r *Reader) parse(out []Record, g *segment, b []byte, n int, until uint64) 
 		r.offset += int64(raw.size)
 		used += raw.size
 	}
-	return out, used, nil
+	return used, nil
 }
 
-func (r *Reader) readPending(out []Record, n int, until uint64) []Record {
+func (r *Reader) readPending(w *demand) {
 	s := r.spool
 	b := s.pending[s.pendingAt:]
-	for len(b) > 0 && len(out) < n {
+	for len(b) > 0 && w.n > 0 {
 		raw, err := parseRecord(b)
-		if err != nil || raw.sequence > until {
+		if err != nil || raw.sequence > w.until {
 			break
 		}
 		b = b[raw.size:]
 		if raw.sequence < r.next {
 			continue
 		}
-		if rec, err := raw.record(raw.sequence, false); err == nil {
-			out = append(out, rec)
+		if w.take(raw, raw.sequence, false) == nil {
+			w.n--
 		}
 		r.next = raw.sequence + 1
 	}
-	return out
 }
 
 // lose gives up on the rest of a segment that can no longer be read.
-func (r *Reader) lose(out []Record, g *segment, err error) []Record {
+func (r *Reader) lose(g *segment, err error) {
 	s := r.spool
 	if g.last >= r.next {
 		n := min(g.count, g.last-r.next+1)
@@ -172,5 +201,4 @@ func (r *Reader) lose(out []Record, g *segment, err error) []Record {
 	}
 	r.next = max(r.next, g.last+1)
 	r.Close()
-	return out
 }
