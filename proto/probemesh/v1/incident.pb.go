@@ -148,6 +148,8 @@ const (
 	TimelineEntry_RESOLVED TimelineEntry_Event = 6
 	// A notification was given up: its receiver is gone or its time is over.
 	TimelineEntry_NOTIFICATION_DROPPED TimelineEntry_Event = 7
+	// While etcd had no quorum, a server told a receiver of its break-glass file; or a receiver is not told again because of that.
+	TimelineEntry_BREAK_GLASS TimelineEntry_Event = 8
 )
 
 // Enum value maps for TimelineEntry_Event.
@@ -161,6 +163,7 @@ var (
 		5: "NOTIFICATION_FAILED",
 		6: "RESOLVED",
 		7: "NOTIFICATION_DROPPED",
+		8: "BREAK_GLASS",
 	}
 	TimelineEntry_Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED":    0,
@@ -171,6 +174,7 @@ var (
 		"NOTIFICATION_FAILED":  5,
 		"RESOLVED":             6,
 		"NOTIFICATION_DROPPED": 7,
+		"BREAK_GLASS":          8,
 	}
 )
 
@@ -254,7 +258,9 @@ type Incident struct {
 	// How many checks that are.
 	AffectedCount int32 `protobuf:"varint,24,opt,name=affected_count,json=affectedCount,proto3" json:"affected_count,omitempty"`
 	// Annotations of the check when the incident was opened.
-	Annotations   map[string]string `protobuf:"bytes,25,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Annotations map[string]string `protobuf:"bytes,25,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The key of the break-glass messages that told of it while etcd had no quorum; empty when none did. Their `Idempotency-Key` begins with it.
+	BreakGlassKey string `protobuf:"bytes,26,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,6 +470,13 @@ func (x *Incident) GetAnnotations() map[string]string {
 	return nil
 }
 
+func (x *Incident) GetBreakGlassKey() string {
+	if x != nil {
+		return x.BreakGlassKey
+	}
+	return ""
+}
+
 // TimelineEntry is one thing that happened in an incident.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -550,7 +563,7 @@ var File_probemesh_v1_incident_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xc8\n" +
+	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xf0\n" +
 	"\n" +
 	"\bIncident\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
@@ -579,7 +592,8 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\btrace_id\x18\x16 \x01(\tR\atraceId\x12'\n" +
 	"\x0faffected_checks\x18\x17 \x03(\tR\x0eaffectedChecks\x12%\n" +
 	"\x0eaffected_count\x18\x18 \x01(\x05R\raffectedCount\x12I\n" +
-	"\vannotations\x18\x19 \x03(\v2'.probemesh.v1.Incident.AnnotationsEntryR\vannotations\x1a9\n" +
+	"\vannotations\x18\x19 \x03(\v2'.probemesh.v1.Incident.AnnotationsEntryR\vannotations\x12&\n" +
+	"\x0fbreak_glass_key\x18\x1a \x01(\tR\rbreakGlassKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -593,13 +607,13 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05CHECK\x10\x01\x12\b\n" +
-	"\x04MESH\x10\x02\"\xe5\x02\n" +
+	"\x04MESH\x10\x02\"\xf6\x02\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x127\n" +
 	"\x05event\x18\x02 \x01(\x0e2!.probemesh.v1.TimelineEntry.EventR\x05event\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
 	"\breceiver\x18\x04 \x01(\tR\breceiver\x12\x18\n" +
-	"\aattempt\x18\x05 \x01(\x05R\aattempt\"\xa0\x01\n" +
+	"\aattempt\x18\x05 \x01(\x05R\aattempt\"\xb1\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -609,7 +623,8 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\bNOTIFIED\x10\x04\x12\x17\n" +
 	"\x13NOTIFICATION_FAILED\x10\x05\x12\f\n" +
 	"\bRESOLVED\x10\x06\x12\x18\n" +
-	"\x14NOTIFICATION_DROPPED\x10\aB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\x14NOTIFICATION_DROPPED\x10\a\x12\x0f\n" +
+	"\vBREAK_GLASS\x10\bB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_incident_proto_rawDescOnce sync.Once

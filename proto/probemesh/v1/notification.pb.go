@@ -120,7 +120,17 @@ type Notification struct {
 	// The name for people of the check.
 	DisplayName string `protobuf:"bytes,16,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Which attempt of delivery this is, from 1.
-	Attempt       int32 `protobuf:"varint,17,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt int32 `protobuf:"varint,17,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// True: etcd has no quorum, and a server sent this by itself to a receiver of its break-glass file. `incident` is empty then, unless it was open before.
+	// The header `Idempotency-Key` is `{break_glass_key}.{transition}.{receiver}`, the same from every server that saw the same.
+	BreakGlass bool `protobuf:"varint,18,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"`
+	// The key of the outage, for a break-glass message and for every later notification of the incident that it became: the two belong together. Empty for
+	// incidents that never were such an outage.
+	BreakGlassKey string `protobuf:"bytes,19,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
+	// In a break-glass message about more outages than are told one by one: their checks, `checks/{check}`, at most 100 of them. `check` is empty then.
+	AffectedChecks []string `protobuf:"bytes,20,rep,name=affected_checks,json=affectedChecks,proto3" json:"affected_checks,omitempty"`
+	// How many checks that are.
+	AffectedCount int32 `protobuf:"varint,21,opt,name=affected_count,json=affectedCount,proto3" json:"affected_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,11 +284,39 @@ func (x *Notification) GetAttempt() int32 {
 	return 0
 }
 
+func (x *Notification) GetBreakGlass() bool {
+	if x != nil {
+		return x.BreakGlass
+	}
+	return false
+}
+
+func (x *Notification) GetBreakGlassKey() string {
+	if x != nil {
+		return x.BreakGlassKey
+	}
+	return ""
+}
+
+func (x *Notification) GetAffectedChecks() []string {
+	if x != nil {
+		return x.AffectedChecks
+	}
+	return nil
+}
+
+func (x *Notification) GetAffectedCount() int32 {
+	if x != nil {
+		return x.AffectedCount
+	}
+	return 0
+}
+
 var File_probemesh_v1_notification_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1fprobemesh/v1/notification.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xe4\a\n" +
+	"\x1fprobemesh/v1/notification.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xfd\b\n" +
 	"\fNotification\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12E\n" +
 	"\n" +
@@ -301,7 +339,12 @@ const file_probemesh_v1_notification_proto_rawDesc = "" +
 	"\x06labels\x18\x0e \x03(\v2&.probemesh.v1.Notification.LabelsEntryR\x06labels\x12M\n" +
 	"\vannotations\x18\x0f \x03(\v2+.probemesh.v1.Notification.AnnotationsEntryR\vannotations\x12!\n" +
 	"\fdisplay_name\x18\x10 \x01(\tR\vdisplayName\x12\x18\n" +
-	"\aattempt\x18\x11 \x01(\x05R\aattempt\x1a9\n" +
+	"\aattempt\x18\x11 \x01(\x05R\aattempt\x12\x1f\n" +
+	"\vbreak_glass\x18\x12 \x01(\bR\n" +
+	"breakGlass\x12&\n" +
+	"\x0fbreak_glass_key\x18\x13 \x01(\tR\rbreakGlassKey\x12'\n" +
+	"\x0faffected_checks\x18\x14 \x03(\tR\x0eaffectedChecks\x12%\n" +
+	"\x0eaffected_count\x18\x15 \x01(\x05R\raffectedCount\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +

@@ -211,9 +211,16 @@ type CheckStatus struct {
 	// When a vote last changed anything here.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// True while other domains are being asked.
-	Confirming    bool `protobuf:"varint,12,opt,name=confirming,proto3" json:"confirming,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Confirming bool `protobuf:"varint,12,opt,name=confirming,proto3" json:"confirming,omitempty"`
+	// True while etcd has no quorum and the votes call for an incident to be opened, made worse or resolved: nobody can write that down. `verdict` is what the
+	// votes say all the same.
+	Undecided bool `protobuf:"varint,13,opt,name=undecided,proto3" json:"undecided,omitempty"`
+	// Since when it has been undecided. Unset unless `undecided`.
+	UndecidedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=undecided_time,json=undecidedTime,proto3" json:"undecided_time,omitempty"`
+	// What waits, since when and why, in one sentence. Empty unless `undecided`.
+	UndecidedSummary string `protobuf:"bytes,15,opt,name=undecided_summary,json=undecidedSummary,proto3" json:"undecided_summary,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CheckStatus) Reset() {
@@ -328,6 +335,27 @@ func (x *CheckStatus) GetConfirming() bool {
 		return x.Confirming
 	}
 	return false
+}
+
+func (x *CheckStatus) GetUndecided() bool {
+	if x != nil {
+		return x.Undecided
+	}
+	return false
+}
+
+func (x *CheckStatus) GetUndecidedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UndecidedTime
+	}
+	return nil
+}
+
+func (x *CheckStatus) GetUndecidedSummary() string {
+	if x != nil {
+		return x.UndecidedSummary
+	}
+	return ""
 }
 
 // Vote is a prober's newest result for a check, as the verdict counts it.
@@ -515,7 +543,7 @@ var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xcd\x06\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xdb\a\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -532,7 +560,10 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"updateTime\x12\x1e\n" +
 	"\n" +
 	"confirming\x18\f \x01(\bR\n" +
-	"confirming\"[\n" +
+	"confirming\x12\x1c\n" +
+	"\tundecided\x18\r \x01(\bR\tundecided\x12A\n" +
+	"\x0eundecided_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\rundecidedTime\x12+\n" +
+	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\"[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\f\n" +
@@ -619,19 +650,20 @@ var file_probemesh_v1_status_proto_depIdxs = []int32{
 	5,  // 2: probemesh.v1.CheckStatus.since:type_name -> google.protobuf.Timestamp
 	3,  // 3: probemesh.v1.CheckStatus.votes:type_name -> probemesh.v1.Vote
 	5,  // 4: probemesh.v1.CheckStatus.update_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: probemesh.v1.Vote.domains:type_name -> probemesh.v1.Vote.DomainsEntry
-	6,  // 6: probemesh.v1.Vote.outcome:type_name -> probemesh.v1.Result.Outcome
-	7,  // 7: probemesh.v1.Vote.error_class:type_name -> probemesh.v1.Result.ErrorClass
-	5,  // 8: probemesh.v1.Vote.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: probemesh.v1.Vote.duration:type_name -> google.protobuf.Duration
-	9,  // 10: probemesh.v1.Vote.timings:type_name -> probemesh.v1.Timings
-	10, // 11: probemesh.v1.Vote.evidence:type_name -> probemesh.v1.Evidence
-	8,  // 12: probemesh.v1.Vote.phase:type_name -> google.protobuf.Duration
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	5,  // 5: probemesh.v1.CheckStatus.undecided_time:type_name -> google.protobuf.Timestamp
+	4,  // 6: probemesh.v1.Vote.domains:type_name -> probemesh.v1.Vote.DomainsEntry
+	6,  // 7: probemesh.v1.Vote.outcome:type_name -> probemesh.v1.Result.Outcome
+	7,  // 8: probemesh.v1.Vote.error_class:type_name -> probemesh.v1.Result.ErrorClass
+	5,  // 9: probemesh.v1.Vote.start_time:type_name -> google.protobuf.Timestamp
+	8,  // 10: probemesh.v1.Vote.duration:type_name -> google.protobuf.Duration
+	9,  // 11: probemesh.v1.Vote.timings:type_name -> probemesh.v1.Timings
+	10, // 12: probemesh.v1.Vote.evidence:type_name -> probemesh.v1.Evidence
+	8,  // 13: probemesh.v1.Vote.phase:type_name -> google.protobuf.Duration
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_status_proto_init() }

@@ -474,7 +474,8 @@ type Beat struct {
 	DiskStall *durationpb.Duration `protobuf:"bytes,10,opt,name=disk_stall,json=diskStall,proto3" json:"disk_stall,omitempty"`
 	// Since when it has not been able to read etcd linearizably; unset while it can.
 	EtcdLostTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=etcd_lost_time,json=etcdLostTime,proto3" json:"etcd_lost_time,omitempty"`
-	// Outages that are due and that nobody can open, because etcd has lost its quorum.
+	// Outages that are due and that nobody can open, because etcd has lost its quorum; afterwards, until the leader has written them down. At most 64 in one beat:
+	// when there are more, the beats of one second carry one part of them, those of the next second the next.
 	Outages []*Outage `protobuf:"bytes,12,rep,name=outages,proto3" json:"outages,omitempty"`
 	// Since when it has been stopping: it does not stand for election any more. Unset otherwise.
 	StopTime      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
@@ -676,15 +677,27 @@ func (x *Missed) GetRefused() bool {
 	return false
 }
 
-// Outage is an incident that cannot be opened while etcd has no quorum.
+// Outage is an incident that could not be opened, or not be resolved, while etcd had no quorum. It is told of until the leader has written it down.
 type Outage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `checks/{check}`.
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// The deterministic key of the break-glass message.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Whether this server has delivered the message.
-	Delivered     bool `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// Whether this server has delivered a message about it to a receiver.
+	Delivered bool `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// The incident that was open when etcd was lost, `incidents/{incident}`, and has ended since; empty for an outage that began afterwards.
+	Incident string `protobuf:"bytes,4,opt,name=incident,proto3" json:"incident,omitempty"`
+	// DOWN or DEGRADED.
+	Verdict v1.CheckStatus_Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=probemesh.v1.CheckStatus_Verdict" json:"verdict,omitempty"`
+	// When the target failed, as far as the votes tell.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When this server found that an incident was due.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// When the target answered again. Unset while it does not.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// What this server delivered.
+	Deliveries    []*OutageDelivery `protobuf:"bytes,9,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +753,139 @@ func (x *Outage) GetDelivered() bool {
 	return false
 }
 
+func (x *Outage) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *Outage) GetVerdict() v1.CheckStatus_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return v1.CheckStatus_Verdict(0)
+}
+
+func (x *Outage) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Outage) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
+func (x *Outage) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Outage) GetDeliveries() []*OutageDelivery {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+// OutageDelivery is a break-glass message that a receiver has accepted.
+type OutageDelivery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `receivers/{receiver}`, as the file of the server has it.
+	Receiver string `protobuf:"bytes,1,opt,name=receiver,proto3" json:"receiver,omitempty"`
+	// SHA-256 of the receiver's URL, lower-case hex: a receiver of another name that has the same is the same. URLs hold secrets, so it is not told itself.
+	UrlDigest string `protobuf:"bytes,2,opt,name=url_digest,json=urlDigest,proto3" json:"url_digest,omitempty"`
+	// OPENED or RESOLVED.
+	Transition v1.Notification_Transition `protobuf:"varint,3,opt,name=transition,proto3,enum=probemesh.v1.Notification_Transition" json:"transition,omitempty"`
+	// The idempotency key that it was sent with; that of a message about many outages differs from `Outage.key`.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// When the receiver accepted it.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// The server that sent it, `servers/{server}`.
+	Server        string `protobuf:"bytes,6,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutageDelivery) Reset() {
+	*x = OutageDelivery{}
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutageDelivery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutageDelivery) ProtoMessage() {}
+
+func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutageDelivery.ProtoReflect.Descriptor instead.
+func (*OutageDelivery) Descriptor() ([]byte, []int) {
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *OutageDelivery) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
+	}
+	return ""
+}
+
+func (x *OutageDelivery) GetUrlDigest() string {
+	if x != nil {
+		return x.UrlDigest
+	}
+	return ""
+}
+
+func (x *OutageDelivery) GetTransition() v1.Notification_Transition {
+	if x != nil {
+		return x.Transition
+	}
+	return v1.Notification_Transition(0)
+}
+
+func (x *OutageDelivery) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *OutageDelivery) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *OutageDelivery) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
 // Presences says which probers have a session at the followed server.
 type Presences struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -755,7 +901,7 @@ type Presences struct {
 
 func (x *Presences) Reset() {
 	*x = Presences{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +913,7 @@ func (x *Presences) String() string {
 func (*Presences) ProtoMessage() {}
 
 func (x *Presences) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +926,7 @@ func (x *Presences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presences.ProtoReflect.Descriptor instead.
 func (*Presences) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Presences) GetFirst() bool {
@@ -837,7 +983,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +995,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +1008,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Presence) GetProber() string {
@@ -960,7 +1106,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1118,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1131,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Votes) GetResults() []*v1.Result {
@@ -1010,7 +1156,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1168,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1181,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *History) GetPosition() uint64 {
@@ -1074,7 +1220,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1232,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1245,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HistoryEntry) GetResult() *v1.Result {
@@ -1134,7 +1280,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1292,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1305,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Acknowledgement) GetPosition() uint64 {
@@ -1182,7 +1328,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1340,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1353,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Run) GetProber() string {
@@ -1239,7 +1385,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1397,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1410,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Refusal) GetProber() string {
@@ -1292,7 +1438,7 @@ var File_probemesh_peer_v1_peer_service_proto protoreflect.FileDescriptor
 
 const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\n" +
-	"$probemesh/peer/v1/peer_service.proto\x12\x11probemesh.peer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/prober.proto\x1a\x19probemesh/v1/result.proto\x1a\"probemesh/v1/session_service.proto\"\xc8\x01\n" +
+	"$probemesh/peer/v1/peer_service.proto\x12\x11probemesh.peer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fprobemesh/v1/notification.proto\x1a\x19probemesh/v1/prober.proto\x1a\x19probemesh/v1/result.proto\x1a\"probemesh/v1/session_service.proto\x1a\x19probemesh/v1/status.proto\"\xc8\x01\n" +
 	"\rFollowRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x18.probemesh.peer.v1.StartH\x00R\x05start\x12N\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2\".probemesh.peer.v1.AcknowledgementH\x00R\x0facknowledgement\x12*\n" +
@@ -1340,11 +1486,30 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x123\n" +
 	"\asilence\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\asilence\x12\x18\n" +
-	"\arefused\x18\x04 \x01(\bR\arefused\"N\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\"\x93\x03\n" +
 	"\x06Outage\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
-	"\tdelivered\x18\x03 \x01(\bR\tdelivered\"p\n" +
+	"\tdelivered\x18\x03 \x01(\bR\tdelivered\x12\x1a\n" +
+	"\bincident\x18\x04 \x01(\tR\bincident\x12;\n" +
+	"\averdict\x18\x05 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bdue_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x125\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12A\n" +
+	"\n" +
+	"deliveries\x18\t \x03(\v2!.probemesh.peer.v1.OutageDeliveryR\n" +
+	"deliveries\"\x83\x02\n" +
+	"\x0eOutageDelivery\x12\x1a\n" +
+	"\breceiver\x18\x01 \x01(\tR\breceiver\x12\x1d\n" +
+	"\n" +
+	"url_digest\x18\x02 \x01(\tR\turlDigest\x12E\n" +
+	"\n" +
+	"transition\x18\x03 \x01(\x0e2%.probemesh.v1.Notification.TransitionR\n" +
+	"transition\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06server\x18\x06 \x01(\tR\x06server\"p\n" +
 	"\tPresences\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\bR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\x129\n" +
@@ -1399,63 +1564,73 @@ func file_probemesh_peer_v1_peer_service_proto_rawDescGZIP() []byte {
 	return file_probemesh_peer_v1_peer_service_proto_rawDescData
 }
 
-var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
-	(*FollowRequest)(nil),         // 0: probemesh.peer.v1.FollowRequest
-	(*FollowResponse)(nil),        // 1: probemesh.peer.v1.FollowResponse
-	(*Start)(nil),                 // 2: probemesh.peer.v1.Start
-	(*Started)(nil),               // 3: probemesh.peer.v1.Started
-	(*Beat)(nil),                  // 4: probemesh.peer.v1.Beat
-	(*Missed)(nil),                // 5: probemesh.peer.v1.Missed
-	(*Outage)(nil),                // 6: probemesh.peer.v1.Outage
-	(*Presences)(nil),             // 7: probemesh.peer.v1.Presences
-	(*Presence)(nil),              // 8: probemesh.peer.v1.Presence
-	(*Votes)(nil),                 // 9: probemesh.peer.v1.Votes
-	(*History)(nil),               // 10: probemesh.peer.v1.History
-	(*HistoryEntry)(nil),          // 11: probemesh.peer.v1.HistoryEntry
-	(*Acknowledgement)(nil),       // 12: probemesh.peer.v1.Acknowledgement
-	(*Run)(nil),                   // 13: probemesh.peer.v1.Run
-	(*Refusal)(nil),               // 14: probemesh.peer.v1.Refusal
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*v1.AssignmentRefusal)(nil),  // 17: probemesh.v1.AssignmentRefusal
-	(*v1.Result)(nil),             // 18: probemesh.v1.Result
-	(*v1.RunNow)(nil),             // 19: probemesh.v1.RunNow
+	(*FollowRequest)(nil),           // 0: probemesh.peer.v1.FollowRequest
+	(*FollowResponse)(nil),          // 1: probemesh.peer.v1.FollowResponse
+	(*Start)(nil),                   // 2: probemesh.peer.v1.Start
+	(*Started)(nil),                 // 3: probemesh.peer.v1.Started
+	(*Beat)(nil),                    // 4: probemesh.peer.v1.Beat
+	(*Missed)(nil),                  // 5: probemesh.peer.v1.Missed
+	(*Outage)(nil),                  // 6: probemesh.peer.v1.Outage
+	(*OutageDelivery)(nil),          // 7: probemesh.peer.v1.OutageDelivery
+	(*Presences)(nil),               // 8: probemesh.peer.v1.Presences
+	(*Presence)(nil),                // 9: probemesh.peer.v1.Presence
+	(*Votes)(nil),                   // 10: probemesh.peer.v1.Votes
+	(*History)(nil),                 // 11: probemesh.peer.v1.History
+	(*HistoryEntry)(nil),            // 12: probemesh.peer.v1.HistoryEntry
+	(*Acknowledgement)(nil),         // 13: probemesh.peer.v1.Acknowledgement
+	(*Run)(nil),                     // 14: probemesh.peer.v1.Run
+	(*Refusal)(nil),                 // 15: probemesh.peer.v1.Refusal
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 17: google.protobuf.Duration
+	(v1.CheckStatus_Verdict)(0),     // 18: probemesh.v1.CheckStatus.Verdict
+	(v1.Notification_Transition)(0), // 19: probemesh.v1.Notification.Transition
+	(*v1.AssignmentRefusal)(nil),    // 20: probemesh.v1.AssignmentRefusal
+	(*v1.Result)(nil),               // 21: probemesh.v1.Result
+	(*v1.RunNow)(nil),               // 22: probemesh.v1.RunNow
 }
 var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	2,  // 0: probemesh.peer.v1.FollowRequest.start:type_name -> probemesh.peer.v1.Start
-	12, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
-	13, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
+	13, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
+	14, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
 	3,  // 3: probemesh.peer.v1.FollowResponse.started:type_name -> probemesh.peer.v1.Started
 	4,  // 4: probemesh.peer.v1.FollowResponse.beat:type_name -> probemesh.peer.v1.Beat
-	7,  // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
-	9,  // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
-	10, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
-	14, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
-	15, // 9: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
+	8,  // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
+	10, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
+	11, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
+	15, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
+	16, // 9: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
 	5,  // 10: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
-	16, // 11: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
-	16, // 12: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
-	15, // 13: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
+	17, // 11: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
+	17, // 12: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
+	16, // 13: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
 	6,  // 14: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
-	15, // 15: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
-	16, // 16: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
-	8,  // 17: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	15, // 18: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	16, // 19: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	16, // 20: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	17, // 21: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	18, // 22: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	11, // 23: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	18, // 24: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	19, // 25: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 26: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 27: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	16, // 15: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
+	17, // 16: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
+	18, // 17: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	16, // 18: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
+	16, // 19: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
+	16, // 20: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
+	7,  // 21: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
+	19, // 22: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	16, // 23: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	9,  // 24: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	16, // 25: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	17, // 26: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	17, // 27: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	20, // 28: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	21, // 29: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	12, // 30: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	21, // 31: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	22, // 32: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 33: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 34: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
@@ -1482,7 +1657,7 @@ func file_probemesh_peer_v1_peer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_peer_v1_peer_service_proto_rawDesc), len(file_probemesh_peer_v1_peer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
