@@ -53,6 +53,11 @@ type check struct {
 	tokens      bucket    // runs asked for
 	repeated    bool      // runs were asked for again: what is known is shown, it has been held back long enough
 	roundAt     time.Time // when the second round of a recovery is asked for
+	outages     []*outage // what happened without a store and is not joined yet, oldest first, and what is joined and goes on
+	joinedKeys  []string  // of outages that were
+	ordinal     int       // of the newest outage without a store under ordinalTerm
+	ordinalTerm int64
+	undecided   time.Time // since when nobody can write down what the votes call for
 	index       int       // in the heap, -1 when not
 }
 

@@ -226,7 +226,8 @@ func (s *State) askAgain(now time.Time, c *check) {
 }
 
 func (s *State) sendRun(c *check, i int) {
-	if !s.lead.Leading {
+	local := !s.lead.Leading
+	if local && !s.storeLost() {
 		return
 	}
 	v, x := &c.votes[i], &c.seats[i]
@@ -235,7 +236,7 @@ func (s *State) sendRun(c *check, i int) {
 		// The prober may not have been told of its assignment yet.
 		run.Assignment = s.Assignments(v.Prober)[c.name]
 	}
-	s.do(Confirm{Prober: v.Prober, Run: run})
+	s.do(Confirm{Prober: v.Prober, Run: run, Local: local})
 }
 
 // askFirst asks for a first vote from everybody who is to run a check and has not voted: one that is new, that probes something else now, or that is UNKNOWN

@@ -28,7 +28,7 @@ func (s *State) mayAct(until time.Time, now time.Time) bool {
 }
 
 func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict) {
-	if !s.mayAct(c.effectUntil, now) || !s.warm || c.incident != nil {
+	if !s.mayAct(c.effectUntil, now) || !s.warm || s.store.unsettled || c.incident != nil {
 		return
 	}
 	begin := c.failureStart(now)
@@ -105,6 +105,7 @@ func (s *State) owe(st *statev1.StoredIncident, c *meshv1.Check, t meshv1.Notifi
 				Incident: i.GetName(), Transition: t, Check: i.GetCheck(), Uri: i.GetUri(), Verdict: i.GetVerdict(), Reason: i.GetReason(),
 				StartTime: i.GetStartTime(), Evidence: i.GetEvidence(), Summary: i.GetSummary(), TraceId: i.GetTraceId(), Receiver: r,
 				DecideTime: timestamppb.New(now), Labels: i.GetLabels(), Annotations: i.GetAnnotations(), DisplayName: c.GetDisplayName(),
+				BreakGlassKey: i.GetBreakGlassKey(),
 			},
 		})
 	}
@@ -151,7 +152,7 @@ func (c *check) recoveryStart(now time.Time) time.Time {
 	begin := now
 	for i := range c.votes {
 		v := &c.votes[i]
-		if v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Since.Before(begin) && v.Since.After(c.incident.GetIncident().GetStartTime().AsTime()) {
+		if v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Since.Before(begin) && v.Since.After(c.began()) {
 			begin = v.Since
 		}
 	}
@@ -183,6 +184,7 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	}
 	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
 	c.updated = now
+	s.incidentOfOutage(c)
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
 	s.schedule(c, now)
 }
@@ -193,8 +195,10 @@ func (s *State) goneIncident(now time.Time, key string) {
 		return
 	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
+		gone := c.incident
 		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
 		c.updated = now
+		s.endOfOutage(c, gone, now)
 		s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
 		s.schedule(c, now)
 	}

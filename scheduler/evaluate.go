@@ -17,6 +17,9 @@ const effectTimeout = 5 * time.Second
 
 // evaluate looks at one check: counts its votes, decides, wishes for what is due, and notes when to look again.
 func (s *State) evaluate(c *check, now time.Time) {
+	if c.gone || c.spec.GetPaused() {
+		s.dropOutages(c, now)
+	}
 	if c.gone {
 		s.retire(c)
 		if c.incident != nil {
@@ -42,13 +45,33 @@ func (s *State) evaluate(c *check, now time.Time) {
 		s.askFirst(now, c)
 	}
 	f := incident.Facts{
-		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, OnDegraded: c.spec.GetAlertOnDegraded(), Open: openSeverity(c.incident.GetIncident()),
+		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, OnDegraded: c.spec.GetAlertOnDegraded(), Open: c.openNow(),
 	}
 	if f.Open != verdict.Unknown {
 		f.Recovered = c.recovered(now, f.Open)
 	}
 	d := incident.Decide(f)
 	s.show(c, now, d.Verdict, c.reasonFor(d))
+	s.act(c, now, d)
+	if d.Recovering && c.isOpen() {
+		s.planRound(now, c)
+	} else {
+		c.roundAt = time.Time{}
+	}
+	s.schedule(c, c.nextLook(now))
+}
+
+// act wishes for what was decided. Without a store nobody can; what happened meanwhile is written down first when there is one again.
+func (s *State) act(c *check, now time.Time, d incident.Decision) {
+	switch {
+	case s.storeLost():
+		s.withoutStore(c, now, d)
+		return
+	case len(c.outages) > 0 && s.join(c, now, d):
+		s.undecide(c, now, false)
+		return
+	}
+	s.undecide(c, now, false)
 	switch d.Wish {
 	case incident.Open:
 		s.wishOpen(c, now, d.Verdict)
@@ -57,13 +80,10 @@ func (s *State) evaluate(c *check, now time.Time) {
 	case incident.Resolve:
 		s.wishResolve(c, now, c.reason)
 	}
-	if d.Recovering && c.incident != nil {
-		s.planRound(now, c)
-	} else {
-		c.roundAt = time.Time{}
-	}
-	s.schedule(c, c.nextLook(now))
 }
+
+// isOpen tells whether an incident is open, in the store or waiting for it.
+func (c *check) isOpen() bool { return c.incident != nil || c.openNow() != verdict.Unknown }
 
 // recovered tells whether as strong evidence as opened the incident says that it is over.
 func (c *check) recovered(now time.Time, severity verdict.Verdict) bool {
@@ -185,7 +205,7 @@ func (c *check) nextLook(now time.Time) time.Time {
 			earlier(c.seats[i].until)
 		}
 	}
-	if c.incident != nil {
+	if c.isOpen() {
 		earlier(c.roundAt)
 	}
 	earlier(c.effectUntil)

@@ -60,6 +60,21 @@ type (
 		Name    string
 		Leaving bool
 	}
+	// Store says how etcd is, as far as this server and those that it hears can tell. The mind of a caller that never says it takes etcd for well.
+	Store struct {
+		// Lost: no server that is heard can read etcd linearizably. Nobody can decide anything then.
+		Lost bool
+		// Since is since when; the zero time is now.
+		Since time.Time
+		// Term is the newest term that any of them knows of. Lower ones than before are ignored.
+		Term int64
+		// Unsettled: what other servers did without the store may not be known here yet. Nothing is opened until it is.
+		Unsettled bool
+	}
+	// OutageSeen says what a server knows of an outage: another one, or this one before it was started anew.
+	OutageSeen struct{ Outage Outage }
+	// OutageOver says that an outage was found in the store, joined: it needs nothing more.
+	OutageOver struct{ Check, Key string }
 	// Cast is a result that may be a vote: LIVE or STATE, never backlog. The prober is a bare name.
 	Cast struct {
 		Prober string
@@ -93,6 +108,9 @@ func (Reset) event()         {}
 func (Leadership) event()    {}
 func (ProberOnline) event()  {}
 func (ProberOffline) event() {}
+func (Store) event()         {}
+func (OutageSeen) event()    {}
+func (OutageOver) event()    {}
 func (Cast) event()          {}
 func (RunRefused) event()    {}
 func (EffectFailed) event()  {}
@@ -127,6 +145,25 @@ type (
 	Confirm struct {
 		Prober string
 		Run    *meshv1.RunNow
+		// Local: nobody leads, and each server asks those probers only that have a session with it.
+		Local bool
+	}
+	// BreakGlass is a message about an outage while etcd is lost. Every server wishes for it, and the same key comes of the same outage on each of them: which one
+	// sends it is theirs to settle.
+	BreakGlass struct {
+		Outage Outage
+		// Notification is what to send, without its receiver.
+		Notification *meshv1.Notification
+		// Again: its incident has ended after etcd came back. Only receivers that this server has told and that are not Covered need it.
+		Again bool
+		// Covered are names and URL digests of receivers that are told through the store.
+		Covered []string
+	}
+	// OutageJoined says that an outage has become part of an incident in the store, or needs nothing more: no message about it is to be sent any more.
+	OutageJoined struct {
+		Key, Check string
+		// Incident is the resource name of the incident, if it goes on.
+		Incident string
 	}
 	// MoveRows replaces a placement table that is at ModRevision (0: there is none).
 	MoveRows struct {
@@ -151,6 +188,38 @@ func (Open) action()          {}
 func (Escalate) action()      {}
 func (Resolve) action()       {}
 func (Confirm) action()       {}
+func (BreakGlass) action()    {}
+func (OutageJoined) action()  {}
 func (MoveRows) action()      {}
 func (Assign) action()        {}
 func (StatusChanged) action() {}
+
+// Outage is what servers tell each other of an incident that nobody can write down.
+type Outage struct {
+	// Key is the same on every server that saw the same checks, terms and votes.
+	Key string
+	// Check is its resource name.
+	Check string
+	// Incident is the resource name of the incident that was open before and is over; empty for an outage that began without etcd.
+	Incident string
+	// Verdict is DOWN or DEGRADED.
+	Verdict meshv1.CheckStatus_Verdict
+	// Start is when the target failed, Due when an incident was due, End when it answered again; End is zero while it does not.
+	Start, Due, End time.Time
+	// Told are the messages that were delivered, by any server.
+	Told []Told
+}
+
+// Told is a break-glass message that a receiver has accepted.
+type Told struct {
+	// Receiver is its resource name in the file of the server that sent it, URLDigest its URL as URLDigest gives it.
+	Receiver, URLDigest string
+	// Transition is OPENED or RESOLVED.
+	Transition meshv1.Notification_Transition
+	// IdempotencyKey is what it was sent with.
+	IdempotencyKey string
+	// Time is when it was accepted.
+	Time time.Time
+	// Server is the resource name of the one that sent it.
+	Server string
+}

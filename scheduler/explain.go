@@ -98,6 +98,9 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s: %s.\n", c.name, shownVerdict(c.shown), c.sentence())
+	if u := e.GetStatus().GetUndecidedSummary(); u != "" {
+		fmt.Fprintf(&b, "  %s\n", u)
+	}
 	fmt.Fprintf(&b, "  %s, since %s\n", c.spec.GetUri(), c.since.UTC().Format(time.RFC3339))
 	section := func(title string, lines []string) {
 		fmt.Fprintf(&b, "\n%s\n", title)

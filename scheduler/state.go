@@ -22,6 +22,9 @@ type Config struct {
 	FreshSlack time.Duration
 	// MeshGrace is how long a check may be UNKNOWN for want of votes before that is an incident of the mesh. Default 60 s.
 	MeshGrace time.Duration
+	// BreakGlassAfter is how long etcd must have been lost before a verdict that nobody can write down is told by a break-glass message. Default 5 s: an election of
+	// etcd takes one to two seconds, and a new leader a moment more.
+	BreakGlassAfter time.Duration
 	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
 	ConfirmRate, ConfirmBurst float64
 	// TargetRate is how many runs a second one host is asked for, TargetBurst how many at once. Default 20 and 60.
@@ -43,6 +46,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.WarmUp, 5*time.Second)
 	dur(&c.FreshSlack, 2*time.Second)
 	dur(&c.MeshGrace, time.Minute)
+	dur(&c.BreakGlassAfter, 5*time.Second)
 	if c.RowsPerMinute == 0 {
 		c.RowsPerMinute = placement.Rows / 25
 	}
@@ -63,6 +67,8 @@ type Counters struct {
 	Confirmations, ConfirmationsRefused int64
 	// RowsMoved are placement rows that moved.
 	RowsMoved int64
+	// OutagesRefused are outages of checks that had too many waiting to be joined: they were not told of.
+	OutagesRefused int64
 }
 
 // State is the mind. It is not safe for concurrent use: one goroutine, or one mutex, owns it.
@@ -76,6 +82,7 @@ type State struct {
 	started   time.Time
 	warm      bool
 	mesh      meshCondition
+	store     storeState
 	budget    budgets
 	actions   []Action
 	next      time.Time // next housekeeping
@@ -175,6 +182,15 @@ func (s *State) apply(now time.Time, e Event) {
 		delete(s.receivers, e.Name)
 	case Leadership:
 		s.leadership(now, e)
+	case Store:
+		s.takeStore(now, e)
+	case OutageSeen:
+		s.seeOutage(now, e)
+	case OutageOver:
+		if c := s.checks[e.Check]; c != nil {
+			s.forgetOutage(c, e.Key)
+			s.schedule(c, now)
+		}
 	case EffectFailed:
 		s.effectFailed(now, e)
 	case Reset:

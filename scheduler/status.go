@@ -25,6 +25,9 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 		Incident: c.incident.GetIncident().GetName(), Probers: int32(c.serving()), Quorum: int32(c.policy.Quorum), UpdateTime: timestamppb.New(c.updated),
 		Confirming: c.confirming(now),
 	}
+	if !c.undecided.IsZero() {
+		st.Undecided, st.UndecidedTime, st.UndecidedSummary = true, timestamppb.New(c.undecided), s.undecidedSentence(c)
+	}
 	if votes {
 		st.Votes = c.voteList(now, true)
 	}

@@ -61,7 +61,7 @@ func (s *State) cast(now time.Time, e Cast) {
 	s.Counters.Votes++
 	x.result = r
 	c.updated = now
-	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && c.roundAt.IsZero()
+	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
 	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail {
 		return
 	}
@@ -69,7 +69,7 @@ func (s *State) cast(now time.Time, e Cast) {
 	switch turned := before.Outcome != v.Outcome || !c.policy.IsFresh(&before, now); {
 	case v.Outcome == verdict.Fail && turned:
 		s.confirm(now, c, i)
-	case v.Outcome == verdict.OK && turned && c.incident != nil:
+	case v.Outcome == verdict.OK && turned && c.isOpen():
 		s.confirmRecovery(now, c)
 	}
 	s.evaluate(c, now)

@@ -1,0 +1,327 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// lose takes the store away: the leader gives up as it would, and everybody hears that etcd is lost.
+func (r *rig) lose() {
+	r.apply(Leadership{Term: 1}, Store{Lost: true, Since: r.now, Term: 1})
+}
+
+// regain brings it back, with this server as the leader of a new term.
+func (r *rig) regain() {
+	r.apply(Store{Term: 1}, Leadership{Leading: true, Term: 2})
+}
+
+// glass are the break-glass messages so far: transition, check and key.
+func (r *rig) glass() (list []BreakGlass) {
+	for _, a := range r.acted {
+		if b, yes := a.(BreakGlass); yes {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+func (r *rig) wantGlass(want ...string) []BreakGlass {
+	r.t.Helper()
+	var got []string
+	for _, b := range r.glass() {
+		what := b.Notification.GetTransition().String()
+		if b.Again {
+			what += " again"
+		}
+		got = append(got, what)
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		r.t.Fatalf("break-glass messages %v, want %v", got, want)
+	}
+	return r.glass()
+}
+
+func (r *rig) status(check string) *meshv1.CheckStatus {
+	st, ok := r.s.Status("checks/"+check, r.now, true)
+	if !ok {
+		r.t.Fatalf("no status of %s", check)
+	}
+	return st
+}
+
+// opened are the incidents that were opened, as wished for.
+func (r *rig) opened() (list []Open) {
+	for _, a := range r.acted {
+		if o, yes := a.(Open); yes && o.Key != MeshKey {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (r *rig) resolved() (list []Resolve) {
+	for _, a := range r.acted {
+		if o, yes := a.(Resolve); yes && o.Key != MeshKey {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func opsReceiver() *meshv1.Receiver {
+	return &meshv1.Receiver{Name: "receivers/ops", Webhook: &meshv1.Webhook{Url: "https://ops.example.com/hook"}}
+}
+
+func lostShop(t *testing.T) *rig {
+	c := tcpCheck("shop", 2)
+	c.CreateTime = timestamppb.New(epoch)
+	r := up(t, c)
+	r.apply(ReceiverPut{opsReceiver()})
+	r.lose()
+	return r
+}
+
+// round casts votes of all three, then lets time pass.
+func (r *rig) rounds(n int, outcome meshv1.Result_Outcome) {
+	for range n {
+		r.votes("shop", outcome, "ams", "fra", "iad")
+		r.after(20 * time.Second)
+	}
+}
+
+func TestOutageWithoutStoreIsUndecidedAtOnceAndToldAfterTheGrace(t *testing.T) {
+	r := lostShop(t)
+	r.votes("shop", fail, "ams", "fra", "iad")
+	st := r.status("shop")
+	if !st.GetUndecided() || st.GetVerdict() != meshv1.CheckStatus_DOWN || !strings.Contains(st.GetUndecidedSummary(), "cannot be opened") {
+		t.Fatalf("status while etcd is lost: %v", st)
+	}
+	r.after(4 * time.Second)
+	r.wantGlass()
+	r.after(2 * time.Second)
+	b := r.wantGlass("OPENED")[0]
+	if !strings.HasPrefix(b.Outage.Key, "outage-") || !b.Notification.GetBreakGlass() || b.Notification.GetBreakGlassKey() != b.Outage.Key || b.Notification.GetIncident() != "" {
+		t.Fatalf("message %+v", b)
+	}
+	r.rounds(3, fail)
+	r.wantGlass("OPENED")
+	r.wantOwed()
+	if e, _ := r.s.Explain("checks/shop", r.now); !strings.Contains(e.GetText(), "undecided since") {
+		t.Fatalf("explain does not say that it is undecided:\n%s", e.GetText())
+	}
+}
+
+func TestShortLossOfEtcdBreaksNoGlass(t *testing.T) {
+	r := lostShop(t)
+	r.votes("shop", fail, "ams", "fra", "iad")
+	r.after(4 * time.Second)
+	r.regain()
+	r.after(10 * time.Second)
+	r.wantGlass()
+	r.wantOwed("OPENED checks/shop")
+	if r.status("shop").GetUndecided() {
+		t.Fatal("still undecided although the incident is open")
+	}
+}
+
+func TestOutageThatGoesOnBecomesOneIncidentFromItsBeginning(t *testing.T) {
+	r := lostShop(t)
+	began := r.now
+	r.rounds(3, fail)
+	b := r.wantGlass("OPENED")[0]
+	told := Told{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, IdempotencyKey: b.Outage.Key + ".OPENED.ops", Time: r.now, Server: "servers/b"}
+	seen := b.Outage
+	seen.Told = []Told{told}
+	r.apply(OutageSeen{seen})
+	r.regain()
+	r.after(time.Second)
+	if len(r.opened()) != 1 {
+		t.Fatalf("%d incidents opened, want 1", len(r.opened()))
+	}
+	i := r.opened()[0].Incident.GetIncident()
+	if i.GetBreakGlassKey() != b.Outage.Key || i.GetStartTime().AsTime().After(began.Add(time.Second)) {
+		t.Fatalf("incident %v", i)
+	}
+	text := fmt.Sprint(i.GetTimeline())
+	if !strings.Contains(text, "by servers/b") || !strings.Contains(text, "not told of OPENED again") {
+		t.Fatalf("timeline %s", text)
+	}
+	r.wantOwed() // the receiver was told already
+	r.rounds(6, ok)
+	r.wantOwed("RESOLVED checks/shop")
+	if got := r.resolved()[0].Outbox[0].GetNotification().GetBreakGlassKey(); got != b.Outage.Key {
+		t.Fatalf("the end carries key %q", got)
+	}
+	if left := r.s.Outages(); len(left) != 0 {
+		t.Fatalf("outages left: %v", left)
+	}
+	r.rounds(2, fail)
+	r.wantOwed("RESOLVED checks/shop", "OPENED checks/shop")
+}
+
+func TestReceiverWithTheSameURLIsSparedAndOthersAreTold(t *testing.T) {
+	c := tcpCheck("shop", 2)
+	c.Receivers = []string{"receivers/ops", "receivers/chat"}
+	r := up(t, c)
+	r.apply(ReceiverPut{opsReceiver()}, ReceiverPut{&meshv1.Receiver{Name: "receivers/chat", Webhook: &meshv1.Webhook{Url: "https://chat.example.com"}}})
+	r.lose()
+	r.rounds(2, fail)
+	seen := r.wantGlass("OPENED")[0].Outage
+	seen.Told = []Told{{Receiver: "receivers/pager", URLDigest: URLDigest(opsReceiver()), Transition: meshv1.Notification_OPENED, Time: r.now, Server: "servers/a"}}
+	r.apply(OutageSeen{seen})
+	r.regain()
+	r.after(time.Second)
+	out := r.opened()[0].Outbox
+	if len(out) != 1 || out[0].GetNotification().GetReceiver() != "receivers/chat" {
+		t.Fatalf("owed %v, want chat alone", out)
+	}
+	// Told by the URL of ops, so it hears of the end through the store.
+	r.rounds(6, ok)
+	for _, b := range r.wantGlass("OPENED", "RESOLVED again")[1:] {
+		if !strings.Contains(fmt.Sprint(b.Covered), URLDigest(opsReceiver())) {
+			t.Fatalf("covered %v", b.Covered)
+		}
+	}
+}
+
+func TestOutageThatBeganAndEndedWithoutEtcdBecomesAClosedIncident(t *testing.T) {
+	r := lostShop(t)
+	r.rounds(2, fail)
+	r.rounds(6, ok)
+	b := r.wantGlass("OPENED", "RESOLVED")
+	if b[0].Outage.Key != b[1].Outage.Key || b[1].Outage.End.IsZero() {
+		t.Fatalf("messages %+v", b)
+	}
+	if st := r.status("shop"); st.GetUndecided() || st.GetVerdict() != meshv1.CheckStatus_UP {
+		t.Fatalf("status after the outage: %v", st)
+	}
+	end := b[1].Outage.End
+	r.regain()
+	r.after(time.Second)
+	r.wantOwed("RESOLVED checks/shop")
+	i := r.resolved()[0].Incident.GetIncident()
+	if !i.GetEndTime().AsTime().Equal(end) || !strings.Contains(i.GetSummary(), "while etcd had no quorum") {
+		t.Fatalf("closed incident %v", i)
+	}
+	r.after(time.Minute)
+	r.wantOwed("RESOLVED checks/shop")
+	if len(r.opened()) != 1 || len(r.s.Outages()) != 0 {
+		t.Fatalf("%d opened, outages left %v", len(r.opened()), r.s.Outages())
+	}
+}
+
+func TestIncidentThatEndsWithoutEtcdIsToldOnceUnderItsOwnID(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.apply(ReceiverPut{opsReceiver()})
+	r.votes("shop", fail, "ams", "fra", "iad")
+	r.after(time.Second)
+	name := r.opened()[0].Incident.GetIncident().GetName()
+	r.lose()
+	r.rounds(6, ok)
+	b := r.wantGlass("RESOLVED")[0]
+	if b.Outage.Key != strings.TrimPrefix(name, "incidents/") || b.Notification.GetIncident() != name {
+		t.Fatalf("message %+v, want the key of %s", b, name)
+	}
+	seen := b.Outage
+	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_RESOLVED, Time: r.now, Server: "servers/a"}}
+	r.apply(OutageSeen{seen})
+	r.regain()
+	r.after(time.Second)
+	r.wantOwed("OPENED checks/shop") // and no second RESOLVED
+	if len(r.resolved()) != 1 || r.s.Incident("checks/shop") != nil {
+		t.Fatal("the incident was not closed")
+	}
+}
+
+func TestSecondOutageWithoutEtcdHasAnotherKeyAndBothBecomeIncidents(t *testing.T) {
+	r := lostShop(t)
+	r.rounds(2, fail)
+	r.rounds(6, ok)
+	r.rounds(2, fail)
+	b := r.wantGlass("OPENED", "RESOLVED", "OPENED")
+	if b[0].Outage.Key == b[2].Outage.Key {
+		t.Fatalf("both outages have key %s", b[0].Outage.Key)
+	}
+	r.regain()
+	r.after(time.Second)
+	if len(r.opened()) != 2 || len(r.resolved()) != 1 || r.s.Incident("checks/shop") == nil {
+		t.Fatalf("%d opened, %d resolved", len(r.opened()), len(r.resolved()))
+	}
+	r.wantOwed("RESOLVED checks/shop", "OPENED checks/shop")
+}
+
+// Two servers that saw the same checks and votes, at times that differ, give an outage the same key.
+func TestKeyOfAnOutageIsTheSameOnEveryServer(t *testing.T) {
+	keys := map[string]bool{}
+	for _, late := range []time.Duration{0, 700 * time.Millisecond, 3 * time.Second} {
+		r := lostShop(t)
+		r.now = r.now.Add(late)
+		r.rounds(2, fail)
+		keys[r.wantGlass("OPENED")[0].Outage.Key] = true
+	}
+	if len(keys) != 1 {
+		t.Fatalf("keys %v", keys)
+	}
+}
+
+// A leader that has just been started knows of the outage from another server only.
+func TestLeaderJoinsAnOutageThatOnlyAnotherServerSaw(t *testing.T) {
+	a := lostShop(t)
+	a.rounds(2, fail)
+	seen := a.wantGlass("OPENED")[0].Outage
+	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, Time: a.now, Server: "servers/a"}}
+
+	c := tcpCheck("shop", 2)
+	b := &rig{t: t, s: New(Config{}), now: a.now, silent: map[string]bool{}}
+	b.apply(Store{Unsettled: true}, ReceiverPut{opsReceiver()})
+	b.apply(CheckPut{Check: c, ModRevision: 1}, Leadership{Leading: true, Term: 2})
+	b.probers("ams", "fra", "iad")
+	b.votes("shop", fail, "ams", "fra", "iad")
+	b.after(10 * time.Second)
+	if len(b.opened()) != 0 {
+		t.Fatal("an incident was opened before the others were heard")
+	}
+	b.apply(OutageSeen{seen})
+	b.apply(Store{})
+	b.after(time.Second)
+	if len(b.opened()) != 1 || b.opened()[0].Incident.GetIncident().GetBreakGlassKey() != seen.Key {
+		t.Fatalf("opened %v", b.opened())
+	}
+	b.wantOwed()
+	b.apply(OutageSeen{seen}) // the other still tells of it for a moment
+	b.after(5 * time.Second)
+	if len(b.opened()) != 1 || len(b.s.Outages()) != 0 {
+		t.Fatalf("opened %d, outages %v", len(b.opened()), b.s.Outages())
+	}
+}
+
+// The leader's transaction was committed, and neither it nor anybody else heard of it before etcd was lost.
+func TestIncidentOpenedAsEtcdWasLostTakesTheOutageIn(t *testing.T) {
+	r := lostShop(t)
+	r.rounds(2, fail)
+	key := r.wantGlass("OPENED")[0].Outage.Key
+	i := &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, State: meshv1.Incident_OPEN, StartTime: timestamppb.New(r.now)}
+	r.apply(Store{Term: 1}, IncidentPut{Key: "checks/shop", Incident: &statev1.StoredIncident{Incident: i}, ModRevision: 77})
+	r.apply(Leadership{Leading: true, Term: 2})
+	r.after(time.Second)
+	if len(r.opened()) != 0 || r.s.Incident("checks/shop").GetIncident().GetBreakGlassKey() != key || len(r.s.Outages()) != 0 {
+		t.Fatalf("incident %v, outages %v", r.s.Incident("checks/shop"), r.s.Outages())
+	}
+}
+
+// While etcd is lost nobody leads, and every server asks those probers that are its own.
+func TestConfirmationsAreAskedForWithoutALeaderWhileEtcdIsLost(t *testing.T) {
+	r := lostShop(t)
+	r.asked = nil
+	r.vote("shop", "ams-1", fail)
+	if len(r.asked) == 0 || !r.asked[0].Local {
+		t.Fatalf("asked %v", r.asked)
+	}
+}
