@@ -105,7 +105,7 @@ func (s *State) putCheck(now time.Time, e CheckPut) {
 		c.plain = false
 	} else {
 		s.placeOne(c, s.roster.worldMap(), now)
-		if !same && s.warm {
+		if !same && s.mayAsk() {
 			s.askFirst(now, c)
 		}
 	}
@@ -251,6 +251,7 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	}
 	// The tally's marks are indexes into the votes of before; the caller has the check looked at anew.
 	c.votes, c.seats, c.tally = votes, seats, verdict.Tally{}
+	s.early.placed(c.name)
 	return true
 }
 
@@ -337,6 +338,25 @@ func (s *State) unassign(name, check string) {
 		delete(p.assignments, check)
 		s.assigned[name] = true
 	}
+}
+
+// Newest is the newest result of each check that a prober, by its bare name, should run and has voted on, in no order. The results must not be changed.
+func (s *State) Newest(prober string) []*meshv1.Result {
+	p := s.roster.probers[prober]
+	if p == nil {
+		return nil
+	}
+	list := make([]*meshv1.Result, 0, len(p.assignments))
+	for name := range p.assignments {
+		c := s.checks[name]
+		if c == nil {
+			continue
+		}
+		if i := c.seatOf(prober); i >= 0 && c.seats[i].result != nil {
+			list = append(list, c.seats[i].result)
+		}
+	}
+	return list
 }
 
 // Assignments is what a prober, by its bare name, should run, by check. The map and its values must not be changed, and are only valid until the next Apply.

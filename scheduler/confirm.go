@@ -216,13 +216,23 @@ func (s *State) ask(now time.Time, c *check, i int) bool {
 	return true
 }
 
-// askAgain repeats what was asked and not answered, because this server leads now and the one that led may have died before it sent it.
+// askAgain repeats what was asked and not answered, because this server leads now and the one that led may have died before it sent it. When all that was asked is
+// overdue, others are asked anew.
 func (s *State) askAgain(now time.Time, c *check) {
+	if !c.confirming(now) {
+		s.confirm(now, c, bits.TrailingZeros64(c.tally.FailVotes))
+		return
+	}
 	for i := range c.seats {
 		if c.seats[i].pending(now) {
 			s.sendRun(c, i)
 		}
 	}
+}
+
+// unconfirmed tells whether some see it fail, fewer than the quorum, after runs were asked for that nobody answered.
+func (c *check) unconfirmed() bool {
+	return c.repeated && c.tally.Verdict == verdict.Degraded && c.tally.FailVotes != 0 && c.incident == nil
 }
 
 func (s *State) sendRun(c *check, i int) {
@@ -238,6 +248,9 @@ func (s *State) sendRun(c *check, i int) {
 	}
 	s.do(Confirm{Prober: v.Prober, Run: run, Local: local})
 }
+
+// mayAsk tells whether first votes may be asked for: not before a new leader has heard what there is. A server that stands by notes what the leader asks.
+func (s *State) mayAsk() bool { return s.warm || !s.lead.Leading }
 
 // askFirst asks for a first vote from everybody who is to run a check and has not voted: one that is new, that probes something else now, or that is UNKNOWN
 // because its placement has changed. Its owner waits, and the timetable may take a whole interval. Budgets hold: of a thousand checks most wait for their turn.

@@ -40,7 +40,7 @@ func (s *State) evaluate(c *check, now time.Time) {
 	s.dropLeavers(c, now)
 	c.tally = verdict.Fold(c.policy, c.votes, now)
 	s.repeatLost(now, c)
-	if c.tally.Verdict == verdict.Unknown && s.lead.Leading && s.warm {
+	if c.tally.Verdict == verdict.Unknown && s.mayAsk() {
 		// A prober that has only now been given the check would vote at its place in the timetable, up to an interval from here.
 		s.askFirst(now, c)
 	}

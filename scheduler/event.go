@@ -50,15 +50,19 @@ type (
 		Leading bool
 		Term    int64
 	}
-	// ProberOnline says that a prober, by its bare name, has a session somewhere.
+	// ProberOnline says that a prober, by its bare name, has a session at a server; again when that is another one.
 	ProberOnline struct {
 		Name   string
 		Server string
+		// Since is since when it has one; zero: since now.
+		Since time.Time
 	}
-	// ProberOffline says that it has none any more. Leaving: it said goodbye and is not expected back soon.
+	// ProberOffline says that it has none any more. Leaving: it said goodbye and is not expected back soon. Unheard: the server that held it is not heard any
+	// more, which says nothing of the prober.
 	ProberOffline struct {
 		Name    string
 		Leaving bool
+		Unheard bool
 	}
 	// Store says how etcd is, as far as this server and those that it hears can tell. The mind of a caller that never says it takes etcd for well.
 	Store struct {

@@ -25,6 +25,8 @@ type prober struct {
 	since    time.Time // of online or offline
 	turned   time.Time // when it was drained or put back, if that was seen
 	leaving  bool
+	// unheard: nothing says that it is gone, only its server is; it begins so.
+	unheard bool
 	// away: it has been offline for so long that its rows move.
 	away        bool
 	assignments map[string]*meshv1.Assignment
@@ -93,7 +95,7 @@ func newRoster() roster {
 func (r *roster) get(name string) *prober {
 	p := r.probers[name]
 	if p == nil {
-		p = &prober{name: name, assignments: map[string]*meshv1.Assignment{}}
+		p = &prober{name: name, unheard: true, assignments: map[string]*meshv1.Assignment{}}
 		r.probers[name] = p
 	}
 	return p
@@ -159,8 +161,11 @@ func (s *State) proberOnline(now time.Time, e ProberOnline) {
 	}
 	if !p.online {
 		p.since = now
+		if !e.Since.IsZero() && e.Since.Before(now) {
+			p.since = e.Since
+		}
 	}
-	p.online, p.server, p.leaving, p.away = true, e.Server, false, false
+	p.online, p.server, p.leaving, p.away, p.unheard = true, e.Server, false, false, false
 }
 
 func (r *roster) offline(e ProberOffline, now time.Time) {
@@ -168,24 +173,24 @@ func (r *roster) offline(e ProberOffline, now time.Time) {
 	if p.online {
 		p.since = now
 	}
-	p.online, p.server, p.leaving = false, "", e.Leaving
+	p.online, p.server, p.leaving, p.unheard = false, "", e.Leaving, e.Unheard
 	r.unsettled = r.unsettled || e.Leaving
 }
 
-// excuse takes back that probers without a session are gone. Probers attach to the leader: a server that begins to lead has not heard any of them for as long as it
-// stood by, and that says nothing of them. Without this the first to come back would be given the rows of all others.
+// excuse takes back that probers are gone whose server is what this one has not heard, or of which it never heard. A server that begins to lead may have been cut
+// off from the others, and that says nothing of their probers: without this the first to come back would be given the rows of all others.
 func (r *roster) excuse() {
 	for _, p := range r.probers {
-		if !p.online {
-			p.away, p.leaving = false, false
+		if !p.online && p.unheard {
+			p.away = false
 		}
 	}
 }
 
-// expire marks probers as away whose grace is over. One that never had a session since the mind began, or since this server began to lead, is given the same grace.
+// expire marks probers as away whose grace is over. Of one that is only unheard, it begins when this server begins to lead.
 func (r *roster) expire(now, led time.Time, grace time.Duration) {
 	for _, p := range r.probers {
-		if !p.online && !p.away && now.Sub(p.since) >= grace && now.Sub(led) >= grace {
+		if !p.online && !p.away && now.Sub(p.since) >= grace && (!p.unheard || now.Sub(led) >= grace) {
 			p.away = true
 			r.unsettled = true
 		}

@@ -84,6 +84,7 @@ type State struct {
 	mesh      meshCondition
 	store     storeState
 	budget    budgets
+	early     early
 	actions   []Action
 	next      time.Time // next housekeeping
 	receivers map[string]*meshv1.Receiver
@@ -100,7 +101,7 @@ func New(cfg Config) *State {
 	cfg = cfg.withDefaults()
 	return &State{
 		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
-		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg),
+		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg), early: newEarly(),
 	}
 }
 
@@ -125,6 +126,7 @@ func (s *State) Apply(now time.Time, events ...Event) []Action {
 		s.next = now.Add(housekeeping)
 		s.keepHouse(now)
 	}
+	s.castEarly(now)
 	for len(s.due) > 0 && !s.due[0].at.After(now) {
 		c := s.due[0].check
 		heap.Pop(&s.due)
@@ -199,7 +201,7 @@ func (s *State) apply(now time.Time, e Event) {
 }
 
 // leadership begins or ends a reign of this server. What it has in mind already, it wishes for now: effects, rows, and the runs that a leader before it may have
-// asked for in vain.
+// asked for in vain. While it stood by it asked nobody, so what that has taken from the budgets is given back.
 func (s *State) leadership(now time.Time, e Leadership) {
 	s.lead, s.leadAt, s.warm = e, now, false
 	s.next = now
@@ -210,17 +212,21 @@ func (s *State) leadership(now time.Time, e Leadership) {
 	}
 	if e.Leading {
 		s.roster.excuse()
+		s.budget = newBudgets(s.cfg)
 	}
-	var pending []string
+	var doubtful []string
 	for n, c := range s.checks {
 		c.effectUntil = time.Time{}
 		s.schedule(c, now)
-		if e.Leading && c.confirming(now) {
-			pending = append(pending, n)
+		if e.Leading {
+			c.tokens = bucket{}
+		}
+		if e.Leading && !c.gone && (c.confirming(now) || c.unconfirmed()) {
+			doubtful = append(doubtful, n)
 		}
 	}
-	sort.Strings(pending)
-	for _, n := range pending {
+	sort.Strings(doubtful)
+	for _, n := range doubtful {
 		s.askAgain(now, s.checks[n])
 	}
 }
@@ -251,6 +257,7 @@ func (s *State) keepHouse(now time.Time) {
 		}
 	}
 	s.roster.expire(now, s.leadAt, s.cfg.OfflineAfter)
+	s.early.expire(now)
 	if s.roster.dirty && now.After(s.placed) {
 		s.place(now)
 	}

@@ -14,15 +14,18 @@ func (s *State) cast(now time.Time, e Cast) {
 	c := s.checks[r.GetCheck()]
 	if c == nil || c.gone {
 		s.Counters.UnknownCheck++
+		s.early.keep(now, e)
 		return
 	}
 	i := c.seatOf(e.Prober)
 	if i < 0 {
 		s.Counters.UnknownProber++
+		s.early.keep(now, e)
 		return
 	}
 	if r.GetCheckRevision() != c.workHash {
 		s.Counters.OldRevision++
+		s.early.keep(now, e)
 		return
 	}
 	out := outcomeOf(r)

@@ -47,6 +47,8 @@ type Deps struct {
 	Notifier Notifier
 	// Verdicts may be nil: then nothing is recorded.
 	Verdicts VerdictRecorder
+	// Peers are the other servers. Nil: there are none, or they are not heard, and probers are sent to the leader.
+	Peers Peers
 	// Reach tells whether another server's gRPC address answers; it may block until ctx ends. Nil: all of them do.
 	Reach func(ctx context.Context, address string) error
 	// Ask asks the server at a gRPC address who leads, at which address and in which term; both are zero when nobody does. It may block until ctx ends. Nil: nobody
@@ -77,7 +79,10 @@ type Controller struct {
 	// mu guards everything below.
 	mu         sync.Mutex
 	mind       *scheduler.State
-	sessions   map[string]Session
+	sessions   map[string]Session // of this server
+	presences  presences          // of all servers
+	waits      waits
+	changed    chan struct{} // closed when the servers change
 	claims     map[string]*claim
 	open       map[string]string // names of open incidents, by key
 	enrolments map[string]enrolled
@@ -119,7 +124,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}),
-		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, claims: map[string]*claim{}, open: map[string]string{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
+		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, presences: newPresences(), changed: make(chan struct{}), claims: map[string]*claim{}, open: map[string]string{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
 		runs: map[string]*run{},
 	}
 	var err error
@@ -140,7 +145,11 @@ func (c *Controller) Serve(ctx context.Context) error {
 		wg.Go(func() { c.work(ctx) })
 	}
 	wg.Go(func() { c.tick(ctx) })
-	wg.Go(func() { c.redirect(ctx) })
+	if c.deps.Peers == nil {
+		wg.Go(func() { c.redirect(ctx) })
+	} else {
+		wg.Go(func() { c.tellPresence(ctx) })
+	}
 	if c.deps.Verdicts != nil {
 		wg.Go(func() { c.recordVerdicts(ctx) })
 	}
@@ -240,6 +249,7 @@ func (c *Controller) follow(_ context.Context, b store.Batch) error {
 	if b.Snapshot {
 		events = append(events, scheduler.Reset{})
 		c.enrolments, c.servers, c.leader = map[string]enrolled{}, map[string]*statev1.ServerRecord{}, nil
+		c.serversChangedLocked()
 		// What is not in the snapshot any more was resolved meanwhile, and no event says so.
 		for key, name := range c.open {
 			c.incidents.publish(name)
@@ -287,6 +297,7 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		return scheduler.IncidentPut{Key: e.Subject, Incident: v, ModRevision: e.ModRevision}
 	case *statev1.ServerRecord:
 		c.servers[e.Name] = v
+		c.serversChangedLocked()
 		c.compareLocked(e.Name, v)
 		signal(c.moved)
 		return nil
@@ -298,6 +309,11 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		return c.goneLocked(e)
 	}
 	return nil
+}
+
+func (c *Controller) serversChangedLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // compareLocked notes a record of this server's name that another process has put into the place of its own.
@@ -337,6 +353,7 @@ func (c *Controller) goneLocked(e store.Event) scheduler.Event {
 		return scheduler.IncidentGone{Key: e.Subject}
 	case store.KindServer:
 		delete(c.servers, e.Name)
+		c.serversChangedLocked()
 	case store.KindLeader:
 		c.leader = nil
 	}

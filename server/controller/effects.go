@@ -53,6 +53,7 @@ func (c *Controller) enqueueLocked(a scheduler.Action) scheduler.Event {
 	e := effect{action: a, key: keyOf(a), reign: c.reign, wished: time.Now()}
 	select {
 	case c.effects <- e:
+		c.waits.begin(e.key, e.wished)
 		return nil
 	default:
 		c.m.effectsRefused.Add(context.Background(), 1)
@@ -77,6 +78,7 @@ func (c *Controller) carryOut(e effect) {
 	left := effectTimeout - time.Since(e.wished)
 	if left <= 0 || e.reign.ctx.Err() != nil {
 		c.m.effectsExpired.Add(context.Background(), 1)
+		c.waited(e, false)
 		return
 	}
 	ctx, cancel := context.WithTimeout(e.reign.ctx, left)
@@ -85,6 +87,7 @@ func (c *Controller) carryOut(e effect) {
 	defer span.End()
 	revision, err := c.commit(ctx, e)
 	c.m.effect(name, err, time.Since(e.wished))
+	c.waited(e, err == nil || errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrConflict))
 	if err == nil {
 		if c.failing.CompareAndSwap(true, false) {
 			c.log.Info("effects can be written again", "term", e.reign.Term)
@@ -108,6 +111,19 @@ func (c *Controller) carryOut(e effect) {
 		c.log.Debug("an effect could not be written", "key", e.key, "term", e.reign.Term, "err", err)
 	}
 	c.apply(scheduler.EffectFailed{Key: e.key, Retry: retryAfter})
+}
+
+// waited notes whether etcd has answered an effect of the present reign.
+func (c *Controller) waited(e effect, answered bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.reign != e.reign:
+	case answered:
+		c.waits.answered(e.key)
+	default:
+		c.waits.failed(e.key, time.Now())
+	}
 }
 
 func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
@@ -191,6 +207,7 @@ func (c *Controller) Lead(ctx context.Context, r election.Reign) error {
 	<-pruned
 	c.mu.Lock()
 	c.reign = nil
+	c.waits.end()
 	notes = c.applyLocked([]scheduler.Event{scheduler.Leadership{Term: r.Term}})
 	c.mu.Unlock()
 	c.tell(notes)

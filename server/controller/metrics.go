@@ -21,20 +21,27 @@ type metrics struct {
 	effectsExpired metric.Int64Counter
 	voteAge        metric.Float64Histogram
 	folding        metric.Float64Histogram
+	rivals         metric.Int64Counter
+	// own and relayed tell from where a vote came.
+	own, relayed metric.MeasurementOption
 }
 
 func newMetrics(meter metric.Meter, c *Controller) (*metrics, error) {
-	var m metrics
-	var errs [8]error
+	m := metrics{
+		own:     metric.WithAttributeSet(attribute.NewSet(attribute.String("source", "session"))),
+		relayed: metric.WithAttributeSet(attribute.NewSet(attribute.String("source", "peer"))),
+	}
+	var errs [9]error
 	m.verdicts, errs[0] = meter.Int64Counter("probemesh_verdict_changes_total", metric.WithDescription("Verdicts that changed, by new verdict and reason."))
 	m.opened, errs[1] = meter.Int64Counter("probemesh_incidents_total", metric.WithDescription("Incidents opened, escalated and resolved by this server as the leader, by reason."))
 	m.effects, errs[2] = meter.Float64Histogram("probemesh_decision_latency_seconds",
 		metric.WithDescription("From the mind's wish to etcd's answer, by kind of effect and outcome (ok, fenced, conflict, error)."))
 	m.effectsRefused, errs[3] = meter.Int64Counter("probemesh_effects_refused_total", metric.WithDescription("Effects that found the queue full and were wished for again later."))
-	m.voteAge, errs[4] = meter.Float64Histogram("probemesh_vote_age_seconds", metric.WithDescription("From the end of a probe to its vote being counted here."))
+	m.voteAge, errs[4] = meter.Float64Histogram("probemesh_vote_age_seconds", metric.WithDescription("From the end of a probe to its vote being counted here, by whether its prober has its session here (source session) or another server passed it on (source peer)."))
 	m.folding, errs[5] = meter.Float64Histogram("probemesh_cast_seconds", metric.WithDescription("Time to count one batch of results, waiting for the mind included."))
 	m.effectsExpired, errs[7] = meter.Int64Counter("probemesh_effects_expired_total",
 		metric.WithDescription("Effects that waited for a worker until their reign or their time was over, and were dropped; the mind wishes for them anew."))
+	m.rivals, errs[8] = meter.Int64Counter("probemesh_prober_rivals_total", metric.WithDescription("Sessions ended because another process of that name had one at another server before."))
 	errs[6] = observe(meter, c)
 	return &m, errors.Join(errs[:]...)
 }
@@ -109,10 +116,14 @@ func (m *metrics) effect(kind string, err error, took time.Duration) {
 	m.effects.Record(context.Background(), took.Seconds(), metric.WithAttributes(attribute.String("kind", kind), attribute.String("outcome", outcome)))
 }
 
-func (m *metrics) cast(results []*meshv1.Result, begin time.Time) {
+func (m *metrics) cast(results []*meshv1.Result, begin time.Time, own bool) {
+	source := m.relayed
+	if own {
+		source = m.own
+	}
 	m.folding.Record(context.Background(), time.Since(begin).Seconds())
 	for _, r := range results {
 		end := r.GetStartTime().AsTime().Add(r.GetDuration().AsDuration())
-		m.voteAge.Record(context.Background(), max(0, begin.Sub(end).Seconds()))
+		m.voteAge.Record(context.Background(), max(0, begin.Sub(end).Seconds()), source)
 	}
 }

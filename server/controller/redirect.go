@@ -68,6 +68,9 @@ func (c *Controller) redirect(ctx context.Context) {
 // Elsewhere gives the address of the leader when that is another server that answers; empty when probers may stay. It may take half a second.
 func (c *Controller) Elsewhere() []string {
 	address, elsewhere := c.LeaderElsewhere()
+	if c.deps.Peers != nil {
+		return nil // every server hears all probers
+	}
 	if !elsewhere || address == "" {
 		return nil
 	}

@@ -27,17 +27,31 @@ const runGrace = 5 * time.Second
 type run struct {
 	results  chan *meshv1.Result
 	refusals chan *meshv1.AssignmentFailure
-	waiting  map[string]bool // probers, bare
+	// waiting are the probers, by bare name, with the servers that were asked to bring them the run and may still do so.
+	waiting map[string][]string
 }
 
-// askLocked sends a confirmation to the session that holds the prober.
+// askLocked sends a confirmation to the session that holds the prober, wherever that is.
 func (c *Controller) askLocked(a scheduler.Confirm) bool {
-	s := c.sessions[a.Prober]
-	if s == nil {
-		return false
-	}
 	a.Run.Traceparent = c.traceparent("confirm", a.Run.GetCheck(), a.Prober)
-	return s.RunNow(a.Run)
+	return len(c.sendLocked(a.Prober, a.Run)) > 0
+}
+
+// sendLocked sends a run to every session of the prober, and gives the servers that took it. While it moves there are two, one of them dead, and nobody knows which; a
+// prober does not do a run twice.
+func (c *Controller) sendLocked(prober string, run *meshv1.RunNow) (servers []string) {
+	for _, h := range c.presences.of(prober) {
+		var sent bool
+		if h.session != nil {
+			sent = h.session.RunNow(run)
+		} else if c.deps.Peers != nil {
+			sent = c.deps.Peers.Ask(h.server, prober, run)
+		}
+		if sent {
+			servers = append(servers, h.server)
+		}
+	}
+	return servers
 }
 
 // traceparent begins a trace for a run that is asked for; empty when tracing is off.
@@ -107,31 +121,26 @@ func (c *Controller) startRun(check string, probers []string, id string) (*run, 
 			}
 		}
 	}
-	r := &run{results: make(chan *meshv1.Result, len(probers)), refusals: make(chan *meshv1.AssignmentFailure, len(probers)), waiting: map[string]bool{}}
+	r := &run{results: make(chan *meshv1.Result, len(probers)), refusals: make(chan *meshv1.AssignmentFailure, len(probers)), waiting: map[string][]string{}}
 	var asked []string
 	timeout := e.GetTimeout().AsDuration()
+	online := false
 	for _, p := range probers {
 		name := spec.ID(p)
-		if r.waiting[name] {
+		if _, twice := r.waiting[name]; twice {
 			continue
 		}
 		asked = append(asked, spec.Name(spec.Probers, name))
-		r.waiting[name] = true
+		r.waiting[name] = nil
+		online = online || len(c.presences.of(name)) > 0
 	}
-	online := 0
-	for name := range r.waiting {
-		if c.sessions[name] != nil {
-			online++
-		}
-	}
-	if online == 0 {
+	if !online {
 		return nil, 0, nil, noProber(check, asked)
 	}
 	c.runs[id] = r
 	for _, p := range asked {
 		name := spec.ID(p)
-		s := c.sessions[name]
-		if s == nil {
+		if len(c.presences.of(name)) == 0 {
 			c.refuseLocked(name, id, "it has no session: see `probemesh get probers`")
 			continue
 		}
@@ -139,7 +148,7 @@ func (c *Controller) startRun(check string, probers []string, id string) (*run, 
 		if c.mind.Assignments(name)[check] == nil {
 			now.Assignment = c.mind.AssignmentFor(check)
 		}
-		if !s.RunNow(now) {
+		if r.waiting[name] = c.sendLocked(name, now); len(r.waiting[name]) == 0 {
 			c.refuseLocked(name, id, "its session is busy or ending; try again")
 		}
 	}
@@ -178,10 +187,15 @@ func (c *Controller) giveUp(r *run, waited time.Duration) (results []*meshv1.Res
 	return results, failures
 }
 
-// abandonLocked tells those who wait for a prober whose session has ended.
-func (c *Controller) abandonLocked(prober string) {
-	for id := range c.runs {
-		c.refuseLocked(prober, id, "its session ended before it answered")
+// abandonLocked tells those who wait for a prober whose session at a server has ended, unless another server may still bring it the run.
+func (c *Controller) abandonLocked(prober, server, reason string) {
+	for id, r := range c.runs {
+		if i := slices.Index(r.waiting[prober], server); i >= 0 {
+			r.waiting[prober] = slices.Delete(r.waiting[prober], i, i+1)
+			if len(r.waiting[prober]) == 0 {
+				c.failLocked(prober, id, reason)
+			}
+		}
 	}
 }
 
@@ -189,17 +203,33 @@ func (c *Controller) abandonLocked(prober string) {
 func (c *Controller) answerLocked(res *meshv1.Result) {
 	r := c.runs[res.GetRunId()]
 	name := spec.ID(res.GetProber())
-	if r == nil || !r.waiting[name] {
+	if r == nil {
 		return
+	}
+	if _, waits := r.waiting[name]; !waits {
+		return // it has answered before, or was not asked
 	}
 	delete(r.waiting, name)
 	r.results <- res
 }
 
-// refuseLocked says to whoever waits that a prober will not answer.
+// refuseLocked takes a refusal: when two servers were asked, the other may still bring the run.
 func (c *Controller) refuseLocked(prober, runID, reason string) {
 	r := c.runs[runID]
-	if r == nil || !r.waiting[prober] {
+	if r == nil {
+		return
+	}
+	if servers := r.waiting[prober]; len(servers) > 1 {
+		r.waiting[prober] = servers[1:]
+		return
+	}
+	c.failLocked(prober, runID, reason)
+}
+
+// failLocked says to whoever waits that a prober will not answer.
+func (c *Controller) failLocked(prober, runID, reason string) {
+	r := c.runs[runID]
+	if _, waits := r.waiting[prober]; !waits {
 		return
 	}
 	delete(r.waiting, prober)

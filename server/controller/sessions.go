@@ -15,6 +15,7 @@ import (
 	"github.com/probemesh/probemesh/internal/assignment"
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler"
@@ -47,8 +48,9 @@ type SessionFacts struct {
 	Since                  time.Time
 }
 
-// Attach takes a prober's session: it enrols the prober if it is new or has changed, and makes it known to the mind. It fails with ALREADY_EXISTS (PROBER_NAME_TAKEN) while a
-// session of another process has the name, and with UNAVAILABLE while the store has not been read or cannot be written.
+// Attach takes a prober's session: it enrols the prober if it is new or has changed, and makes it known to the mind and to the other servers. It fails with ALREADY_EXISTS
+// (PROBER_NAME_TAKEN) while a session of another process has the name, here or at another server, and with UNAVAILABLE while the store has not been read or cannot be
+// written.
 func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) error {
 	select {
 	case <-c.ready:
@@ -72,12 +74,20 @@ func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) err
 		c.mu.Unlock()
 		return err
 	}
+	if err := c.takenLocked(name, mine.boot); err != nil {
+		c.mu.Unlock()
+		return err // another server has said meanwhile that it has one
+	}
 	if other := c.sessions[name]; other != nil {
-		c.abandonLocked(name)
 		other.End("the same process has attached again")
 	}
 	c.sessions[name] = s
-	notes := c.applyLocked([]scheduler.Event{scheduler.ProberOnline{Name: name, Server: spec.Name(spec.Servers, c.cfg.Server)}})
+	own := held{server: c.name(), boot: s.BootID(), since: s.Facts().Since.Round(0), session: s}
+	events := c.putLocked(name, own)
+	if c.deps.Peers != nil {
+		c.deps.Peers.Presence(own.message(name))
+	}
+	notes := c.applyLocked(events)
 	c.mu.Unlock()
 	c.tell(notes)
 	return nil
@@ -90,18 +100,30 @@ type claim struct{ boot string }
 func (c *Controller) claim(name string, mine *claim) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	holder := ""
-	if other := c.sessions[name]; other != nil {
-		holder = other.BootID()
-	} else if other := c.claims[name]; other != nil {
-		holder = other.boot
+	if err := c.takenLocked(name, mine.boot); err != nil {
+		return err
 	}
-	if holder != "" && holder != mine.boot {
-		return fault.New(codes.AlreadyExists, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name),
-			"another process (boot %s) has a session as prober %q; give this one another --name, or stop the other", holder, name)
+	if other := c.claims[name]; other != nil && other.boot != mine.boot {
+		return taken(name, other.boot, c.name())
 	}
 	c.claims[name] = mine
 	return nil
+}
+
+// takenLocked fails when a process other than that of the boot has a session of the name, here or at another server. A process that has died is missed within three
+// seconds, so its successor gets in then; one that has only moved is the same boot.
+func (c *Controller) takenLocked(name, boot string) error {
+	for _, h := range c.presences.of(name) {
+		if h.boot != boot {
+			return taken(name, h.boot, h.server)
+		}
+	}
+	return nil
+}
+
+func taken(name, boot, server string) error {
+	return fault.New(codes.AlreadyExists, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name),
+		"another process (boot %s) has a session as prober %q, at %s; give this one another --name, or stop the other", boot, name, server).Retry(time.Second)
 }
 
 // Detach ends what Attach began. Leaving: the prober said goodbye.
@@ -112,8 +134,11 @@ func (c *Controller) Detach(name string, s Session, leaving bool) {
 		return
 	}
 	delete(c.sessions, name)
-	c.abandonLocked(name)
-	notes := c.applyLocked([]scheduler.Event{scheduler.ProberOffline{Name: name, Leaving: leaving}})
+	events := c.dropLocked(name, c.name(), "", leaving, false)
+	if c.deps.Peers != nil {
+		c.deps.Peers.Presence(&peerv1.Presence{Prober: name, BootId: s.BootID(), Gone: true, Leaving: leaving})
+	}
+	notes := c.applyLocked(events)
 	c.mu.Unlock()
 	c.tell(notes)
 }
@@ -168,14 +193,24 @@ func sameIdentity(e *statev1.Enrolment, h *meshv1.Hello) bool {
 		slices.Equal(e.GetCapabilities(), h.GetCapabilities())
 }
 
-// Cast counts results of a session as votes, and gives those of ad-hoc runs to whoever waits for them. Backlog must not be cast.
+// Cast counts results of a session as votes, passes them on to the other servers, and gives those of ad-hoc runs to whoever waits for them. Backlog must not be cast.
+// Neither the slice nor the results may be changed afterwards.
 func (c *Controller) Cast(prober string, results []*meshv1.Result) {
 	events := make([]scheduler.Event, 0, len(results))
 	for _, r := range results {
 		events = append(events, scheduler.Cast{Prober: prober, Result: r})
 	}
+	c.count(results, events, true)
+}
+
+// count applies votes; own are those of this server's sessions. SLOW ones and the probers' own errors are passed on as well: the leader asks others because of the one,
+// and the mind of every server knows by the other that a prober is at fault.
+func (c *Controller) count(results []*meshv1.Result, events []scheduler.Event, own bool) {
 	begin := time.Now()
 	c.mu.Lock()
+	if own && c.deps.Peers != nil {
+		c.deps.Peers.Votes(results)
+	}
 	for _, r := range results {
 		if r.GetRunId() != "" && r.GetOutcome() != meshv1.Result_SLOW {
 			c.answerLocked(r)
@@ -183,15 +218,28 @@ func (c *Controller) Cast(prober string, results []*meshv1.Result) {
 	}
 	notes := c.applyLocked(events)
 	c.mu.Unlock()
-	c.m.cast(results, begin)
+	c.m.cast(results, begin, own)
 	c.tell(notes)
 }
 
-// RunRefused says that a prober will not do a run.
+// RunRefused says that a prober of this server will not do a run, whichever server asked for it.
 func (c *Controller) RunRefused(prober, runID, reason string) {
+	if c.deps.Peers != nil {
+		c.deps.Peers.Refuse(prober, runID, reason)
+	}
+	c.refused(prober, runID, reason)
+}
+
+// refused tells the mind, and whoever waits, of a run that will not be done.
+func (c *Controller) refused(prober, runID, reason string) {
 	c.mu.Lock()
+	var events []scheduler.Event
 	c.refuseLocked(prober, runID, reason)
-	notes := c.applyLocked([]scheduler.Event{scheduler.RunRefused{Prober: prober, RunID: runID, Reason: reason}})
+	// While a prober moves it is asked at two servers, and one of them may still bring it the run.
+	if len(c.presences.of(prober)) < 2 {
+		events = append(events, scheduler.RunRefused{Prober: prober, RunID: runID, Reason: reason})
+	}
+	notes := c.applyLocked(events)
 	c.mu.Unlock()
 	c.tell(notes)
 }
@@ -309,12 +357,12 @@ func (c *Controller) proberLocked(name string) *meshv1.Prober {
 	}
 	p.Domains = maps.Clone(p.GetDomains())
 	p.Etag = fmt.Sprint(c.enrolments[name].mod)
-	s := c.sessions[name]
-	if s == nil {
+	h := c.presences.newest(name)
+	if h == nil {
 		return p
 	}
-	f := s.Facts()
-	p.BootId, p.Refusals, p.Revision, p.InSync, p.Spooled, p.Dropped = s.BootID(), f.Refusals, f.Revision, f.InSync, f.Spooled, f.Dropped
+	f := h.facts()
+	p.BootId, p.Refusals, p.Revision, p.InSync, p.Spooled, p.Dropped = h.boot, f.Refusals, f.Revision, f.InSync, f.Spooled, f.Dropped
 	p.ClockOffset, p.RoundTripTime = durationpb.New(f.ClockOffset), durationpb.New(f.RoundTrip)
 	return p
 }

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeSession is a prober's session that remembers what it was told. Its prober answers runs if answer is set.
 type fakeSession struct {
 	boot   string
+	since  time.Time
 	answer func(*meshv1.RunNow)
 
 	mu    sync.Mutex
@@ -37,7 +38,7 @@ type fakeSession struct {
 func (s *fakeSession) BootID() string            { return s.boot }
 func (s *fakeSession) Wake()                     {}
 func (s *fakeSession) Redirect([]string, string) {}
-func (s *fakeSession) Facts() SessionFacts       { return SessionFacts{InSync: true} }
+func (s *fakeSession) Facts() SessionFacts       { return SessionFacts{InSync: true, Since: s.since} }
 
 func (s *fakeSession) RunNow(r *meshv1.RunNow) bool {
 	s.mu.Lock()
@@ -88,37 +89,48 @@ type world struct {
 func inWorld(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, etcd: etcdfake.New(t), sessions: map[string]*fakeSession{}, down: map[string]bool{}}
-		client, link := w.etcd.Link(t)
-		w.link = link
-		w.store = store.New(client, store.Options{})
-		var err error
-		w.c, err = New(Config{Server: "a"}, Deps{Store: w.store, Notifier: idleNotifier{}, Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{}, Tracer: tracenoop.Tracer{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.elect = election.New(client, election.Config{Server: "servers/a", BootID: "1"})
-		ctx, cancel := context.WithCancel(context.Background())
-		w.stop = cancel
-		w.group.Go(func() {
-			if err := w.c.Serve(ctx); err != nil {
-				t.Errorf("Serve: %v", err)
-			}
-		})
-		w.group.Go(func() { _ = w.elect.Run(ctx, w.c.Lead) }) // ends with ctx
-		defer func() {
-			cancel()
-			w.group.Wait()
-		}()
-		<-w.c.Ready()
+		w := newWorld(t, etcdfake.New(t), "a", nil)
+		defer w.end()
 		f(w)
 	})
+}
+
+// newWorld starts a controller on an etcd, in a bubble, and waits until it has read the store. The caller ends it.
+func newWorld(t *testing.T, etcd *etcdfake.Server, name string, peers Peers) *world {
+	t.Helper()
+	w := &world{t: t, etcd: etcd, sessions: map[string]*fakeSession{}, down: map[string]bool{}}
+	client, link := w.etcd.Link(t)
+	w.link = link
+	w.store = store.New(client, store.Options{})
+	var err error
+	w.c, err = New(Config{Server: name}, Deps{
+		Store: w.store, Notifier: idleNotifier{}, Peers: peers, Log: slog.New(slog.DiscardHandler), Meter: noop.Meter{}, Tracer: tracenoop.Tracer{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.elect = election.New(client, election.Config{Server: "servers/" + name, BootID: "1"})
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop = cancel
+	w.group.Go(func() {
+		if err := w.c.Serve(ctx); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	w.group.Go(func() { _ = w.elect.Run(ctx, w.c.Lead) }) // ends with ctx
+	<-w.c.Ready()
+	return w
+}
+
+func (w *world) end() {
+	w.stop()
+	w.group.Wait()
 }
 
 // attach attaches a prober in a datacenter of its own, whose runs are answered.
 func (w *world) attach(name string) *fakeSession {
 	w.t.Helper()
-	s := &fakeSession{boot: "boot-" + name}
+	s := &fakeSession{boot: "boot-" + name, since: time.Now()}
 	s.answer = func(r *meshv1.RunNow) { w.cast(name, r.GetCheck(), r.GetRunId()) }
 	if err := w.c.Attach(w.t.Context(), w.hello(name), s); err != nil {
 		w.t.Fatal(err)
@@ -178,15 +190,7 @@ func (w *world) mesh(checks int) {
 	for _, p := range []string{"p1", "p2", "p3"} {
 		w.attach(p)
 	}
-	if _, err := w.store.CreateReceiver(w.t.Context(), &meshv1.Receiver{Name: "receivers/ops"}); err != nil {
-		w.t.Fatal(err)
-	}
-	for i := range checks {
-		if _, err := w.store.CreateCheck(w.t.Context(), &meshv1.Check{Name: fmt.Sprint("checks/c", i), Uri: "tcp://example.com:443", Interval: durationpb.New(10 * time.Second),
-			Timeout: durationpb.New(5 * time.Second), Probers: 3, Quorum: 2, Receivers: []string{"receivers/ops"}}); err != nil {
-			w.t.Fatal(err)
-		}
-	}
+	w.makeChecks(checks)
 	time.Sleep(5 * time.Second)
 	w.probe(30 * time.Second)
 	w.c.EachStatus("", func(s *meshv1.CheckStatus) bool {
@@ -195,6 +199,20 @@ func (w *world) mesh(checks int) {
 		}
 		return true
 	})
+}
+
+// makeChecks makes a receiver and so many checks, c0, c1, ..., of three probers and a quorum of two.
+func (w *world) makeChecks(n int) {
+	w.t.Helper()
+	if _, err := w.store.CreateReceiver(w.t.Context(), &meshv1.Receiver{Name: "receivers/ops"}); err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range n {
+		if _, err := w.store.CreateCheck(w.t.Context(), &meshv1.Check{Name: fmt.Sprint("checks/c", i), Uri: "tcp://example.com:443", Interval: durationpb.New(10 * time.Second),
+			Timeout: durationpb.New(5 * time.Second), Probers: 3, Quorum: 2, Receivers: []string{"receivers/ops"}}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }
 
 func (w *world) setDown(check string, down bool) {
