@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/probemesh/probemesh/internal/localmesh"
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober"
@@ -38,8 +39,8 @@ with an etcd member, and --probers probers. The servers' ports lie two apart, fr
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := prober.Config{Name: name, Datacenter: cfg.Datacenter, Labels: cfg.Labels, Data: filepath.Join(cfg.Data, "prober"), Servers: []string{"127.0.0.1:1"}}
-			if datacenters < 1 || datacenters > maxDatacenters || probers < 1 || probers > maxProbersEach {
-				return usagef("--datacenters %d --probers %d: choose 1 to %d datacenters with 1 to %d probers each", datacenters, probers, maxDatacenters, maxProbersEach)
+			if datacenters < 1 || datacenters > localmesh.MaxDatacenters || probers < 1 || probers > localmesh.MaxProbers {
+				return usagef("--datacenters %d --probers %d: choose 1 to %d datacenters with 1 to %d probers each", datacenters, probers, localmesh.MaxDatacenters, localmesh.MaxProbers)
 			}
 			if err := cfg.Validate(); err != nil {
 				return serverFault(err)
