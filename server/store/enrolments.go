@@ -86,6 +86,7 @@ func (s *Store) putAt(ctx context.Context, fence *Fence, key, name string, m pro
 			return nil
 		}
 		if fence != nil && over(*fence, r) {
+			s.m.fenced.Add(ctx, 1)
 			return fenced(*fence)
 		}
 		kvs := r.Responses[0].GetResponseRange().Kvs

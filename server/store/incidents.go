@@ -106,6 +106,7 @@ func (s *Store) write(ctx context.Context, fence Fence, t txn, refused func(*cli
 			return nil
 		}
 		if over(fence, r) {
+			s.m.fenced.Add(ctx, 1)
 			return fenced(fence)
 		}
 		revision, err = refused(r)

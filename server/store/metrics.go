@@ -16,6 +16,7 @@ type metrics struct {
 	broken     metric.Int64Counter
 	reconnects metric.Int64Counter
 	cuts       metric.Int64Counter
+	fenced     metric.Int64Counter
 }
 
 // newMetrics panics when an instrument's name is not valid: a fault of ours.
@@ -34,6 +35,7 @@ func newMetrics(m metric.Meter) *metrics {
 		mismatches: counter("probemesh_store_verify_mismatches_total", "Keys on which a follower differed from etcd and was healed."),
 		broken:     counter("probemesh_store_undecodable_total", "Values in etcd that could not be decoded, by kind."),
 		cuts:       counter("probemesh_store_evidence_cuts_total", "Times that evidence was cut so that an incident fits into one transaction."),
+		fenced:     counter("probemesh_store_fenced_total", "Writes that etcd refused because the reign under which they were to be made is over."),
 		reconnects: counter("probemesh_store_watch_breaks_total", "Times that a follower's watch broke and was taken up again."),
 	}
 }
