@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/server/deadman"
 )
 
 // Config is what an operator may choose about a server. The zero value of every field but Data means its default.
@@ -47,8 +49,20 @@ type Config struct {
 	HistoryOutOfOrder time.Duration
 	// KeepIncidents is how many resolved incidents are kept. Default 20,000.
 	KeepIncidents int
+	// DeadMan is whom the leader tells that alerts come.
+	DeadMan DeadMan
 	// StopTimeout is how long calls under way may take to end when the server stops. Default 5s.
 	StopTimeout time.Duration
+}
+
+// DeadMan is the dead man's switch of the mesh: somebody outside who raises an alarm when the leader's calls stop. Give every server the same.
+type DeadMan struct {
+	// URL is called. Empty: there is none.
+	URL string
+	// Method is POST or GET. Default POST.
+	Method string
+	// Interval is the time between two calls, 10 s to 1 h. Default 60 s.
+	Interval time.Duration
 }
 
 // WithDefaults gives the configuration with every default filled in.
@@ -101,6 +115,14 @@ func (c Config) Validate() error {
 	}
 	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "" || c.EtcdAdvertisePeer != "") {
 		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-advertise-peer, --etcd-listen-client and --etcd-cluster-state")
+	}
+	if c.DeadMan.URL == "" && (c.DeadMan.Method != "" && c.DeadMan.Method != http.MethodPost || c.DeadMan.Interval != 0 && c.DeadMan.Interval != deadman.DefaultInterval) {
+		bad("dead-man-url: is empty; name the URL to call, or leave --dead-man-method and --dead-man-interval out")
+	}
+	if c.DeadMan.URL != "" {
+		if err := (deadman.Config{URL: c.DeadMan.URL, Method: c.DeadMan.Method, Interval: c.DeadMan.Interval}).Validate(); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	if c.KeepIncidents < 0 {
 		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -15,6 +13,8 @@ type condition struct {
 	name string
 	ok   bool
 	why  string // what is wrong and what to do
+	// code is that of the mesh's condition which says the same.
+	code meshv1.Condition_Code
 }
 
 // conditions are looked at by /readyz, in the order in which a reader should mend them.
@@ -27,37 +27,9 @@ func (s *Server) conditions() []condition {
 	}
 	info := s.mesh.Server()
 	list := []condition{
-		{"disk", !s.full.Load(), "the disk is full and etcd cannot write; make room, and the server begins anew"},
-		{"store", synced, "etcd has not been read yet; is it running, and does it have a quorum?"},
-		{"leader", info.Leader != "", "no server leads; is a majority of etcd members alive?"},
-	}
-	return list
-}
-
-// etcdPatience is how long /readyz waits for etcd.
-const etcdPatience = time.Second
-
-// warnings do not make a server unready, but an operator wants to know of them.
-func (s *Server) warnings() []string {
-	if !s.mesh.Server().Leading {
-		return nil // probers attach to the leader: a standby does not know how they are
-	}
-	var list []string
-	online := 0
-	for _, p := range s.mesh.Probers() {
-		if p.GetState() == meshv1.Prober_ONLINE {
-			online++
-		}
-		if d := p.GetClockOffset().AsDuration(); d.Abs() > clockSkew {
-			list = append(list, fmt.Sprintf("the clock of %s is off by %s; its results are corrected, but set its clock (NTP)", p.GetName(), d))
-		}
-		if len(p.GetRefusals()) > 0 {
-			r := p.GetRefusals()[0]
-			list = append(list, fmt.Sprintf("%s refuses %d assignments, such as %s: %s", p.GetName(), len(p.GetRefusals()), r.GetCheck(), r.GetReason()))
-		}
-	}
-	if online == 0 {
-		list = append(list, "no prober is attached: nothing is being watched; start one with `probemesh prober`")
+		{"disk", !s.full.Load(), "the disk is full and etcd cannot write; make room, and the server begins anew", meshv1.Condition_DISK_FULL},
+		{"store", synced, "etcd has not been read yet; is it running, and does it have a quorum?", meshv1.Condition_ETCD_LOST},
+		{"leader", info.Leader != "", "no server leads; is a majority of etcd members alive?", meshv1.Condition_NO_LEADER},
 	}
 	return list
 }
@@ -74,8 +46,9 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// readyz says 200 when every condition holds, else 503; the body names each condition and warning, one a line.
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+// readyz says 200 when this server can do its work, else 503; the body says of each thing that this takes whether it holds, and then what is wrong with the mesh,
+// one a line. What is wrong with the mesh does not make a server unready: votes are counted, probers and readers are served.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	var b strings.Builder
 	code := http.StatusOK
 	for _, c := range s.conditions() {
@@ -86,14 +59,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		code = http.StatusServiceUnavailable
 		fmt.Fprintf(&b, "[-] %s: %s\n", c.name, c.why)
 	}
-	warnings := s.warnings()
-	ctx, cancel := context.WithTimeout(r.Context(), etcdPatience)
-	defer cancel()
-	if err := s.store.Ready(ctx); err != nil && code == http.StatusOK {
-		// Still ready: votes are counted, probers and readers are served.
-		warnings = append(warnings, "etcd does not answer: verdicts go on, but nothing is opened, resolved or sent until it does; do most of its members live?")
-	}
-	for _, warning := range warnings {
+	for _, warning := range s.warnings() {
 		fmt.Fprintf(&b, "[!] %s\n", warning)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

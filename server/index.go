@@ -11,9 +11,6 @@ import (
 	"github.com/probemesh/probemesh/scheduler/alert"
 )
 
-// clockSkew is how far a prober's clock may be off before the operator is told.
-const clockSkew = 500 * time.Millisecond
-
 // indexRows bounds the page: it is a glance, not a listing.
 const indexRows = 500
 

@@ -26,6 +26,10 @@ func (s *Server) serve(ctx context.Context) error {
 	front.Go(func() error { return ended(s.store.KeepServer(ctx, s.record(), s.cfg.LeaseTTL)) })
 	front.Go(func() error { return rpc.Serve(ctx, s.rpc, s.health, s.grpcL, s.cfg.StopTimeout) })
 	front.Go(func() error { return s.serveHTTP(ctx) })
+	front.Go(func() error { return s.monitor.Run(ctx) })
+	if s.deadMan != nil {
+		front.Go(func() error { return s.deadMan.Run(ctx) })
+	}
 	if s.member != nil {
 		// An etcd that has ended, such as after a disk error, does not come back in this process: better to be started anew than to serve what is no longer true.
 		front.Go(func() error { return s.tendMember(ctx) })

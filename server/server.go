@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
+	grpchealth "google.golang.org/grpc/health"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/rpc"
@@ -27,9 +27,11 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api"
 	"github.com/probemesh/probemesh/server/controller"
+	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/election"
 	"github.com/probemesh/probemesh/server/forward"
 	"github.com/probemesh/probemesh/server/gateway"
+	"github.com/probemesh/probemesh/server/health"
 	"github.com/probemesh/probemesh/server/history"
 	"github.com/probemesh/probemesh/server/notify"
 	"github.com/probemesh/probemesh/server/store"
@@ -73,10 +75,14 @@ type Server struct {
 	elect  *election.Election
 	api    *api.API
 	rpc    *grpc.Server
-	health *health.Server
+	health *grpchealth.Server
 	fwd    *forward.Forwarder
-	ready  chan struct{}
-	full   atomic.Bool // the disk is full and the member has failed
+	// cluster, monitor and deadMan watch the mesh itself; deadMan is nil without a URL.
+	cluster *health.Cluster
+	monitor *health.Monitor
+	deadMan *deadman.Switch
+	ready   chan struct{}
+	full    atomic.Bool // the disk is full and the member has failed
 }
 
 // New checks the configuration and opens the listeners, so that the addresses are known; the caller runs the server, or closes it with Close.
@@ -202,6 +208,9 @@ func (s *Server) shut() error {
 	if s.fwd != nil {
 		s.fwd.Close()
 	}
+	if s.cluster != nil {
+		s.cluster.Close()
+	}
 	if s.hist != nil {
 		errs = append(errs, s.hist.Close())
 	}
@@ -241,6 +250,10 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)
+	if err := s.assembleHealth(); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	s.monitor.Register(s.rpc)
 	gate, err := gateway.New(ctx, s.cfg.Name, s.mesh, s.hist, s.log, s.tel.Meter(meterName+"/gateway"))
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)

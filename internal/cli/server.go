@@ -113,6 +113,9 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", 30*24*time.Hour, "how long results are kept; 30 days are about 11 GB for 10,000 checks a minute from one prober")
 	f.Int64Var(&cfg.HistoryMaxBytes, "history-max-bytes", 0, "disk that the history may take, in bytes, at least 67108864; 0 means as much as the retention needs")
 	f.DurationVar(&cfg.HistoryOutOfOrder, "history-out-of-order", 24*time.Hour, "how late a result may come and still be filed; 24h lets a prober be cut off for a day")
+	f.StringVar(&cfg.DeadMan.URL, "dead-man-url", "", "`URL` that the leader calls while alerts come, so that somebody outside notices when it stops; give every server the same; without it nobody is called")
+	f.StringVar(&cfg.DeadMan.Method, "dead-man-method", "POST", "`METHOD` of these calls: POST with a short JSON document, or GET")
+	f.DurationVar(&cfg.DeadMan.Interval, "dead-man-interval", time.Minute, "time between two of these calls, 10s to 1h; let the other side wait for three of them, so that a failover is no alarm")
 	f.IntVar(&cfg.KeepIncidents, "keep-incidents", 20_000, "how many resolved incidents are kept; 20000 are about 100 MB in etcd")
 }
 

@@ -62,7 +62,8 @@ func (f *Forwarder) Options() []grpc.ServerOption {
 
 // here tells whether a call is answered where it arrives.
 func here(ctx context.Context, method string) bool {
-	if !strings.HasPrefix(method, "/probemesh.v1.") || strings.HasPrefix(method, "/probemesh.v1.SessionService/") || strings.HasPrefix(method, "/probemesh.v1.ServerService/") {
+	if !strings.HasPrefix(method, "/probemesh.v1.") || strings.HasPrefix(method, "/probemesh.v1.SessionService/") || strings.HasPrefix(method, "/probemesh.v1.ServerService/") ||
+		strings.HasPrefix(method, "/probemesh.v1.MeshService/") {
 		return true
 	}
 	md, _ := metadata.FromIncomingContext(ctx)

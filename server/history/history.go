@@ -213,6 +213,12 @@ func (h *History) state() (series, available int64) {
 	return int64(h.store.db.Head().NumSeries()), 1
 }
 
+// Available tells whether results can be written now.
+func (h *History) Available() bool {
+	_, available := h.state()
+	return available == 1
+}
+
 func (h *History) countSetAside() { h.instruments.setAside.Add(context.Background(), 1) }
 
 // unavailable is the error of a history that has failed.

@@ -47,6 +47,7 @@ type Store struct {
 	log      *slog.Logger
 	m        *metrics
 	requests requestLease
+	latency  latency
 }
 
 // New makes a store on the client, which stays the caller's to close.
@@ -209,6 +210,7 @@ func (s *Store) commit(ctx context.Context, t txn) (*clientv3.TxnResponse, error
 	start := time.Now()
 	r, err := s.client.Txn(ctx).If(t.ifs...).Then(t.then...).Else(t.els...).Commit()
 	s.m.observe(ctx, "txn", start, err)
+	s.latency.add(time.Now(), time.Since(start))
 	if err != nil {
 		return nil, writeFault(t.what, err)
 	}
