@@ -72,6 +72,11 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 	}
 	session := gauge("probemesh_prober_session_connected", "1 while there is a session with a server.")
 	sessions := counter("probemesh_prober_sessions_total", "Sessions that began.")
+	home := gauge("probemesh_prober_session_home", "1 while the session is with the prober's home server.")
+	standby := gauge("probemesh_prober_standby_ready", "1 while a connection to a second server is open and that server is serving.")
+	moves := counter("probemesh_prober_moves_total", "Sessions left for another: lost ones, by a server's redirect, or back to the home server.")
+	gap := seconds("probemesh_prober_session_gap_seconds", "How long the prober was without a session when it had lost one the last time.")
+	trimmed := counter("probemesh_prober_results_trimmed_total", "Results sent without evidence because they were too large for the server.")
 	offset := seconds("probemesh_prober_clock_offset_seconds", "The prober's clock minus the mesh's; timestamps are corrected by it.")
 	roundTrip := seconds("probemesh_prober_round_trip_seconds", "Round trip of the last ping.")
 	held := gauge("probemesh_prober_spool_results", "Results in the spool that no server has acknowledged.")
@@ -91,13 +96,18 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 	queues := [3]metric.MeasurementOption{metric.WithAttributes(attribute.String("queue", "run")), metric.WithAttributes(attribute.String("queue", "changed")),
 		metric.WithAttributes(attribute.String("queue", "routine"))}
 	busy, still := metric.WithAttributes(attribute.String("reason", "running")), metric.WithAttributes(attribute.String("reason", "standstill"))
+	lostMoves, redirects, homecomings := metric.WithAttributes(attribute.String("reason", "lost")), metric.WithAttributes(attribute.String("reason", "redirect")),
+		metric.WithAttributes(attribute.String("reason", "home"))
 	return m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		l, s, t := a.link.Stats(), a.spool.Stats(), a.timetable.Stats()
-		connected := int64(0)
-		if l.Server != "" {
-			connected = 1
-		}
-		o.ObserveInt64(session, connected)
+		o.ObserveInt64(session, count(l.Server != ""))
+		o.ObserveInt64(home, count(l.Server != "" && l.Server == l.Home))
+		o.ObserveInt64(standby, count(l.Standby != ""))
+		o.ObserveInt64(moves, l.Lost, lostMoves)
+		o.ObserveInt64(moves, l.Redirected, redirects)
+		o.ObserveInt64(moves, l.Homecomings, homecomings)
+		o.ObserveFloat64(gap, l.Gap.Seconds())
+		o.ObserveInt64(trimmed, l.Trimmed)
 		o.ObserveInt64(sessions, l.Sessions)
 		o.ObserveFloat64(offset, a.clock.Offset().Seconds())
 		o.ObserveFloat64(roundTrip, a.clock.RoundTrip().Seconds())
@@ -108,7 +118,7 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 			o.ObserveInt64(queued, int64(n), queues[i])
 		}
 		o.ObserveInt64(deferred, l.Deferred)
-		o.ObserveInt64(lost, l.Lost)
+		o.ObserveInt64(lost, l.Missed)
 		o.ObserveInt64(checks, int64(t.Checks))
 		a.mu.RLock()
 		o.ObserveInt64(refusals, int64(len(a.refusals)))
@@ -118,5 +128,12 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 		o.ObserveInt64(skipped, t.Skipped, busy)
 		o.ObserveInt64(skipped, t.Missed, still)
 		return nil
-	}, session, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped)
+	}, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped)
+}
+
+func count(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

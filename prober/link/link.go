@@ -1,9 +1,7 @@
 package link
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
@@ -14,7 +12,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/assignments"
 	"github.com/probemesh/probemesh/prober/clock"
@@ -23,7 +20,7 @@ import (
 
 // Agent is what the link serves: the prober. Its methods are called concurrently.
 type Agent interface {
-	// Apply applies an update and says what is run afterwards. It may take long; updates come one after the other.
+	// Apply applies an update and says what is run afterwards. It may take long; updates come one after the other, also when sessions overlap.
 	Apply(*assignments.Update) *meshv1.AssignmentAck
 	// Holding says what is run now.
 	Holding() *meshv1.AssignmentAck
@@ -52,7 +49,7 @@ type Config struct {
 	Protocol int32
 	// Servers are addresses, `host:port`; at least one.
 	Servers []string
-	// Book is the file in which the addresses of the last Welcome are kept.
+	// Book is the file in which the servers of the last Welcome are kept.
 	Book string
 	// TLS for the connection to servers; nil: none.
 	TLS *tls.Config
@@ -62,16 +59,22 @@ type Config struct {
 
 // Link keeps a session. Safe for concurrent use.
 type Link struct {
-	cfg   Config
-	agent Agent
-	clock *clock.Clock
-	spool *spool.Spool
-	log   *slog.Logger
-	book  *book
-	rand  *rand.Rand // used by Run's goroutine only
+	cfg    Config
+	agent  Agent
+	clock  *clock.Clock
+	spool  *spool.Spool
+	log    *slog.Logger
+	book   *book
+	keeper *keeper
+	rand   *rand.Rand // used by Run's goroutine only
+
+	applying sync.Mutex // held while an update is applied: two sessions may have one
 
 	mu      sync.Mutex // guards everything below
-	current *session   // nil: none, not even one that is beginning
+	current *session   // nil: none that has been welcomed
+	next    *session   // one that is beginning
+	old     *session   // one that was current and lingers
+	lost    time.Time  // when the last session ended; zero while there is one
 	stats   Stats
 }
 
@@ -79,21 +82,33 @@ type Link struct {
 type Stats struct {
 	// Server is the one with which there is a session, empty without.
 	Server string
+	// Home is the server where the prober belongs, empty before the first Welcome.
+	Home string
+	// Standby is the server to which a connection is warm, empty when to none.
+	Standby string
 	// Sessions that began, since the start.
 	Sessions int64
+	// Lost sessions had begun and ended without the prober's doing; Redirected ones by a server's wish. Homecomings are moves to the home beside a session that lived.
+	Lost, Redirected, Homecomings int64
+	// Gap is how long the prober was without a session when it had lost one the last time.
+	Gap time.Duration
 	// Queued results by priority: runs, changed, routine.
 	Queued [3]int
 	// Deferred results found their queue full and go as backlog.
 	Deferred int64
-	// Lost SLOW results had no session or found their queue full.
-	Lost int64
+	// Missed SLOW results had no session or found their queue full.
+	Missed int64
+	// Trimmed results were too large for the server and lost their evidence.
+	Trimmed int64
 }
 
 // New returns a link; Run starts it.
 func New(cfg Config, agent Agent, c *clock.Clock, s *spool.Spool, log *slog.Logger) *Link {
 	h := fnv.New64a()
 	h.Write([]byte(cfg.Prober + cfg.Boot))
-	return &Link{cfg: cfg, agent: agent, clock: c, spool: s, log: log, book: openBook(cfg.Book, cfg.Servers, log), rand: rand.New(rand.NewPCG(h.Sum64(), 0))}
+	l := &Link{cfg: cfg, agent: agent, clock: c, spool: s, log: log, book: openBook(cfg, log), rand: rand.New(rand.NewPCG(h.Sum64(), 0))}
+	l.keeper = newKeeper(l, rand.New(rand.NewPCG(h.Sum64(), 1)))
+	return l
 }
 
 // Stats returns how the link does.
@@ -104,15 +119,31 @@ func (l *Link) Stats() Stats {
 	if s != nil {
 		st.Queued = s.out.depth()
 	}
+	if all := l.book.ranked(); len(all) > 0 {
+		st.Home = all[0].Server
+	}
+	st.Standby = l.keeper.warmServer()
 	return st
 }
 
 // Send sends a LIVE result, which must not be changed afterwards. It never blocks. Without a session, or with a full queue, the result goes later as
-// BACKLOG, from the spool; a SLOW one, which has no number, is dropped and counted.
+// BACKLOG, from the spool; a SLOW one, which has no number, is dropped and counted. While sessions overlap, the result of a run that was asked for goes to all of
+// them: one of the servers waits for it, and nobody is harmed by the second.
 func (l *Link) Send(r *meshv1.Result, p Priority) {
 	l.mu.Lock()
-	s := l.current
+	s, others := l.current, []*session(nil)
+	if s == nil {
+		s = l.next
+	} else if p == Run && l.next != nil {
+		others = append(others, l.next)
+	}
+	if p == Run && l.old != nil {
+		others = append(others, l.old)
+	}
 	l.mu.Unlock()
+	for _, o := range others {
+		o.out.push(r, p)
+	}
 	if s != nil && s.out.push(r, p) {
 		return
 	}
@@ -120,7 +151,7 @@ func (l *Link) Send(r *meshv1.Result, p Priority) {
 	defer l.mu.Unlock()
 	switch {
 	case r.GetSequence() == 0:
-		l.stats.Lost++
+		l.stats.Missed++
 	case s != nil:
 		l.stats.Deferred++
 		s.extend(r.GetSequence())
@@ -130,92 +161,69 @@ func (l *Link) Send(r *meshv1.Result, p Priority) {
 // Refuse says that a run cannot be done. Without a session nobody waits for it.
 func (l *Link) Refuse(runID, reason string) {
 	l.mu.Lock()
-	s := l.current
+	to := []*session{l.current, l.old}
 	l.mu.Unlock()
-	if s != nil {
-		s.out.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_RunRefusal{RunRefusal: &meshv1.RunRefusal{RunId: runID, Reason: reason}}})
+	for _, s := range to {
+		if s != nil {
+			s.out.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_RunRefusal{RunRefusal: &meshv1.RunRefusal{RunId: runID, Reason: reason}}})
+		}
 	}
 }
 
-// Run keeps a session until ctx ends; then it sends what is live, says Goodbye, and returns nil within 2 s.
-func (l *Link) Run(ctx context.Context) error {
-	failures, said := 0, ""
-	for ctx.Err() == nil {
-		address, preferred := l.book.next()
-		lived, err := l.attach(ctx, address)
-		var moved *redirected
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.As(err, &moved):
-			l.log.Info("server asked the prober to attach elsewhere", "address", address, "addresses", moved.addresses, "reason", moved.reason)
-			l.book.prefer(moved.addresses)
-			failures, said = min(failures+1, redirectFailures), ""
-			if lived >= livedFor {
-				failures = 0
-				continue
-			}
-		case lived >= livedFor:
-			failures, said = 1, err.Error()
-			l.log.Warn("session ended; the prober goes on and looks for a server", "address", address, "err", err)
-		default:
-			failures++
-			if preferred { // a server that lives sent the prober here, and can be asked again
-				failures = min(failures, redirectFailures)
-			}
-			if failures == 1 || said != err.Error() {
-				l.log.Warn("no session; the prober goes on without and tries again", "address", address, "err", err)
-			} else {
-				l.log.Debug("no session", "address", address, "err", err)
-			}
-			said = err.Error()
-		}
-		if preferred && len(l.book.preferred) > 0 {
-			continue
-		}
-		pause := backoff(failures, l.rand.Float64())
-		if f, ok := fault.From(err); ok {
-			pause = max(pause, min(f.RetryAfter, backoffMax))
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
-	return nil
-}
-
-// attach has one session, and returns how long it lived after Welcome, and why it ended.
-func (l *Link) attach(ctx context.Context, address string) (time.Duration, error) {
+// dial makes a connection, which begins to connect when it is first used.
+func (l *Link) dial(address string) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if l.cfg.TLS != nil {
 		creds = credentials.NewTLS(l.cfg.TLS)
 	}
 	options := append([]grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithUserAgent("probemesh-prober/" + l.cfg.Build)}, l.cfg.DialOptions...)
 	// The dialer resolves the name anew for each attempt; gRPC's own resolver would have to be told to.
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	s := newSession(l, address)
-	l.setCurrent(s, "")
-	err = s.run(ctx, meshv1.NewSessionServiceClient(conn))
-	l.setCurrent(nil, "")
-	var lived time.Duration
-	if !s.began.IsZero() {
-		lived = time.Since(s.began)
-	}
-	return lived, err
+	return grpc.NewClient("passthrough:///"+address, options...)
 }
 
-func (l *Link) setCurrent(s *session, server string) {
+// beginning makes a session known that is about to say Hello.
+func (l *Link) beginning(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.current, l.stats.Server = s, server
-	if server != "" {
-		l.stats.Sessions++
+	s.beside = l.current != nil
+	l.next = s
+}
+
+// promote makes a session that was welcomed the current one. The one before, if there is one, lingers and takes nothing more but the results of runs.
+func (l *Link) promote(s *session, server string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current != nil {
+		l.old = l.current
+		l.old.retired.Store(true)
+		l.old.out.retire()
+		l.stats.Homecomings++
 	}
+	if !l.lost.IsZero() {
+		l.stats.Gap = time.Since(l.lost)
+	}
+	l.current, l.next, l.lost, l.stats.Server = s, nil, time.Time{}, server
+	l.stats.Sessions++
+}
+
+// forget notes that a session has ended.
+func (l *Link) forget(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch s {
+	case l.next:
+		l.next = nil
+	case l.old:
+		l.old = nil
+	case l.current:
+		l.current, l.stats.Server, l.lost = nil, "", time.Now()
+	}
+}
+
+func (l *Link) count(what func(*Stats)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	what(&l.stats)
 }
 
 // redirected is why a session ended to which Redirect came.

@@ -202,9 +202,9 @@ func TestAResultFromBeforeTheFirstSessionIsCorrected(t *testing.T) {
 
 func TestAddressesAreTriedInTurnAndRemembered(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "servers.json")
-	b := openBook(path, []string{"a:1", "b:1"}, quiet)
-	b.remember([]string{"b:1", "c:1", ""})
-	b = openBook(path, []string{"a:1", "b:1"}, quiet)
+	b := openBook(Config{Book: path, Servers: []string{"a:1", "b:1"}}, quiet)
+	b.remember("servers/a", "a:1", []string{"b:1", "c:1", ""}, nil)
+	b = openBook(Config{Book: path, Servers: []string{"a:1", "b:1"}}, quiet)
 	b.prefer([]string{"x:1"})
 	var got []string
 	for range 5 {
@@ -215,7 +215,7 @@ func TestAddressesAreTriedInTurnAndRemembered(t *testing.T) {
 		t.Errorf("tried %v", got)
 	}
 	os.WriteFile(path, []byte("{garbage"), 0o600)
-	if address, _ := openBook(path, []string{"a:1"}, quiet).next(); address != "a:1" {
+	if address, _ := openBook(Config{Book: path, Servers: []string{"a:1"}}, quiet).next(); address != "a:1" {
 		t.Errorf("with a file of garbage: %s", address)
 	}
 }

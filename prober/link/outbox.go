@@ -107,6 +107,20 @@ func (o *outbox) open(state []*meshv1.Result, frame int) {
 	o.state, o.frame = state, frame
 }
 
+// retire lets go of what another session sends by now: the state, the inventory, and unchanged results, which are backlog there.
+func (o *outbox) retire() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.state, o.inventory, o.inventoryDue, o.results[Routine] = nil, nil, false, nil
+}
+
+// frameSize is how many bytes of items a message may have.
+func (o *outbox) frameSize() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.frame
+}
+
 // flush makes unchanged results leave at once from now on: the prober stops.
 func (o *outbox) flush() {
 	o.mu.Lock()

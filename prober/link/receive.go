@@ -21,6 +21,9 @@ func (s *session) receive(stream meshv1.SessionService_SessionClient) error {
 		}
 		local := s.link.clock.Local()
 		s.silence.Reset(silenceMax)
+		if s.retired.Load() && !lingering(m) {
+			continue
+		}
 		switch m := m.GetMessage().(type) {
 		case *meshv1.ServerMessage_Ping:
 			s.pong(m.Ping, local)
@@ -33,6 +36,7 @@ func (s *session) receive(stream meshv1.SessionService_SessionClient) error {
 			s.backlog.acked(m.ResultAck.GetSequence())
 			s.out.nudge()
 		case *meshv1.ServerMessage_RunNow:
+			s.asked.add(m.RunNow.GetRunId(), time.Now())
 			s.link.agent.Run(m.RunNow)
 		case *meshv1.ServerMessage_InventoryRequest:
 			s.out.list(s.link.agent.Inventory())
@@ -46,12 +50,27 @@ func (s *session) receive(stream meshv1.SessionService_SessionClient) error {
 			s.out.nudge()
 		case *meshv1.ServerMessage_Redirect:
 			s.redirect(m.Redirect)
+		case *meshv1.ServerMessage_Servers:
+			s.link.book.remember(s.server, s.address, nil, m.Servers.GetServers())
+			s.link.keeper.nudge()
 		case *meshv1.ServerMessage_Welcome:
 			return errors.New("the server said Welcome twice")
 		default:
 			s.link.log.Debug("message of the server is not known to this build and ignored", "address", s.address)
 		}
 	}
+}
+
+// lingering tells whether a message matters to a session that another has replaced: what the prober runs, and when, is the other's business.
+func lingering(m *meshv1.ServerMessage) bool {
+	switch m := m.GetMessage().(type) {
+	case *meshv1.ServerMessage_ResultAck, *meshv1.ServerMessage_RunNow:
+		return true
+	case *meshv1.ServerMessage_Ping:
+		m.Ping.ExpectedDigest = nil
+		return true
+	}
+	return false
 }
 
 // collect adds a message to the update, and gives it to the applier when it is complete.

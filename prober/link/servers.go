@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -9,7 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 const (
@@ -19,30 +23,45 @@ const (
 	redirectMax  = time.Minute
 	addressesMax = 64
 	// redirectFailures is the most failures that a redirect and its target count as: backoff is to spare servers that do not answer, and here one does.
-	// When a leader has died, the others go on sending probers to it until they have elected another; after that each second counts.
 	redirectFailures = 2
 )
 
-// book knows where servers are. Used by one goroutine.
+// book knows where servers are. Safe for concurrent use.
 type book struct {
-	path       string
-	log        *slog.Logger
-	configured []string
-	known      []string // from the last Welcome
-	preferred  []string // from a Redirect; each is tried once
-	turn       int
+	path               string
+	log                *slog.Logger
+	prober, datacenter string
+	configured         []string
+
+	mu        sync.Mutex // guards everything below
+	known     []string   // addresses from the last Welcome, for servers that do not tell more
+	places    []place    // from the last Welcome or Servers, ranked
+	preferred []string   // from a Redirect; each is tried once
+	lost      string     // the address whose session ended last; tried after the others
+	turn      int
 }
 
-// openBook reads the addresses of an earlier run. A file that is not one is no fault: the configured addresses are enough.
-func openBook(path string, configured []string, log *slog.Logger) *book {
-	b := &book{path: path, configured: configured, log: log}
-	raw, err := os.ReadFile(path)
+// page is the book on disk. An older build wrote the addresses alone, as a list.
+type page struct {
+	Servers   []place  `json:"servers"`
+	Addresses []string `json:"addresses"`
+}
+
+// openBook reads the servers of an earlier run. A file that is not one is no fault: the configured addresses are enough.
+func openBook(cfg Config, log *slog.Logger) *book {
+	b := &book{path: cfg.Book, prober: cfg.Prober, datacenter: cfg.Datacenter, configured: cfg.Servers, log: log}
+	raw, err := os.ReadFile(b.path)
 	if err == nil {
-		err = json.Unmarshal(raw, &b.known)
+		var p page
+		if json.Unmarshal(raw, &p.Addresses) != nil {
+			p.Addresses = nil
+			err = json.Unmarshal(raw, &p)
+		}
+		b.known, b.places = p.Addresses, rank(b.prober, b.datacenter, p.Servers)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Warn("remembered server addresses cannot be read; the configured ones are used", "file", path, "err", err)
-		b.known = nil
+		log.Warn("remembered server addresses cannot be read; the configured ones are used", "file", b.path, "err", err)
+		b.known, b.places = nil, nil
 	}
 	return b
 }
@@ -58,19 +77,35 @@ func nowhere(address string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
-// remember keeps the addresses of a Welcome.
-func (b *book) remember(addresses []string) {
+// remember keeps what a server said of itself and of the others. It was reached at an address, which is believed when its own leads nowhere.
+func (b *book) remember(server, reached string, addresses []string, servers []*meshv1.ServerAddress) {
+	var places []place
+	for _, s := range servers[:min(len(servers), addressesMax)] {
+		p := place{Server: s.GetServer(), Datacenter: s.GetDatacenter(), Address: s.GetAddress()}
+		if nowhere(p.Address) && p.Server == server {
+			p.Address = reached
+		}
+		if !nowhere(p.Address) && p.Server != "" {
+			places = append(places, p)
+		}
+	}
 	addresses = slices.DeleteFunc(slices.Clone(addresses), nowhere)
 	addresses = addresses[:min(len(addresses), addressesMax)]
+	slices.Sort(addresses) // which server comes first says only who was asked
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(addresses) == 0 {
+		addresses = b.known
+	}
+	places = rank(b.prober, b.datacenter, places)
+	if len(places) == 0 {
+		places = b.places
+	}
+	if slices.Equal(addresses, b.known) && slices.Equal(places, b.places) {
 		return
 	}
-	// Which server comes first says only who was asked.
-	if slices.Equal(slices.Sorted(slices.Values(addresses)), slices.Sorted(slices.Values(b.known))) {
-		return
-	}
-	b.known = addresses
-	raw, err := json.Marshal(addresses)
+	b.known, b.places = addresses, places
+	raw, err := json.Marshal(page{Servers: places, Addresses: addresses})
 	if err == nil {
 		if err = os.WriteFile(b.path+".tmp", raw, 0o600); err == nil {
 			err = os.Rename(b.path+".tmp", b.path)
@@ -81,26 +116,88 @@ func (b *book) remember(addresses []string) {
 	}
 }
 
+// ranked gives the servers that are known, the prober's home first; empty before the first Welcome. It must not be changed.
+func (b *book) ranked() []place {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.places
+}
+
+// at gives the server that is known to have the address; empty when none is.
+func (b *book) at(address string) string {
+	for _, p := range b.ranked() {
+		if p.Address == address {
+			return p.Server
+		}
+	}
+	return ""
+}
+
 // prefer makes the next attempts go to the addresses; when there are none, to any but the present one.
 func (b *book) prefer(addresses []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.preferred = slices.DeleteFunc(slices.Clone(addresses[:min(len(addresses), addressesMax)]), nowhere)
+}
+
+// hasPreferred tells whether an address of a Redirect has not been tried yet.
+func (b *book) hasPreferred() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.preferred) > 0
+}
+
+// leave notes that the session at an address has ended: attempts begin anew, with that address last.
+func (b *book) leave(address string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lost, b.turn = address, 0
 }
 
 // next is the address to try.
 func (b *book) next() (address string, preferred bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(b.preferred) > 0 {
 		address, b.preferred = b.preferred[0], b.preferred[1:]
 		return address, true
 	}
-	all := slices.Clone(b.configured)
-	for _, a := range b.known {
+	all := b.allLocked()
+	address = all[b.turn%len(all)]
+	b.turn++
+	return address, false
+}
+
+// alternative tells whether there is an address besides the one that was lost.
+func (b *book) alternative() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.allLocked()) > 1
+}
+
+// allLocked gives every address: those of known servers by their rank, the configured ones, those named without a server; the lost one last.
+func (b *book) allLocked() []string {
+	var all []string
+	add := func(a string) {
 		if !slices.Contains(all, a) {
 			all = append(all, a)
 		}
 	}
-	address = all[b.turn%len(all)]
-	b.turn++
-	return address, false
+	for _, p := range b.places {
+		add(p.Address)
+	}
+	for _, a := range slices.Concat(b.configured, b.known) {
+		add(a)
+	}
+	slices.SortStableFunc(all, func(x, y string) int { return cmp.Compare(last(x == b.lost), last(y == b.lost)) })
+	return all
+}
+
+func last(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // backoff is the pause before the attempt after so many failures: full jitter, chance is in [0, 1).

@@ -19,14 +19,16 @@ import (
 )
 
 const (
-	pingEvery   = time.Second
-	silenceMax  = 3 * time.Second
-	attachMax   = 5 * time.Second         // from dialling to Welcome
-	stopMax     = 1500 * time.Millisecond // for the last results, Goodbye and the server's answer
-	updatesMax  = 16                      // updates that wait to be applied
-	itemsMax    = 1_000_000               // assignments in one update
-	messageMin  = 4 << 10                 // a smaller limit in Welcome is not believed
-	pingsInMind = 8
+	pingEvery  = time.Second
+	silenceMax = 3 * time.Second
+	attachMax  = 5 * time.Second         // from dialling to Welcome
+	stopMax    = 1500 * time.Millisecond // for the last results, Goodbye and the server's answer
+	updatesMax = 16                      // updates that wait to be applied
+	itemsMax   = 1_000_000               // assignments in one update
+	messageMin = 4 << 10                 // a smaller limit in Welcome is not believed
+	// messageDefault is the limit of a server that states none.
+	messageDefault = 1 << 20
+	pingsInMind    = 8
 )
 
 var (
@@ -37,15 +39,21 @@ var (
 
 // session is one stream. It is used once.
 type session struct {
-	link    *Link
-	address string
-	out     *outbox
-	updates chan *assignments.Update
-	busy    atomic.Int32 // updates that have come and are not applied
-	end     context.CancelCauseFunc
-	silence *time.Timer
-	hello   *meshv1.Hello
-	began   time.Time // when Welcome came; written before the other goroutines start
+	link     *Link
+	address  string
+	server   string // as Welcome names it; written before welcomed is closed
+	out      *outbox
+	updates  chan *assignments.Update
+	busy     atomic.Int32 // updates that have come and are not applied
+	end      context.CancelCauseFunc
+	silence  *time.Timer
+	hello    *meshv1.Hello
+	asked    asked
+	beside   bool          // there was a session when this one began; written before run
+	began    time.Time     // when Welcome came; written before welcomed is closed
+	limit    int           // bytes of a message that the server takes; written before welcomed is closed
+	retired  atomic.Bool   // another session has taken its place
+	welcomed chan struct{} // closed when Welcome has come
 
 	mu       sync.Mutex // guards everything below
 	backlog  *backlog   // nil before Welcome
@@ -60,7 +68,7 @@ type sentPing struct {
 }
 
 func newSession(l *Link, address string) *session {
-	return &session{link: l, address: address, out: newOutbox(), updates: make(chan *assignments.Update, updatesMax)}
+	return &session{link: l, address: address, out: newOutbox(), updates: make(chan *assignments.Update, updatesMax), welcomed: make(chan struct{})}
 }
 
 // extend hands a result to the backlog.
@@ -79,7 +87,7 @@ func (s *session) extend(sequence uint64) {
 func (s *session) run(stop context.Context, client meshv1.SessionServiceClient) error {
 	ctx, end := context.WithCancelCause(context.WithoutCancel(stop))
 	defer end(nil)
-	s.end = end
+	s.end = end // before welcomed is closed, and so before anybody else calls it
 	s.silence = time.AfterFunc(attachMax, func() { end(errAttach) })
 	defer s.silence.Stop()
 	early := context.AfterFunc(stop, func() { end(errStopped) })
@@ -99,7 +107,6 @@ func (s *session) run(stop context.Context, client meshv1.SessionServiceClient) 
 	defer s.backlog.close()
 	s.silence.Stop()
 	s.silence = time.AfterFunc(silenceMax, func() { end(errSilent) })
-	s.link.setCurrent(s, welcome.GetServer())
 	s.link.log.Info("session began", "server", welcome.GetServer(), "address", s.address)
 
 	var group sync.WaitGroup
@@ -150,22 +157,33 @@ func (s *session) greet(stream meshv1.SessionService_SessionClient) (*meshv1.Wel
 	if w == nil {
 		return nil, fmt.Errorf("the server's first message is %T and not Welcome", m.GetMessage())
 	}
-	s.began = time.Now()
+	s.began, s.limit, s.server = time.Now(), limitOf(w), w.GetServer()
 	l.clock.Forget()
 	if w.GetTime().CheckValid() == nil {
 		t := w.GetTime().AsTime()
 		s.observe(clock.Sample{Sent: sent, Received: t, Answered: t, Returned: l.clock.Local()})
 	}
-	l.book.remember(w.GetAddresses())
-	frame := frameBytes
-	if n := int(w.GetMessageLimit()); n >= messageMin {
-		frame = min(frame, n)
+	l.book.remember(w.GetServer(), s.address, w.GetAddresses(), w.GetServers())
+	l.promote(s, w.GetServer())
+	close(s.welcomed)
+	l.keeper.nudge()
+	if s.beside {
+		// Until now results went to the session before as LIVE ones. This server has to get those as backlog, whatever the other one has taken.
+		_, last = l.spool.Range()
 	}
-	s.out.open(l.agent.Newest(), frame-frameRoom)
+	s.out.open(l.agent.Newest(), min(frameBytes, s.limit)-frameRoom)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.backlog = newBacklog(l.spool, l.clock, max(last, s.extended), int(w.GetResultWindow()))
 	return w, nil
+}
+
+// limitOf is how large a message may be for a server.
+func limitOf(w *meshv1.Welcome) int {
+	if n := int(w.GetMessageLimit()); n >= messageMin {
+		return n
+	}
+	return messageDefault
 }
 
 // observe takes a sample of the clock in, and logs a step.
@@ -185,15 +203,22 @@ func (s *session) apply(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case u := <-s.updates:
-			ack := s.link.agent.Apply(u)
+			if !s.retired.Load() {
+				s.link.applying.Lock()
+				ack := s.link.agent.Apply(u)
+				s.link.applying.Unlock()
+				s.sayAck(ack)
+			}
 			s.busy.Add(-1)
-			s.sayAck(ack)
 		}
 	}
 }
 
+// sayAck says what is run, in as many messages as the refusals need.
 func (s *session) sayAck(ack *meshv1.AssignmentAck) {
-	s.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_AssignmentAck{AssignmentAck: ack}})
+	for _, a := range pieces(ack, s.out.frameSize()) {
+		s.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_AssignmentAck{AssignmentAck: a}})
+	}
 }
 
 func (s *session) say(m *meshv1.ProberMessage) {
@@ -217,12 +242,13 @@ func (s *session) send(ctx, stop context.Context, stream meshv1.SessionService_S
 			return errors.Join(stream.Send(bye), stream.CloseSend())
 		}
 		if m != nil {
-			if err := stream.Send(m); err != nil {
+			if err := stream.Send(s.within(m)); err != nil {
 				if errors.Is(err, io.EOF) {
 					return nil // the reason comes to the receiver
 				}
 				return err
 			}
+			s.asked.answered(m)
 			continue
 		}
 		timer.Reset(wait)
@@ -230,6 +256,9 @@ func (s *session) send(ctx, stop context.Context, stream meshv1.SessionService_S
 		case <-ctx.Done():
 			return nil
 		case <-stopping:
+			if s.retired.Load() {
+				return errMoved // the other session says Goodbye
+			}
 			stopping, goodbye = nil, true
 			s.out.flush()
 			time.AfterFunc(stopMax, func() { s.end(errStopped) })
@@ -255,6 +284,9 @@ func (s *session) nextMessage(now time.Time, nextPing *time.Time, goodbye bool) 
 	}
 	if ripe > 0 {
 		wait = min(wait, ripe)
+	}
+	if s.retired.Load() {
+		return nil, wait
 	}
 	s.mu.Lock()
 	b := s.backlog

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -47,6 +49,10 @@ type Server struct {
 	Address string
 	// Addresses it names in Welcome; default: its own.
 	Addresses []string
+	// Servers it names in Welcome; default: none, as an older server.
+	Servers []*meshv1.ServerAddress
+	// Name of it, without `servers/`; default: its address.
+	Name string
 	// ClockOffset is added to its clock.
 	ClockOffset time.Duration
 	// Window of results in Welcome; default 5000.
@@ -60,6 +66,7 @@ type Server struct {
 
 	network *Network
 	grpc    *grpc.Server
+	health  *health.Server
 
 	mu       sync.Mutex // guards everything below
 	frozen   bool
@@ -92,7 +99,8 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 func (s *Server) register() {
-	s.grpc = grpc.NewServer()
+	s.grpc, s.health = grpc.NewServer(), health.NewServer()
+	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.mu.Lock()
 	if s.wanted == nil {
 		s.wanted = map[string]*meshv1.Assignment{}
@@ -107,6 +115,15 @@ func (s *Server) Stop() {
 	delete(s.network.listeners, s.Address)
 	s.network.mu.Unlock()
 	s.grpc.Stop()
+}
+
+// Healthy makes the health service say that the server is serving, as it does from the start, or that it is not.
+func (s *Server) Healthy(yes bool) {
+	status := healthv1.HealthCheckResponse_NOT_SERVING
+	if yes {
+		status = healthv1.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", status)
 }
 
 // Freeze makes the server silent, with its streams open, or wakes it up.
@@ -203,6 +220,14 @@ func (st *stream) send(m *meshv1.ServerMessage) error {
 	return st.Send(m)
 }
 
+// ServerName is its resource name.
+func (s *Server) ServerName() string {
+	if s.Name == "" {
+		return "servers/" + s.Address
+	}
+	return "servers/" + s.Name
+}
+
 // Session is the server's side of the protocol.
 func (s *Server) Session(raw meshv1.SessionService_SessionServer) error {
 	st := &stream{SessionService_SessionServer: raw}
@@ -223,7 +248,7 @@ func (s *Server) Session(raw meshv1.SessionService_SessionServer) error {
 	if window == 0 {
 		window = 5000
 	}
-	err = st.send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Welcome{Welcome: &meshv1.Welcome{Server: "servers/" + s.Address, Addresses: addresses,
+	err = st.send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Welcome{Welcome: &meshv1.Welcome{Server: s.ServerName(), Addresses: addresses, Servers: s.Servers,
 		Protocol: 1, Time: timestamppb.New(s.Now()), MessageLimit: 32 << 10, ResultWindow: window}}})
 	if err != nil {
 		return err
