@@ -1,0 +1,52 @@
+package store
+
+import (
+	"context"
+	"strings"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// recentIncidents is how many closed incidents are looked through for outages: more than a loss of etcd leaves behind.
+const recentIncidents = 2000
+
+// JoinedOutages gives those of the keys of outages without etcd that are part of an incident, open or among the newest 2,000 that are closed.
+func (s *Store) JoinedOutages(ctx context.Context, keys map[string]bool) (map[string]bool, error) {
+	open, _, err := s.ListOpenIncidents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	closed, _, err := s.ListClosedIncidents(ctx, "", recentIncidents)
+	if err != nil {
+		return nil, err
+	}
+	joined := map[string]bool{}
+	for _, list := range [][]Versioned[*statev1.StoredIncident]{open, closed} {
+		for _, v := range list {
+			noteOutages(v.Value.GetIncident(), keys, joined)
+		}
+	}
+	return joined, nil
+}
+
+// noteOutages adds the keys that the incident has taken in: its own, and others that its timeline tells of.
+func noteOutages(i *meshv1.Incident, keys, joined map[string]bool) {
+	key := i.GetBreakGlassKey()
+	if key == "" {
+		return
+	}
+	if keys[key] {
+		joined[key] = true
+	}
+	for _, e := range i.GetTimeline() {
+		if e.GetEvent() != meshv1.TimelineEntry_BREAK_GLASS {
+			continue
+		}
+		for k := range keys {
+			if strings.Contains(e.GetText(), k) {
+				joined[k] = true
+			}
+		}
+	}
+}
