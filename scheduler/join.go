@@ -30,7 +30,11 @@ func idOf(i *meshv1.Incident) string { return spec.ID(i.GetName()) }
 // seeOutage takes over what a server tells of an outage, this one's own former life included: what it delivered, and an outage that is not known here.
 func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	c := s.checks[e.Outage.Check]
+	known := !s.storeLost() && !s.store.unsettled // what is not here now is nowhere
 	if c == nil || c.gone {
+		if known {
+			s.do(OutageJoined{Key: e.Outage.Key, Check: e.Outage.Check})
+		}
 		return
 	}
 	for _, o := range c.outages {
@@ -41,11 +45,15 @@ func (s *State) seeOutage(now time.Time, e OutageSeen) {
 			return
 		}
 	}
-	if (e.Outage.Incident == "" && s.joinedIn(c.incident, e.Outage.Key)) || c.wasJoined(e.Outage.Key) || len(c.outages) >= maxOutages {
+	over := e.Outage.Incident != "" && c.incident.GetIncident().GetName() != e.Outage.Incident
+	switch {
+	case e.Outage.Incident == "" && s.joinedIn(c.incident, e.Outage.Key):
 		return
-	}
-	if e.Outage.Incident != "" && c.incident.GetIncident().GetName() != e.Outage.Incident && !s.storeLost() {
-		return // what was over has been resolved already
+	case c.wasJoined(e.Outage.Key), over && known:
+		s.do(OutageJoined{Key: e.Outage.Key, Check: c.name})
+		return
+	case len(c.outages) >= maxOutages:
+		return
 	}
 	o := &outage{Outage: e.Outage, reason: meshv1.CheckStatus_QUORUM_DOWN}
 	if o.Verdict == meshv1.CheckStatus_DEGRADED {

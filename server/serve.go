@@ -20,6 +20,9 @@ func (s *Server) serve(ctx context.Context) error {
 	ground, base := errgroup.WithContext(base)
 	ground.Go(func() error { return s.mesh.Serve(base) })
 	ground.Go(func() error { return s.hist.Run(base) })
+	s.glass.Begin(glassMesh{s.mesh, s})
+	ground.Go(func() error { return s.pulse.Run(base) })
+	ground.Go(func() error { return s.glass.Run(base, glassMesh{s.mesh, s}) })
 
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return ended(s.elect.Run(ctx, s.mesh.Lead)) })

@@ -26,6 +26,7 @@ import (
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api"
+	"github.com/probemesh/probemesh/server/breakglass"
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/election"
@@ -72,6 +73,8 @@ type Server struct {
 	hist   *history.History
 	notify *notify.Notifier
 	mesh   *controller.Controller
+	pulse  *store.Pulse
+	glass  *breakglass.Glass
 	elect  *election.Election
 	api    *api.API
 	rpc    *grpc.Server
@@ -193,7 +196,7 @@ func (s *Server) openEtcd(ctx context.Context) (err error) {
 	s.member, err = embedded.Start(ctx, embedded.Config{
 		Dir: filepath.Join(s.cfg.Data, "etcd"), Name: s.cfg.Name, ListenClient: s.cfg.EtcdListenClient, ListenPeer: s.cfg.EtcdListenPeer,
 		AdvertisePeer:  s.cfg.EtcdAdvertisePeer,
-		InitialCluster: s.cfg.EtcdInitialCluster, ClusterState: s.cfg.EtcdClusterState, Tick: s.cfg.EtcdHeartbeat, Election: s.cfg.EtcdElection, Log: s.log,
+		InitialCluster: s.cfg.EtcdInitialCluster, ClusterState: s.cfg.EtcdClusterState, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -236,7 +239,11 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
+	if err := s.assembleGlass(); err != nil {
+		return err
+	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, BootID: s.boot, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
+		Glass: s.glass.Take,
 		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Ask: s.askPeer, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {

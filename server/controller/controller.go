@@ -49,6 +49,9 @@ type Deps struct {
 	Verdicts VerdictRecorder
 	// Peers are the other servers. Nil: there are none, or they are not heard, and probers are sent to the leader.
 	Peers Peers
+	// Glass takes what the mind wishes for while etcd is lost: scheduler.BreakGlass and scheduler.OutageJoined. It is called with the mutex held, must not block and
+	// must not call back. Nil: nobody is told of outages then.
+	Glass func(scheduler.Action)
 	// Reach tells whether another server's gRPC address answers; it may block until ctx ends. Nil: all of them do.
 	Reach func(ctx context.Context, address string) error
 	// Ask asks the server at a gRPC address who leads, at which address and in which term; both are zero when nobody does. It may block until ctx ends. Nil: nobody
@@ -88,6 +91,7 @@ type Controller struct {
 	enrolments map[string]enrolled
 	servers    map[string]*statev1.ServerRecord
 	leader     *statev1.LeaderRecord
+	term       int64                 // the newest that was seen
 	published  bool                  // this process' own record has been seen
 	rival      *statev1.ServerRecord // that of another process in its place; to be told of once
 	reign      *reign
@@ -213,6 +217,10 @@ func (c *Controller) applyLocked(events []scheduler.Event) []scheduler.StatusCha
 			if !c.askLocked(a) {
 				failed = append(failed, scheduler.RunRefused{Prober: a.Prober, RunID: a.Run.GetRunId()})
 			}
+		case scheduler.BreakGlass, scheduler.OutageJoined:
+			if c.deps.Glass != nil {
+				c.deps.Glass(a)
+			}
 		default:
 			if e := c.enqueueLocked(a); e != nil {
 				failed = append(failed, e)
@@ -302,7 +310,7 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		signal(c.moved)
 		return nil
 	case *statev1.LeaderRecord:
-		c.leader = v
+		c.leader, c.term = v, max(c.term, v.GetTerm())
 		signal(c.moved)
 		return nil
 	case nil:

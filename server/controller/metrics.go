@@ -56,7 +56,8 @@ func observe(meter metric.Meter, c *Controller) error {
 	votes, err6 := meter.Int64ObservableCounter("probemesh_votes_total", metric.WithDescription("Results by what became of them: counted, or why not."))
 	confirms, err7 := meter.Int64ObservableCounter("probemesh_confirmations_total", metric.WithDescription("Runs asked for to confirm, by whether a budget allowed them."))
 	lag, err8 := meter.Int64ObservableGauge("probemesh_assignments_out_of_sync", metric.WithDescription("Sessions whose prober has not acknowledged what it should run."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
+	undecided, err9 := meter.Int64ObservableGauge("probemesh_undecided_checks", metric.WithDescription("Checks whose votes call for an incident to be opened or resolved while etcd has no quorum."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9); err != nil {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -90,8 +91,9 @@ func observe(meter metric.Meter, c *Controller) error {
 			}
 		}
 		o.ObserveInt64(lag, behind)
+		o.ObserveInt64(undecided, c.mind.CountUndecided())
 		return nil
-	}, checks, probers, leading, term, queue, votes, confirms, lag)
+	}, undecided, checks, probers, leading, term, queue, votes, confirms, lag)
 	return err
 }
 

@@ -90,3 +90,11 @@ func (n *Notifier) SendTest(ctx context.Context, r *meshv1.Receiver) *meshv1.Tes
 	}
 	return resp
 }
+
+// SendOnce sends a notification that is not in the outbox to a receiver, under an idempotency key, and waits for the answer, at most the receiver's timeout. problem
+// is why it was not delivered, a sentence without its full stop. It may be called concurrently and on any server.
+func (n *Notifier) SendOnce(ctx context.Context, r *meshv1.Receiver, key string, notification *meshv1.Notification) (answered bool, problem string) {
+	a := n.attempt(ctx, r, message{key: key, notification: notification})
+	n.m.attempted(ctx, a.outcome)
+	return a.outcome == delivered, a.err
+}

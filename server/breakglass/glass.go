@@ -1,0 +1,376 @@
+package breakglass
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler"
+)
+
+// Config says which server this is and whom it tells.
+type Config struct {
+	// Server is its bare name.
+	Server string
+	// Dir is where it keeps what it delivered; it must exist.
+	Dir string
+	// File is the break-glass file. It is read by New and again within 5 s of a change. Empty: this server tells nobody, but knows and joins outages as the others do.
+	File string
+}
+
+// Mesh is what is needed of the controller.
+type Mesh interface {
+	// Apply gives events to the mind. It must not be called from Take.
+	Apply(events ...scheduler.Event)
+	// Ready is closed when the store has been read for the first time.
+	Ready() <-chan struct{}
+	// Term is the newest term that the store has told of, 0 for none.
+	Term() int64
+	// Others are the other servers: those that the store has, and those that are heard.
+	Others() []Peer
+}
+
+// Pulse tells how this server's reads of etcd fare; *store.Pulse is one.
+type Pulse interface {
+	Lost() (since time.Time, lost bool)
+	Answered() bool
+}
+
+// Answer is what came of sending a message once.
+type Answer struct {
+	// Delivered: the receiver has accepted it.
+	Delivered bool
+	// Problem is why not, a sentence without its full stop.
+	Problem string
+}
+
+// Deps are the parts it works with. All but Log and Meter are required.
+type Deps struct {
+	Pulse Pulse
+	// Send sends a notification to a receiver once, under an idempotency key, within the receiver's timeout.
+	Send func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) Answer
+	// Joined tells which of these keys of outages the store has incidents of.
+	Joined func(ctx context.Context, keys map[string]bool) (map[string]bool, error)
+	Log    *slog.Logger
+	Meter  metric.Meter
+}
+
+// Glass is one server's part. Make it with New, run it once.
+type Glass struct {
+	cfg  Config
+	name string // resource name
+	deps Deps
+	log  *slog.Logger
+	m    *metrics
+	wake chan struct{}
+
+	// Only Run's goroutine touches these.
+	looked    time.Time
+	stamp     stamp
+	said      scheduler.Store
+	back      time.Time // since when this server reads etcd again, after a loss or its start
+	checked   bool      // whether the store was asked for outages that are joined, since then
+	unwritten bool
+
+	// mu guards what follows.
+	mu        sync.Mutex
+	receivers []*meshv1.Receiver
+	inbox     []scheduler.Action
+	refused   bool
+	entries   map[string]*entry
+	others    map[string][]*peerv1.OutageDelivery // what other servers delivered, by outage
+	windows   map[meshv1.Notification_Transition]*window
+	tasks     []*task
+	flying    int // messages under way, blind those of them that the store knows nothing of
+	blind     int
+	now       judgement
+	work      sync.WaitGroup
+}
+
+const (
+	// beat is how often everything is looked at: half as often as servers hear each other.
+	beat = 100 * time.Millisecond
+	// settleFor is how long the other servers are waited for after etcd has come back.
+	settleFor = 3 * time.Second
+	// inboxMost bounds what the mind may wish for between two beats; more is refused, counted and logged.
+	inboxMost = 100_000
+)
+
+// New reads the break-glass file, if one is named, and what an earlier process of this server delivered.
+func New(cfg Config, deps Deps) (*Glass, error) {
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Meter == nil {
+		deps.Meter = noop.Meter{}
+	}
+	g := &Glass{
+		cfg: cfg, name: spec.Name(spec.Servers, cfg.Server), deps: deps, log: deps.Log, wake: make(chan struct{}, 1), entries: map[string]*entry{},
+		others: map[string][]*peerv1.OutageDelivery{}, windows: map[meshv1.Notification_Transition]*window{},
+	}
+	var err error
+	if cfg.File != "" {
+		g.stamp = stampOf(cfg.File)
+		if g.receivers, err = Load(cfg.File); err != nil {
+			return nil, fmt.Errorf("break-glass: %w", err)
+		}
+	}
+	outages, broken, err := readJournal(cfg.Dir)
+	if err != nil || broken > 0 {
+		g.log.Warn("what was delivered without etcd cannot all be read; it may be told again", "file", journalFile, "lines", broken, "err", err)
+	}
+	for _, o := range outages {
+		g.entries[o.GetKey()] = &entry{outage: o}
+	}
+	g.m, err = newMetrics(deps.Meter, g)
+	return g, err
+}
+
+// Take takes an action of the mind: BreakGlass and OutageJoined; others are ignored.
+func (g *Glass) Take(a scheduler.Action) {
+	switch a.(type) {
+	case scheduler.BreakGlass, scheduler.OutageJoined:
+	default:
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.inbox) >= inboxMost {
+		g.m.refused.Add(context.Background(), 1)
+		g.refused = true
+		return
+	}
+	g.inbox = append(g.inbox, a)
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Begin tells a mind that has just been made that nothing is settled yet; it is to be called before that mind is told that it leads.
+func (g *Glass) Begin(mesh Mesh) {
+	g.said = scheduler.Store{Unsettled: true}
+	mesh.Apply(g.said)
+}
+
+// Run does all of it until ctx ends; then it waits for messages under way, and returns nil.
+func (g *Glass) Run(ctx context.Context, mesh Mesh) error {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	defer g.work.Wait()
+	for {
+		g.step(ctx, mesh, time.Now())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.wake:
+		case <-t.C:
+		}
+	}
+}
+
+func (g *Glass) step(ctx context.Context, mesh Mesh, now time.Time) {
+	g.reload(now)
+	peers := mesh.Others()
+	failed, lost := g.deps.Pulse.Lost()
+	if !lost {
+		failed = time.Time{}
+	}
+	j := judge(now, failed, g.name, mesh.Term(), peers)
+	g.mu.Lock()
+	g.now = j
+	g.mu.Unlock()
+	g.hear(mesh, peers)
+	g.say(ctx, mesh, now, failed, j, peers)
+	g.sort(now)
+	g.dispatch(ctx, now, j)
+}
+
+// say tells the mind how etcd is, when that has changed.
+func (g *Glass) say(ctx context.Context, mesh Mesh, now, failed time.Time, j judgement, peers []Peer) {
+	s := scheduler.Store{Lost: j.lost, Since: j.since, Term: j.term, Unsettled: g.said.Unsettled}
+	switch {
+	case !failed.IsZero():
+		// A loss that nobody can have broken a glass for leaves nothing to settle.
+		g.back, g.checked = time.Time{}, false
+		s.Unsettled = s.Unsettled || now.Sub(failed) >= quietFor
+	case s.Unsettled:
+		s.Unsettled = !g.settle(ctx, mesh, now, peers)
+	}
+	same := s.Lost == g.said.Lost && s.Unsettled == g.said.Unsettled && (!s.Lost || s.Term == g.said.Term)
+	if same {
+		return
+	}
+	if s.Lost != g.said.Lost && s.Lost {
+		g.log.Error("etcd has lost its quorum: nobody can open, resolve or send anything; outages are told by break-glass messages until it is back", "since", s.Since, "term", s.Term)
+	}
+	g.said = s
+	mesh.Apply(s)
+}
+
+// quietFor is below the grace of the mind, after which messages are sent.
+const quietFor = 4 * time.Second
+
+// settle tells whether all that other servers did without etcd is known here, or has been waited for long enough.
+func (g *Glass) settle(ctx context.Context, mesh Mesh, now time.Time, peers []Peer) bool {
+	select {
+	case <-mesh.Ready():
+	default:
+		return false
+	}
+	if !g.deps.Pulse.Answered() {
+		return false
+	}
+	if g.back.IsZero() {
+		g.back = now
+		return false // what the others know now is heard in the next round
+	}
+	if !g.checked {
+		g.checked = g.reconcile(ctx, mesh, peers)
+	}
+	if now.Sub(g.back) >= settleFor {
+		return true
+	}
+	g.mu.Lock()
+	blind := g.blind
+	g.mu.Unlock()
+	if !g.checked || blind > 0 {
+		return false
+	}
+	for _, p := range peers {
+		if !p.Heard || p.Beat == nil || p.Beat.GetEtcdLostTime() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// reconcile drops outages whose incident is in the store already, as far as that can be read.
+func (g *Glass) reconcile(ctx context.Context, mesh Mesh, peers []Peer) bool {
+	checks := map[string]string{}
+	g.mu.Lock()
+	for key, e := range g.entries {
+		if !e.joined {
+			checks[key] = e.outage.GetCheck()
+		}
+	}
+	g.mu.Unlock()
+	for _, p := range peers {
+		for _, o := range p.Beat.GetOutages() {
+			checks[o.GetKey()] = o.GetCheck()
+		}
+	}
+	if len(checks) == 0 {
+		return true
+	}
+	keys := map[string]bool{}
+	for k := range checks {
+		keys[k] = true
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleFor/2)
+	defer cancel()
+	joined, err := g.deps.Joined(ctx, keys)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			g.log.Warn("cannot look up which outages are incidents already, trying again", "err", err)
+		}
+		return false
+	}
+	var events []scheduler.Event
+	for key := range joined {
+		events = append(events, scheduler.OutageOver{Check: checks[key], Key: key})
+	}
+	if len(events) > 0 {
+		mesh.Apply(events...)
+		g.mu.Lock()
+		for key := range joined {
+			g.forgetLocked(key)
+		}
+		g.mu.Unlock()
+		g.write()
+	}
+	return true
+}
+
+// hear gives the mind what other servers, and this one in its former life, know of outages.
+func (g *Glass) hear(mesh Mesh, peers []Peer) {
+	select {
+	case <-mesh.Ready():
+	default:
+		return // it knows no checks yet
+	}
+	var events []scheduler.Event
+	g.mu.Lock()
+	for _, p := range peers {
+		for _, o := range p.Beat.GetOutages() {
+			g.noteLocked(o)
+			events = append(events, scheduler.OutageSeen{Outage: outageOf(o)})
+		}
+	}
+	for _, e := range g.entries {
+		if !e.joined && (len(e.outage.GetDeliveries()) > 0) {
+			events = append(events, scheduler.OutageSeen{Outage: outageOf(e.outage)})
+		}
+	}
+	g.mu.Unlock()
+	if len(events) > 0 {
+		mesh.Apply(events...)
+	}
+}
+
+// noteLocked remembers what another server delivered.
+func (g *Glass) noteLocked(o *peerv1.Outage) {
+	for _, d := range o.GetDeliveries() {
+		if !has(g.others[o.GetKey()], d.GetReceiver(), d.GetUrlDigest(), d.GetTransition()) {
+			g.others[o.GetKey()] = append(g.others[o.GetKey()], d)
+		}
+	}
+}
+
+func has(list []*peerv1.OutageDelivery, receiver, digest string, t meshv1.Notification_Transition) bool {
+	for _, d := range list {
+		if d.GetTransition() == t && (d.GetReceiver() == receiver || d.GetUrlDigest() == digest) {
+			return true
+		}
+	}
+	return false
+}
+
+// inBeat is how many outages one beat carries at most, as peer_service.proto says.
+const inBeat = 64
+
+// Fill adds to a beat since when etcd does not answer this server, and the outages that wait to be joined.
+func (g *Glass) Fill(b *peerv1.Beat) {
+	since, lost := g.deps.Pulse.Lost()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if lost {
+		b.EtcdLostTime = timestamppb.New(since)
+	} else if g.blind > 0 {
+		b.EtcdLostTime = b.GetTime() // what is under way may still be delivered: until it is answered, this server has not settled
+	}
+	var list []*peerv1.Outage
+	for _, key := range sorted(g.entries) {
+		if e := g.entries[key]; !e.joined {
+			list = append(list, e.outage)
+		}
+	}
+	if n := len(list); n > inBeat {
+		parts := (n + inBeat - 1) / inBeat
+		from := int(b.GetTime().GetSeconds()%int64(parts)) * inBeat
+		list = list[from:min(from+inBeat, n)]
+	}
+	for _, o := range list {
+		b.Outages = append(b.Outages, cloneOutage(o))
+	}
+}

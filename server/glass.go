@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/breakglass"
+	"github.com/probemesh/probemesh/server/controller"
+	"github.com/probemesh/probemesh/server/store"
+)
+
+// assembleGlass makes what knows that etcd is lost, and what is done then.
+func (s *Server) assembleGlass() (err error) {
+	s.pulse = store.NewPulse(s.store.Ready, s.log, s.tel.Meter(meterName+"/pulse"))
+	s.glass, err = breakglass.New(breakglass.Config{Server: s.cfg.Name, Dir: s.cfg.Data, File: s.cfg.BreakGlass}, breakglass.Deps{
+		Pulse: s.pulse, Joined: s.store.JoinedOutages, Log: s.log, Meter: s.tel.Meter(meterName + "/breakglass"),
+		Send: func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) breakglass.Answer {
+			delivered, problem := s.notify.SendOnce(ctx, r, key, n)
+			return breakglass.Answer{Delivered: delivered, Problem: problem}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("break-glass: %w", err)
+	}
+	return nil
+}
+
+// glassMesh is the mesh as breakglass sees it.
+type glassMesh struct {
+	*controller.Controller
+	s *Server
+}
+
+// Others are the other servers that the store has, with what is heard of them.
+func (g glassMesh) Others() []breakglass.Peer {
+	own := spec.Name(spec.Servers, g.s.cfg.Name)
+	var list []breakglass.Peer
+	for _, r := range g.Records() {
+		if r.GetName() != own {
+			list = append(list, breakglass.Peer{Server: r.GetName()})
+		}
+	}
+	return list
+}
