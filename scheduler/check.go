@@ -71,6 +71,8 @@ type seat struct {
 	runID string
 	asked time.Time
 	until time.Time
+	// first: it was asked because there was no vote, so whatever vote comes is the answer.
+	first bool
 }
 
 func (x *seat) pending(now time.Time) bool { return x.runID != "" && now.Before(x.until) }

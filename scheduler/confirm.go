@@ -211,7 +211,7 @@ func (s *State) ask(now time.Time, c *check, i int) bool {
 	s.Counters.Confirmations++
 	// The id is the same in every server that thinks of the same run at the same moment; probers drop the repetition.
 	x.runID = fmt.Sprintf("%s@%s.%d", c.name, v.Prober, now.UnixMilli())
-	x.asked, x.until = now, now.Add(c.timeout+s.cfg.FreshSlack)
+	x.asked, x.until, x.first = now, now.Add(c.timeout+s.cfg.FreshSlack), false
 	s.sendRun(c, i)
 	return true
 }
@@ -256,6 +256,11 @@ func (s *State) mayAsk() bool { return s.warm || !s.lead.Leading }
 // because its placement has changed. Its owner waits, and the timetable may take a whole interval. Budgets hold: of a thousand checks most wait for their turn.
 func (s *State) askFirst(now time.Time, c *check) {
 	s.askAll(now, c, func(v *verdict.Vote) bool { return v.Outcome == verdict.None })
+	for i := range c.seats {
+		if x := &c.seats[i]; c.votes[i].Outcome == verdict.None && x.runID != "" && x.asked.Equal(now) {
+			x.first = true
+		}
+	}
 }
 
 func (s *State) runRefused(now time.Time, e RunRefused) {

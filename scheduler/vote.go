@@ -44,7 +44,7 @@ func (s *State) cast(now time.Time, e Cast) {
 		s.Counters.OldResult++
 		return
 	}
-	answered := x.runID != "" && (!start.Before(x.asked) || c.confirms(e.Prober, r.GetRunId()))
+	answered := x.runID != "" && (x.first || !start.Before(x.asked) || c.confirms(e.Prober, r.GetRunId()))
 	if answered {
 		x.runID = ""
 	}

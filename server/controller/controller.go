@@ -72,6 +72,8 @@ type Controller struct {
 	wake    chan struct{}
 	moved   chan struct{} // somebody else may lead now, or be reached elsewhere
 	ready   chan struct{}
+	// outlived: a prober of this server has outlived a rival, which may have enrolled as something else.
+	outlived chan struct{}
 
 	statuses  hub
 	incidents hub
@@ -127,7 +129,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 		cfg.KeepIncidents = 20_000
 	}
 	c := &Controller{
-		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}),
+		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}), outlived: make(chan struct{}, 1),
 		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, presences: newPresences(), changed: make(chan struct{}), claims: map[string]*claim{}, open: map[string]string{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
 		runs: map[string]*run{},
 	}
@@ -149,6 +151,7 @@ func (c *Controller) Serve(ctx context.Context) error {
 		wg.Go(func() { c.work(ctx) })
 	}
 	wg.Go(func() { c.tick(ctx) })
+	wg.Go(func() { c.mend(ctx) })
 	if c.deps.Peers == nil {
 		wg.Go(func() { c.redirect(ctx) })
 	} else {

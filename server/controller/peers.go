@@ -148,8 +148,8 @@ func (c *Controller) heldLocked(prober string) *held {
 
 func (c *Controller) putLocked(prober string, h held) []scheduler.Event {
 	events, ended := c.presences.put(prober, h)
-	if ended {
-		c.abandonLocked(prober, h.server, "its session ended before it answered")
+	if ended != nil {
+		c.abandonLocked(prober, ended, sessionEnded)
 	}
 	return events
 }
@@ -157,10 +157,10 @@ func (c *Controller) putLocked(prober string, h held) []scheduler.Event {
 func (c *Controller) dropLocked(prober, server, boot string, leaving, unheard bool) []scheduler.Event {
 	events, ended := c.presences.drop(prober, server, boot, leaving, unheard)
 	switch {
-	case ended && unheard:
-		c.abandonLocked(prober, server, server+", which held its session, is not heard any more")
-	case ended:
-		c.abandonLocked(prober, server, "its session ended before it answered")
+	case ended != nil && unheard:
+		c.abandonLocked(prober, ended, server+", which held its session, is not heard any more")
+	case ended != nil:
+		c.abandonLocked(prober, ended, sessionEnded)
 	}
 	return events
 }
@@ -179,36 +179,6 @@ func (c *Controller) missingLocked() []scheduler.Event {
 		}
 	}
 	return events
-}
-
-// rivalry is two processes of one name, at this server and at another.
-type rivalry struct {
-	prober     string
-	mine       held
-	theirs     held
-	mineYields bool
-}
-
-// rivalLocked tells whether another server has a session of another process of a prober than this one.
-func (c *Controller) rivalLocked(prober string, theirs *held) (rivalry, bool) {
-	mine := c.heldLocked(prober)
-	if mine == nil || mine.boot == theirs.boot {
-		return rivalry{}, false
-	}
-	return rivalry{prober, *mine, *theirs, mine.yields(theirs)}, true
-}
-
-// settle ends those sessions of this server whose name another process had first. Two servers may both take a process of one name while they do not hear each other.
-func (c *Controller) settle(rivals []rivalry) {
-	for _, r := range rivals {
-		if !r.mineYields {
-			continue
-		}
-		c.m.rivals.Add(context.Background(), 1)
-		c.log.Warn("two processes have the name of one prober; the one that came later is turned away", "prober", spec.Name(spec.Probers, r.prober), "boot_id", r.mine.boot,
-			"other_boot_id", r.theirs.boot, "other_server", r.theirs.server)
-		r.mine.session.End("another process (boot " + r.theirs.boot + ") has had the name for longer, at " + r.theirs.server)
-	}
 }
 
 // presenceEvery is how often the facts of sessions are looked at; restEvery how often those that change with every ping are told.

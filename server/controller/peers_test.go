@@ -158,7 +158,7 @@ func TestLateEndOfASessionDoesNotEndTheNext(t *testing.T) {
 	since := time.Unix(1000, 0)
 	p.put("p", held{server: "servers/a", boot: "1", since: since})
 	p.put("p", held{server: "servers/a", boot: "2", since: since.Add(time.Second)})
-	if events, was := p.drop("p", "servers/a", "1", true, false); was || len(events) != 0 {
+	if events, was := p.drop("p", "servers/a", "1", true, false); was != nil || len(events) != 0 {
 		t.Errorf("%s", describeEvents(events))
 	}
 	if p.newest("p") == nil {
@@ -227,6 +227,12 @@ func TestOfTwoProcessesThatWereTakenApartTheFirstStays(t *testing.T) {
 		if first.ends() != 0 || second.ends() == 0 {
 			t.Errorf("the first was ended %d times, the second %d times", first.ends(), second.ends())
 		}
+		// The second had enrolled as itself.
+		x.servers["b"].c.Detach("p1", second, false)
+		time.Sleep(5 * time.Second)
+		if e, err := x.servers["c"].store.GetEnrolment(t.Context(), "probers/p1"); err != nil || e.Value.GetDatacenter() != "dc-p1" {
+			t.Errorf("enrolled as %v, %v", e.Value, err)
+		}
 	})
 }
 
@@ -281,6 +287,26 @@ func TestProberThatMovesStillAnswersARun(t *testing.T) {
 			x.servers["b"].cast("p1", r.GetCheck(), r.GetRunId())
 		}
 		time.Sleep(100 * time.Millisecond)
+		results, failures, err := x.servers["c"].collect("checks/c0", "p1")
+		if err != nil || !slices.Equal(results, []string{"probers/p1"}) {
+			t.Errorf("%v, %v, %v", results, failures, err)
+		}
+	})
+}
+
+// It was asked where it was, and answers where it is; at the server that waits, the end of its old session is known before the answer.
+func TestProberThatMovesInTheMiddleOfARunAnswersFromTheOtherServer(t *testing.T) {
+	inTrio(t, func(x *trio) {
+		t := x.t
+		x.spread(1)
+		old := x.servers["a"].sessions["p1"]
+		old.answer = func(r *meshv1.RunNow) {
+			x.attach("p1", "b").answer = nil
+			time.Sleep(time.Second)
+			x.servers["a"].c.Detach("p1", old, false)
+			time.Sleep(time.Second)
+			x.servers["b"].cast("p1", r.GetCheck(), r.GetRunId())
+		}
 		results, failures, err := x.servers["c"].collect("checks/c0", "p1")
 		if err != nil || !slices.Equal(results, []string{"probers/p1"}) {
 			t.Errorf("%v, %v, %v", results, failures, err)
@@ -433,4 +459,36 @@ func TestEffectThatIsWishedForAgainHasWaitedSinceItsFirstWish(t *testing.T) {
 	if got := w.oldest(at(21 * time.Second)); got != time.Second {
 		t.Errorf("a new wish has waited %v, want 1s", got)
 	}
+}
+
+// The rows of a prober that died while this server did not hear the others must go; those of one that it merely cannot hear must not.
+func TestProberThatNoServerHasIsGoneOnceAllServersAreHeard(t *testing.T) {
+	inTrio(t, func(x *trio) {
+		t := x.t
+		x.spread(1)
+		c := x.servers["c"].c
+		unheard := func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.missingLocked()) == 0
+		}
+		x.isolate("c")
+		x.detach("p1", "a", false)
+		time.Sleep(10 * time.Second)
+		if !unheard() {
+			t.Error("c takes probers for gone although it hears nobody")
+		}
+		x.connect("a", "c")
+		time.Sleep(time.Second)
+		if !unheard() {
+			t.Error("c takes probers for gone although it does not hear b")
+		}
+		x.connect("b", "c")
+		time.Sleep(time.Second)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if s := describeEvents(c.missingLocked()); s != "ProberOffline{p1}" {
+			t.Errorf("when c hears everybody: %s", s)
+		}
+	})
 }

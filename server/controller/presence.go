@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler"
 )
 
@@ -34,6 +35,7 @@ type held struct {
 	since  time.Time // by the server's wall clock, which others compare
 	// session is set for a session of this server, said for those of others.
 	session Session
+	hello   *meshv1.Hello // with session
 	said    *peerv1.Presence
 }
 
@@ -41,8 +43,8 @@ func newPresences() presences {
 	return presences{probers: map[string]*presence{}, heard: map[string]bool{}}
 }
 
-// put takes a session that began or changed, in place of what its server had. ended tells whether that was another session.
-func (p *presences) put(prober string, h held) (events []scheduler.Event, ended bool) {
+// put takes a session that began or changed, in place of what its server had. ended is what that was, if it was another session, else nil.
+func (p *presences) put(prober string, h held) (events []scheduler.Event, ended *held) {
 	x := p.probers[prober]
 	if x == nil {
 		x = &presence{}
@@ -50,8 +52,9 @@ func (p *presences) put(prober string, h held) (events []scheduler.Event, ended 
 	}
 	before := x.newest()
 	if i := x.at(h.server); i >= 0 {
-		old := x.held[i]
-		ended = old.boot != h.boot || old.session != h.session || !old.since.Equal(h.since)
+		if old := x.held[i]; old.boot != h.boot || old.session != h.session || !old.since.Equal(h.since) {
+			ended = &old
+		}
 		x.held = slices.Delete(x.held, i, i+1)
 	}
 	i := len(x.held)
@@ -69,30 +72,30 @@ func (p *presences) put(prober string, h held) (events []scheduler.Event, ended 
 }
 
 // drop takes the end of a server's session. boot may be empty: whichever it is. leaving: the prober said goodbye; unheard: the server is not heard any more. It
-// reports whether there was such a session.
-func (p *presences) drop(prober, server, boot string, leaving, unheard bool) ([]scheduler.Event, bool) {
+// gives the session that ended, nil when there was none.
+func (p *presences) drop(prober, server, boot string, leaving, unheard bool) (events []scheduler.Event, ended *held) {
 	x := p.probers[prober]
 	if x == nil {
-		return nil, false
+		return nil, nil
 	}
 	i := x.at(server)
 	if i < 0 || (boot != "" && x.held[i].boot != boot) {
-		return nil, false // it comes late: the next session is known already
+		return nil, nil // it comes late: the next session is known already
 	}
 	gone := x.held[i]
 	before := x.newest().server
 	x.held = slices.Delete(x.held, i, i+1)
 	if len(x.held) == 0 {
 		delete(p.probers, prober)
-		return []scheduler.Event{scheduler.ProberOffline{Name: prober, Leaving: leaving || x.left == gone.boot, Unheard: unheard}}, true
+		return []scheduler.Event{scheduler.ProberOffline{Name: prober, Leaving: leaving || x.left == gone.boot, Unheard: unheard}}, &gone
 	}
 	if leaving {
 		x.left = gone.boot
 	}
 	if now := x.newest(); now.server != before {
-		return []scheduler.Event{scheduler.ProberOnline{Name: prober, Server: now.server, Since: now.since}}, true
+		return []scheduler.Event{scheduler.ProberOnline{Name: prober, Server: now.server, Since: now.since}}, &gone
 	}
-	return nil, true
+	return nil, &gone
 }
 
 // of gives the sessions of a prober, the newest last. The slice is valid until the next change.

@@ -193,14 +193,28 @@ func (c *Controller) giveUp(r *run, waited time.Duration) (results []*meshv1.Res
 	return results, failures
 }
 
-// abandonLocked tells those who wait for a prober whose session at a server has ended, unless another server may still bring it the run.
-func (c *Controller) abandonLocked(prober, server, reason string) {
+// sessionEnded is why a run is not waited for any more.
+const sessionEnded = "its session ended before it answered"
+
+// abandonLocked tells those who wait for a prober one of whose sessions has ended, unless the same process has another: what it was asked it may still answer there, and
+// the news of the end may have overtaken the answer.
+func (c *Controller) abandonLocked(prober string, ended *held, reason string) {
 	for id, r := range c.runs {
-		if i := slices.Index(r.waiting[prober], server); i >= 0 {
-			r.waiting[prober] = slices.Delete(r.waiting[prober], i, i+1)
-			if len(r.waiting[prober]) == 0 {
-				c.failLocked(prober, id, reason)
+		i := slices.Index(r.waiting[prober], ended.server)
+		if i < 0 {
+			continue
+		}
+		r.waiting[prober] = slices.Delete(r.waiting[prober], i, i+1)
+		if len(r.waiting[prober]) > 0 {
+			continue
+		}
+		for _, h := range c.presences.of(prober) {
+			if h.boot == ended.boot {
+				r.waiting[prober] = append(r.waiting[prober], h.server)
 			}
+		}
+		if len(r.waiting[prober]) == 0 {
+			c.failLocked(prober, id, reason)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) err
 		other.End("the same process has attached again")
 	}
 	c.sessions[name] = s
-	own := held{server: c.name(), boot: s.BootID(), since: s.Facts().Since.Round(0), session: s}
+	own := held{server: c.name(), boot: s.BootID(), since: s.Facts().Since.Round(0), session: s, hello: h}
 	events := c.putLocked(name, own)
 	if c.deps.Peers != nil {
 		c.deps.Peers.Presence(own.message(name))

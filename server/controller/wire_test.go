@@ -220,7 +220,9 @@ func (x *trio) try(prober, server, boot string) (*fakeSession, error) {
 	s := &fakeSession{boot: boot, since: time.Now()}
 	s.answer = func(r *meshv1.RunNow) { w.cast(prober, r.GetCheck(), r.GetRunId()) }
 	h := w.hello(prober)
-	h.BootId = boot
+	if h.BootId = boot; boot == "another" {
+		h.Datacenter = "elsewhere"
+	}
 	if err := w.c.Attach(x.t.Context(), h, s); err != nil {
 		return nil, err
 	}
