@@ -11,6 +11,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/server/breakglass"
 	"github.com/probemesh/probemesh/server/deadman"
+	"github.com/probemesh/probemesh/server/store/embedded"
 )
 
 // Config is what an operator may choose about a server. The zero value of every field but Data means its default.
@@ -40,6 +41,10 @@ type Config struct {
 	EtcdAdvertisePeer string
 	// EtcdListenClient is where the embedded member serves other clients, for example etcdctl. Default: a free port on 127.0.0.1.
 	EtcdListenClient string
+	// EtcdHeartbeat and EtcdElection are the embedded member's raft times; the same for all members. Default 50ms and 500ms, see package embedded.
+	EtcdHeartbeat, EtcdElection time.Duration
+	// Unassisted leaves a dead leader to the end of its lease, instead of letting two servers that miss it take its key away. Default false.
+	Unassisted bool
 	// LeaseTTL is how long a silent leader keeps its term. Whole seconds, 2s to 60s; default 5s.
 	LeaseTTL time.Duration
 	// HistoryRetention is how long results are kept. Default 30 days.
@@ -116,8 +121,13 @@ func (c Config) Validate() error {
 	if d.LeaseTTL < 2*time.Second || d.LeaseTTL > time.Minute || d.LeaseTTL%time.Second != 0 {
 		bad("lease-ttl: %s is not whole seconds from 2s to 60s; use 5s unless failover must be faster", d.LeaseTTL)
 	}
-	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "" || c.EtcdAdvertisePeer != "") {
-		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-advertise-peer, --etcd-listen-client and --etcd-cluster-state")
+	if len(c.Etcd) > 0 && (c.EtcdInitialCluster != "" || c.EtcdListenPeer != "" || c.EtcdListenClient != "" || c.EtcdClusterState != "" || c.EtcdAdvertisePeer != "" ||
+		c.EtcdHeartbeat != 0 || c.EtcdElection != 0) {
+		bad("etcd: with an external cluster there is no embedded member; leave out --etcd-initial-cluster, --etcd-listen-peer, --etcd-advertise-peer, --etcd-listen-client, " +
+			"--etcd-cluster-state, --etcd-heartbeat-interval and --etcd-election-timeout")
+	}
+	if len(c.Etcd) == 0 {
+		c.checkMember(bad)
 	}
 	if c.DeadMan.URL == "" && (c.DeadMan.Method != "" && c.DeadMan.Method != http.MethodPost || c.DeadMan.Interval != 0 && c.DeadMan.Interval != deadman.DefaultInterval) {
 		bad("dead-man-url: is empty; name the URL to call, or leave --dead-man-method and --dead-man-interval out")
@@ -136,4 +146,23 @@ func (c Config) Validate() error {
 		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)
 	}
 	return errors.Join(faults...)
+}
+
+// checkMember checks what is for the embedded member alone.
+func (c Config) checkMember(bad func(format string, args ...any)) {
+	tick, election := c.EtcdHeartbeat, c.EtcdElection
+	def(&tick, embedded.DefaultTick)
+	def(&election, embedded.DefaultElection)
+	if tick < 10*time.Millisecond || tick > 10*time.Second {
+		bad("etcd-heartbeat-interval: %s is not from 10ms to 10s; use 50ms, or the round trip to the farthest member if that is longer", tick)
+	}
+	if election < 5*tick || election > 50*time.Second {
+		bad("etcd-election-timeout: %s is not from five heartbeat intervals (%s) to 50s; use ten of them", election, 5*tick)
+	}
+	if c.EtcdClusterState != "" && c.EtcdClusterState != "new" && c.EtcdClusterState != "existing" {
+		bad("etcd-cluster-state: %q is neither new nor existing; write existing for a member that joins, as `probemesh member add` says, else leave it out", c.EtcdClusterState)
+	}
+	if c.EtcdClusterState == "existing" && c.EtcdInitialCluster == "" {
+		bad("etcd-cluster-state: a member that joins needs --etcd-initial-cluster; `probemesh member add` prints it")
+	}
 }

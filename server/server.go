@@ -196,7 +196,7 @@ func (s *Server) openEtcd(ctx context.Context) (err error) {
 	s.member, err = embedded.Start(ctx, embedded.Config{
 		Dir: filepath.Join(s.cfg.Data, "etcd"), Name: s.cfg.Name, ListenClient: s.cfg.EtcdListenClient, ListenPeer: s.cfg.EtcdListenPeer,
 		AdvertisePeer:  s.cfg.EtcdAdvertisePeer,
-		InitialCluster: s.cfg.EtcdInitialCluster, ClusterState: s.cfg.EtcdClusterState, Log: s.log,
+		InitialCluster: s.cfg.EtcdInitialCluster, ClusterState: s.cfg.EtcdClusterState, Tick: s.cfg.EtcdHeartbeat, Election: s.cfg.EtcdElection, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,6 +70,10 @@ another takes over.`,
 	f.StringVar(&cfg.EtcdAdvertisePeer, "etcd-advertise-peer", "", "`URL` at which the other members reach this one, as --etcd-initial-cluster has it; the default is --etcd-listen-peer")
 	f.StringVar(&cfg.EtcdClusterState, "etcd-cluster-state", "", "`STATE` of the cluster: new for one that begins, existing for a member that joins one; the default is new")
 	f.StringVar(&cfg.EtcdListenClient, "etcd-listen-client", "", "`URL` at which the embedded member serves other clients such as etcdctl; the default is a free port on 127.0.0.1")
+	f.DurationVar(&cfg.EtcdHeartbeat, "etcd-heartbeat-interval", 0, "time between two heartbeats of the embedded etcd's leader, 10ms to 10s, the same for all members; the default is 50ms: "+
+		"raise it to the round trip where members are farther apart")
+	f.DurationVar(&cfg.EtcdElection, "etcd-election-timeout", 0, "how long the embedded etcd's leader may be silent, 5 heartbeats to 50s, the same for all members; the default is 500ms, so that a dead "+
+		"one is replaced within a second or two: use 10 round trips where members are farther apart")
 	f.StringVar(&cfg.BreakGlass, "break-glass", "", "`FILE` with receivers that are told of outages while etcd has no quorum, since those in etcd cannot be; read again when it changes; without it nobody is told then")
 	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM `FILE` with the certificate of the gRPC listener; without it, it speaks plain text")
 	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM `FILE` with the key of --tls-cert")
@@ -111,6 +116,8 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f.StringVar(&cfg.GRPCAdvertise, "grpc-advertise", "", "`ADDRESS` at which probers and servers reach the gRPC API; the default is --grpc-listen")
 	f.StringVar(&cfg.HTTPAdvertise, "http-advertise", "", "`ADDRESS` at which others reach the HTTP listener; the default is --http-listen")
 	f.DurationVar(&cfg.LeaseTTL, "lease-ttl", 5*time.Second, "how long a silent leader keeps its term, whole seconds from 2s to 60s; 5s survives a slow disk, less fails over faster")
+	f.Var(negated{&cfg.Unassisted}, "assisted-eviction", "whether two servers that miss the leader end its term at once, as BOOL; false waits for --lease-ttl; safe either way, since a former leader's writes are refused")
+	f.Lookup("assisted-eviction").NoOptDefVal = "true"
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", 30*24*time.Hour, "how long results are kept; 30 days are about 11 GB for 10,000 checks a minute from one prober")
 	f.Int64Var(&cfg.HistoryMaxBytes, "history-max-bytes", 0, "disk that the history may take, in bytes, at least 67108864; 0 means as much as the retention needs")
 	f.DurationVar(&cfg.HistoryOutOfOrder, "history-out-of-order", 24*time.Hour, "how late a result may come and still be filed; 24h lets a prober be cut off for a day")
@@ -211,3 +218,21 @@ func writeAddresses(dir string, v any) error {
 	}
 	return os.Rename(tmp, filepath.Join(dir, addressesFile))
 }
+
+// negated is a flag that is true when its variable is false.
+type negated struct{ v *bool }
+
+func (n negated) String() string {
+	return strconv.FormatBool(n.v == nil || !*n.v)
+}
+
+func (n negated) Set(s string) error {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return fmt.Errorf("%q is neither true nor false", s)
+	}
+	*n.v = !b
+	return nil
+}
+
+func (n negated) Type() string { return "bool" }

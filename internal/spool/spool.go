@@ -84,6 +84,23 @@ func (s *Spool) heldLocked() uint64 {
 	return held
 }
 
+// Above tells how many messages are held whose numbers are above one and not above another; exact unless numbers are missing in between.
+func (s *Spool) Above(sequence, until uint64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sequence = max(sequence, s.acked)
+	n := uint64(0)
+	for _, g := range s.segments {
+		if g.first <= until {
+			n += g.held(sequence)
+		}
+	}
+	if s.pendingCount > 0 && s.pendingFirst <= until && s.pendingLast > sequence {
+		n += min(s.pendingCount, s.pendingLast-sequence)
+	}
+	return int64(n)
+}
+
 // Range returns the lowest sequence number that is held, and the last that was given out; first is last + 1 when nothing is held.
 func (s *Spool) Range() (first, last uint64) {
 	s.mu.Lock()

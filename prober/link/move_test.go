@@ -266,6 +266,7 @@ func TestARunIsAnsweredAcrossTheReturn(t *testing.T) {
 		if standby.Attached() {
 			t.Error("the old session still lives although everything was answered")
 		}
+		m.stop()
 		asked, answered := 0, map[string]bool{}
 		for _, r := range standby.Seen().Results(meshv1.ResultBatch_LIVE) {
 			answered[r.GetRunId()] = true

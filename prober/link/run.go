@@ -193,7 +193,10 @@ func (r *retries) after(a *attempt, atOnce bool) time.Duration {
 	}
 	pause := backoff(r.failures, chance)
 	if f, ok := fault.From(a.err); ok {
-		pause = max(pause, min(f.RetryAfter, backoffMax))
+		// The wait asked for is the least; all that were refused together would come back together without the rest.
+		if least := min(f.RetryAfter, backoffMax); pause < least {
+			pause = least + time.Duration(chance*float64(least))
+		}
 	}
 	return pause
 }

@@ -34,6 +34,9 @@ const (
 	resignTimeout = time.Second
 	// holdOff is how long a server that resigned lets others go first.
 	holdOff = time.Second
+	// standTimeout bounds an attempt to become the leader. It is short, since what is asked of an etcd leader that has just died is lost without a word, and must be
+	// asked anew once another is elected.
+	standTimeout = time.Second
 	// callTimeout bounds each call to etcd outside a reign.
 	callTimeout = 3 * time.Second
 )
@@ -48,6 +51,9 @@ type Config struct {
 	// election timeouts; what it granted counts. Failover without help takes up to TTL; below 5s a garbage collection or a slow disk of etcd can
 	// cost a healthy leader its term.
 	TTL time.Duration
+	// MayStand is asked while nobody leads, with how long that has been so: at once, and again every 50ms while it says no. With false this server lets others
+	// go first. It must not block. Default: always true.
+	MayStand func(vacant time.Duration) bool
 	// Log gets the beginning and the end of reigns. Default: none.
 	Log *slog.Logger
 	// Meter gets the metrics. Default: none.
@@ -91,6 +97,7 @@ type Election struct {
 	newest  int64                   // the highest term ever seen
 	changed chan struct{}           // closed and replaced when seen changes
 	term    int64                   // of the present reign, 0 while not leading
+	reigns  context.Context         // of the present reign, nil while not leading
 	end     context.CancelCauseFunc // ends the present reign
 }
 
@@ -101,6 +108,9 @@ func New(client *clientv3.Client, cfg Config) *Election {
 	}
 	if cfg.TTL == 0 {
 		cfg.TTL = 5 * time.Second
+	}
+	if cfg.MayStand == nil {
+		cfg.MayStand = func(time.Duration) bool { return true }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -162,14 +172,38 @@ func (e *Election) Leader() (*statev1.LeaderRecord, bool) {
 	return proto.Clone(e.seen.rec).(*statev1.LeaderRecord), true
 }
 
+// Changes is what Leader gives, and a channel that is closed when another look is worthwhile.
+func (e *Election) Changes() (*statev1.LeaderRecord, <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.seen.rec == nil {
+		return nil, e.changed
+	}
+	return proto.CloneOf(e.seen.rec), e.changed
+}
+
+// Leading is the term in which this server leads by its own clock; 0 when it does not. From the moment at which a reign is ended, for whatever reason, it is 0, also
+// while the reign's last work comes to its end.
+func (e *Election) Leading() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.term == 0 || e.reigns.Err() != nil {
+		return 0
+	}
+	return e.term
+}
+
 // Resign ends the present reign if it has this term, and tells whether it had. It does not wait.
-func (e *Election) Resign(term int64) bool {
+func (e *Election) Resign(term int64) bool { return e.StepDown(term, ErrResigned) }
+
+// StepDown is Resign with another reason, which becomes the cause of the reign's context. It should match ErrResigned.
+func (e *Election) StepDown(term int64, why error) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if term == 0 || e.term != term {
 		return false
 	}
-	e.end(ErrResigned)
+	e.end(why)
 	return true
 }
 

@@ -135,13 +135,25 @@ func sightingOf(kv *mvccpb.KeyValue, rev int64) sighting {
 	return s
 }
 
-// vacancy waits until nobody leads. The first time, a key of this very server is one of its former life, and is deleted.
+// askAgain is how often a server that may not stand asks whether it may by now.
+const askAgain = 50 * time.Millisecond
+
+// vacancy waits until nobody leads and this server may stand. The first time, a key of this very server is one of its former life, and is deleted.
 func (e *Election) vacancy(ctx context.Context, first bool) error {
+	var since time.Time // since when nobody has led without a break
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		seen, changed := e.sight()
 		switch {
 		case seen.known && seen.rec == nil:
-			return nil
+			if since.IsZero() {
+				since = time.Now()
+			}
+			if e.cfg.MayStand(time.Since(since)) {
+				return nil
+			}
+			again.Reset(askAgain)
 		case first && seen.known && seen.rec.GetServer() == e.cfg.Server:
 			deleted, err := e.deleteKey(ctx, seen.created)
 			e.log.InfoContext(ctx, "took away the leader's key of this server's former life",
@@ -152,12 +164,15 @@ func (e *Election) vacancy(ctx context.Context, first bool) error {
 				}
 				continue
 			}
-			first = false
+			first, since = false, time.Time{}
+		default:
+			since = time.Time{}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-again.C:
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (v validity) renewed(sent time.Time) validity {
 // stand takes a lease and tries to become the leader. The reign is nil when another was faster.
 func (e *Election) stand(ctx context.Context) (r *Reign, v validity, lease clientv3.LeaseID, err error) {
 	sent := time.Now()
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, standTimeout)
 	defer cancel()
 	g, err := e.client.Grant(callCtx, int64(e.cfg.TTL/time.Second))
 	if err != nil {
@@ -92,7 +92,7 @@ func (e *Election) seize(ctx context.Context, lease clientv3.LeaseID) (*Reign, e
 func (e *Election) reign(ctx context.Context, r Reign, v validity, lease clientv3.LeaseID, lead func(context.Context, Reign) error) {
 	begun := time.Now()
 	reignCtx, end := context.WithCancelCause(ctx)
-	e.begin(r.Term, end)
+	e.begin(reignCtx, r.Term, end)
 	e.log.InfoContext(ctx, "this server leads", "term", r.Term, "revision", r.Fence.CreateRevision, "lease_ttl", v.ttl)
 
 	var guards sync.WaitGroup
@@ -105,17 +105,17 @@ func (e *Election) reign(ctx context.Context, r Reign, v validity, lease clientv
 	}
 	end(cause)
 	guards.Wait()
-	e.begin(0, nil)
+	e.begin(nil, 0, nil)
 	e.resign(ctx, r, lease)
 	e.m.ended(ctx, cause)
 	e.log.InfoContext(ctx, "this server leads no more", "term", r.Term, "why", cause, "for", time.Since(begun).Round(time.Millisecond), "err", err)
 }
 
 // begin notes the present reign; 0 is none.
-func (e *Election) begin(term int64, end context.CancelCauseFunc) {
+func (e *Election) begin(reign context.Context, term int64, end context.CancelCauseFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.term, e.end = term, end
+	e.reigns, e.term, e.end = reign, term, end
 }
 
 // keepLease renews the lease until it cannot, and says why the reign is over.

@@ -13,11 +13,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/version"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/history"
@@ -33,6 +35,8 @@ type Mesh interface {
 	Difference(prober string, held map[string]uint64) controller.Difference
 	VerifyShrink(ctx context.Context, removals []string) error
 	Addresses() []string
+	// Servers gives the records of all servers, sorted by name, and a channel that is closed when they change. The records are not changed.
+	Servers() ([]*statev1.ServerRecord, <-chan struct{})
 	// URIs gives the URI of each check, empty for one that is not known.
 	URIs(checks []string) []string
 	// Elsewhere gives the addresses of the leader when it is another server that probers should attach to; empty when they may stay.
@@ -75,6 +79,11 @@ const (
 	runQueue = 1024
 	// helloTimeout is how long a prober may take to say Hello, and the store to enrol it.
 	helloTimeout = 10 * time.Second
+	// admittedAtOnce is how many probers are attached at the same time. When the thousands of a dead server come at once, those that wait cost nothing: what the
+	// sessions that are there say is read meanwhile. Most of an attachment is one short hold of the controller's mutex; only a prober that is new waits for etcd.
+	admittedAtOnce = 64
+	// admissionMax is how long a prober waits for that. It gives up after 5 s itself, and tries the next server; so is told earlier.
+	admissionMax = 3 * time.Second
 )
 
 // Gateway serves SessionService.
@@ -86,6 +95,9 @@ type Gateway struct {
 	log     *slog.Logger
 	m       *metrics
 	stop    context.Context
+	places  directory
+	// admission has an element for each prober that is being attached.
+	admission chan struct{}
 }
 
 // New makes a gateway for the server of that bare name. Sessions end when stop does.
@@ -94,7 +106,8 @@ func New(stop context.Context, server string, mesh Mesh, archive Archive, log *s
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{server: spec.Name(spec.Servers, server), mesh: mesh, archive: archive, log: log, m: m, stop: stop}, nil
+	return &Gateway{server: spec.Name(spec.Servers, server), mesh: mesh, archive: archive, log: log, m: m, stop: stop, places: directory{mesh: mesh},
+		admission: make(chan struct{}, admittedAtOnce)}, nil
 }
 
 // Register puts the gateway into a gRPC server.
@@ -114,10 +127,7 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 		return err
 	}
 	s := newSession(g, hello, cancel)
-	attach, done := context.WithTimeout(ctx, helloTimeout)
-	err = g.mesh.Attach(attach, hello, s)
-	done()
-	if err != nil {
+	if err = g.attach(ctx, hello, s); err != nil {
 		g.m.refused(ctx, err)
 		g.log.Warn("session refused", "prober", s.name, "boot_id", hello.GetBootId(), "err", err)
 		return err
@@ -133,6 +143,26 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 		return nil
 	}
 	return why
+}
+
+// attach makes the session known, when it is its turn.
+func (g *Gateway) attach(ctx context.Context, h *meshv1.Hello, s *session) error {
+	begin := time.Now()
+	timer := time.NewTimer(admissionMax)
+	defer timer.Stop()
+	select {
+	case g.admission <- struct{}{}:
+	case <-ctx.Done():
+		return ending(ctx, ctx.Err())
+	case <-timer.C:
+		return fault.New(codes.ResourceExhausted, meshv1.ErrorReason_LIMIT_EXCEEDED, s.name,
+			"more probers attach to this server than it can take in at once: %s waited for %s; it should try another server, or this one again", s.name, admissionMax).Retry(time.Second)
+	}
+	defer func() { <-g.admission }()
+	g.m.admitted(ctx, time.Since(begin))
+	ctx, done := context.WithTimeout(ctx, helloTimeout)
+	defer done()
+	return g.mesh.Attach(ctx, h, s)
 }
 
 // ending is why a session ended: the cause of its context when there is one, else what the stream said.
@@ -171,6 +201,9 @@ func (g *Gateway) receiveHello(ctx context.Context, stream grpc.BidiStreamingSer
 		}
 		if f.err != nil {
 			return nil, f.err
+		}
+		if err := checkSize(f.m); err != nil {
+			return nil, err
 		}
 		h := f.m.GetHello()
 		if h == nil {
@@ -228,6 +261,14 @@ func checkExtent(h *meshv1.Hello) error {
 	return nil
 }
 
+// checkSize holds a prober to what Welcome said. gRPC's own limit is that of the whole server, which takes much larger messages of users.
+func checkSize(m *meshv1.ProberMessage) error {
+	if n := proto.Size(m); n > messageBytes {
+		return broken("a message has %d bytes; at most %d are allowed, as message_limit in Welcome says", n, messageBytes)
+	}
+	return nil
+}
+
 // clip cuts what a stranger sent to what a message can show.
 func clip(s string) string {
 	if len(s) > 80 {
@@ -242,10 +283,12 @@ func broken(format string, args ...any) error {
 
 func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv1.ProberMessage, meshv1.ServerMessage]) error {
 	addresses := s.g.mesh.Addresses()
+	places, changed := s.g.places.read()
 	// Enrolment may have taken seconds. Taken as it is now, the clock would look that much ahead to the prober, until its first pong.
 	halfway := s.began.Add(time.Since(s.began) / 2)
 	welcome := &meshv1.Welcome{
 		Server: s.g.server, Addresses: addresses, Protocol: version.Protocol, Time: timestamppb.New(halfway), MessageLimit: messageBytes, ResultWindow: resultWindow,
+		Servers: places,
 	}
 	if err := stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Welcome{Welcome: welcome}}); err != nil {
 		return err
@@ -259,7 +302,7 @@ func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv
 	// freed by gRPC when this handler returns; Append may hang with its disk, which must not keep the prober's name taken.
 	ended := make(chan error, 5)
 	for _, part := range []func() error{
-		func() error { return s.send(ctx, stream) },
+		func() error { return s.send(ctx, stream, places, changed) },
 		func() error { return s.receive(ctx, stream) },
 		func() error { return s.archive(ctx) },
 		func() error { return s.verifyShrinks(ctx) },

@@ -23,11 +23,12 @@ type metrics struct {
 	divergences metric.Int64Counter
 	shrinks     metric.Int64Counter
 	resends     metric.Int64Counter
+	admissions  metric.Float64Histogram
 }
 
 func newMetrics(meter metric.Meter) (*metrics, error) {
 	var m metrics
-	var errs [10]error
+	var errs [11]error
 	m.sessions, errs[0] = meter.Int64UpDownCounter("probemesh_sessions", metric.WithDescription("Probers attached to this server."))
 	m.refusals, errs[1] = meter.Int64Counter("probemesh_sessions_refused_total", metric.WithDescription("Sessions refused at Hello, by reason."))
 	m.results, errs[2] = meter.Int64Counter("probemesh_results_received_total", metric.WithDescription("Results received, by kind of batch."))
@@ -40,6 +41,9 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m.shrinks, errs[8] = meter.Int64Counter("probemesh_assignment_shrinks_total", metric.WithDescription("Large shrinks that a prober asked about, by answer."))
 	m.resends, errs[9] = meter.Int64Counter("probemesh_results_resend_requests_total",
 		metric.WithDescription("Times that a prober was asked to send results again that the history had left out or that never came."))
+	m.admissions, errs[10] = meter.Float64Histogram("probemesh_session_admission_seconds", metric.WithUnit("s"),
+		metric.WithDescription("How long probers waited after Hello until the server began to attach them."),
+		metric.WithExplicitBucketBoundaries(.001, .005, .01, .05, .1, .25, .5, 1, 2, 3))
 	return &m, errors.Join(errs[:]...)
 }
 
@@ -77,4 +81,8 @@ func (m *metrics) diverged(ctx context.Context) { m.divergences.Add(ctx, 1) }
 
 func (m *metrics) shrink(ctx context.Context, answer string) {
 	m.shrinks.Add(ctx, 1, metric.WithAttributes(attribute.String("answer", answer)))
+}
+
+func (m *metrics) admitted(ctx context.Context, waited time.Duration) {
+	m.admissions.Record(ctx, waited.Seconds())
 }

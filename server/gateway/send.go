@@ -21,11 +21,14 @@ type outgoing struct {
 	pings  uint64
 	// ackedBefore is what was acknowledged when the digest went round last.
 	ackedBefore uint64
+	// places are the servers that the prober was told of last; changed is closed when there may be others.
+	places  []*meshv1.ServerAddress
+	changed <-chan struct{}
 }
 
-// send owns everything that is sent. Its order is by urgency: runs first; then whatever comes first.
-func (s *session) send(ctx context.Context, stream sender) error {
-	o := &outgoing{s: s, stream: stream, y: newSyncer(s, stream)}
+// send owns everything that is sent. Its order is by urgency: runs first; then whatever comes first. Welcome has told of the places, which may have changed since.
+func (s *session) send(ctx context.Context, stream sender, places []*meshv1.ServerAddress, changed <-chan struct{}) error {
+	o := &outgoing{s: s, stream: stream, y: newSyncer(s, stream), places: places, changed: changed}
 	if err := o.y.begin(); err != nil {
 		return err
 	}
@@ -55,6 +58,8 @@ func (s *session) send(ctx context.Context, stream sender) error {
 			err = o.acknowledge()
 		case r := <-s.redirect:
 			err = stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Redirect{Redirect: r}})
+		case <-o.changed:
+			err = o.servers()
 		case <-s.woken:
 			err = o.y.push(nil)
 		case v := <-s.verified:
@@ -64,6 +69,17 @@ func (s *session) send(ctx context.Context, stream sender) error {
 			return err
 		}
 	}
+}
+
+// servers tells of the servers, if they are others than the prober knows. That none is known is so only while the store is read anew.
+func (o *outgoing) servers() error {
+	places, changed := o.s.g.places.read()
+	o.changed = changed
+	if len(places) == 0 || same(o.places, places) {
+		return nil
+	}
+	o.places = places
+	return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Servers{Servers: &meshv1.Servers{Servers: places}}})
 }
 
 func (o *outgoing) run(r *meshv1.RunNow) error {

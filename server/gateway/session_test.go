@@ -36,7 +36,7 @@ func TestHelloIsCheckedBeforeAnybodyIsAttached(t *testing.T) {
 				h.Labels[fmt.Sprint("k", i)] = "v"
 			}
 		}, meshv1.ErrorReason_SESSION_BROKEN, "33 labels"},
-		"a label of a megabyte": {func(h *meshv1.Hello) { h.Labels = map[string]string{"k": strings.Repeat("v", 1<<20)} }, meshv1.ErrorReason_SESSION_BROKEN, "values at most"},
+		"a label of half a megabyte": {func(h *meshv1.Hello) { h.Labels = map[string]string{"k": strings.Repeat("v", 1<<19)} }, meshv1.ErrorReason_SESSION_BROKEN, "values at most"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(w *world) {

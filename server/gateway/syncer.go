@@ -41,6 +41,8 @@ type syncer struct {
 	dirty bool
 	// removals are those of the update under way, for the shrink guard's second read.
 	removals []string
+	// refusals gathers those of an acknowledgement that comes in several messages.
+	refusals []*meshv1.AssignmentRefusal
 	// refused is how many removals the second read last refused to confirm, so that it is logged once.
 	refused int
 }
@@ -194,9 +196,16 @@ func frames(d controller.Difference, intended bool) []*meshv1.AssignmentUpdate {
 
 // ack takes the prober's word for what it runs now.
 func (y *syncer) ack(a *meshv1.AssignmentAck) error {
+	if y.refusals = append(y.refusals, a.GetRefusals()...); len(y.refusals) > inventoryMax {
+		return broken("it refuses more than %d assignments", inventoryMax)
+	}
+	if a.GetMore() {
+		return nil
+	}
 	y.s.mu.Lock()
-	y.s.facts.Refusals = a.GetRefusals()
+	y.s.facts.Refusals = y.refusals
 	y.s.mu.Unlock()
+	y.refusals = nil
 	switch {
 	case y.held == nil || y.verifying:
 		return nil // the inventory, or the second read, will tell

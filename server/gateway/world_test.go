@@ -22,6 +22,7 @@ import (
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/version"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/history"
@@ -36,6 +37,8 @@ type fakeMesh struct {
 	refused   []string
 	wanted    map[string]*meshv1.Assignment
 	elsewhere []string
+	servers   []*statev1.ServerRecord
+	changed   chan struct{}
 	slow      time.Duration // of Attach
 	verify    func(ctx context.Context, removals []string) error
 	verified  [][]string
@@ -101,6 +104,26 @@ func (m *fakeMesh) VerifyShrink(ctx context.Context, removals []string) error {
 }
 
 func (m *fakeMesh) Addresses() []string { return []string{"a:1", "b:1"} }
+
+func (m *fakeMesh) Servers() ([]*statev1.ServerRecord, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.servers, m.changed
+}
+
+// place sets the servers.
+func (m *fakeMesh) place(names ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.servers = nil
+	for _, n := range names {
+		m.servers = append(m.servers, &statev1.ServerRecord{Name: "servers/" + n, Datacenter: "dc-" + n, GrpcAddress: n + ":1"})
+	}
+	if m.changed != nil {
+		close(m.changed)
+	}
+	m.changed = make(chan struct{})
+}
 
 func (m *fakeMesh) URIs(checks []string) []string { return make([]string, len(checks)) }
 
@@ -217,6 +240,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 		w := &world{t: t, stop: cancel,
 			mesh:    &fakeMesh{sessions: map[string]controller.Session{}, wanted: map[string]*meshv1.Assignment{}, verify: func(context.Context, []string) error { return nil }},
 			archive: &fakeArchive{taken: map[uint64]int{}}}
+		w.mesh.place("a", "b")
 		g, err := New(stop, "a", w.mesh, w.archive, slog.New(slog.DiscardHandler), noop.Meter{})
 		if err != nil {
 			t.Fatal(err)

@@ -67,3 +67,11 @@ func (v View) Silence(now time.Time) time.Duration {
 	}
 	return now.Sub(v.Since)
 }
+
+// StreamWindow and ConnectionWindow are the HTTP/2 flow-control windows that a follower gives, in bytes: whoever makes the connection passes them to
+// grpc.WithInitialWindowSize and grpc.WithInitialConnWindowSize. Fixed windows bound what is on its way before a beat: 256 KiB are 0.2 s at 10 Mbit/s, and let 1.3 MB/s
+// through over a round trip of 200 ms, some four thousand results a second.
+const (
+	StreamWindow     = 256 << 10
+	ConnectionWindow = 2 * StreamWindow
+)

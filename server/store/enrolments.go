@@ -103,6 +103,7 @@ func (s *Store) putAt(ctx context.Context, fence *Fence, key, name string, m pro
 func (t txn) fenced(f Fence) txn {
 	t.ifs = append(t.ifs, f.compare())
 	t.els = append(t.els, clientv3.OpGet(f.Key, clientv3.WithKeysOnly()))
+	t.reign = true
 	return t
 }
 

@@ -48,6 +48,7 @@ type Store struct {
 	m        *metrics
 	requests requestLease
 	latency  latency
+	pending  pending
 }
 
 // New makes a store on the client, which stays the caller's to close.
@@ -198,6 +199,8 @@ type txn struct {
 	ifs  []clientv3.Cmp
 	then []clientv3.Op
 	els  []clientv3.Op
+	// reign: it is a write of the leader, under its fence.
+	reign bool
 }
 
 // commit runs the transaction once. An error is a fault; it matches ErrOutcomeUnknown when the transaction may have happened.
@@ -208,6 +211,9 @@ func (s *Store) commit(ctx context.Context, t txn) (*clientv3.TxnResponse, error
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	start := time.Now()
+	if t.reign {
+		defer s.pending.begin(start)()
+	}
 	r, err := s.client.Txn(ctx).If(t.ifs...).Then(t.then...).Else(t.els...).Commit()
 	s.m.observe(ctx, "txn", start, err)
 	s.latency.add(time.Now(), time.Since(start))

@@ -31,7 +31,8 @@ type SessionServiceClient interface {
 	// Attaches a prober for as long as the stream lives.
 	//
 	// The prober speaks first, with `Hello`; the server answers with `Welcome`, or ends the stream with an error: ALREADY_EXISTS (PROBER_NAME_TAKEN),
-	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN). After any of them the prober goes on
+	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN), RESOURCE_EXHAUSTED (LIMIT_EXCEEDED: too
+	// many probers attach at once). After any of them the prober goes on
 	// probing, backs off (1s to 10s, full jitter) and tries the next server.
 	//
 	// **Assignments.** If the digest in Hello is not that of what the prober should run, the server sends `InventoryRequest`, the prober lists what it
@@ -90,7 +91,8 @@ type SessionServiceServer interface {
 	// Attaches a prober for as long as the stream lives.
 	//
 	// The prober speaks first, with `Hello`; the server answers with `Welcome`, or ends the stream with an error: ALREADY_EXISTS (PROBER_NAME_TAKEN),
-	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN). After any of them the prober goes on
+	// FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED), INVALID_ARGUMENT (SESSION_BROKEN), UNAVAILABLE (STORE_UNAVAILABLE, SHUTTING_DOWN), RESOURCE_EXHAUSTED (LIMIT_EXCEEDED: too
+	// many probers attach at once). After any of them the prober goes on
 	// probing, backs off (1s to 10s, full jitter) and tries the next server.
 	//
 	// **Assignments.** If the digest in Hello is not that of what the prober should run, the server sends `InventoryRequest`, the prober lists what it

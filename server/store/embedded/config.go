@@ -9,6 +9,15 @@ import (
 	"time"
 )
 
+// Raft's times, unless the configuration has others.
+const (
+	// DefaultTick is half of etcd's own default: with it a member that has died is noticed in half of the time.
+	DefaultTick = 50 * time.Millisecond
+	// DefaultElection is how long an etcd leader must be silent before another is elected. The next one is there 0.5 to 1 s after its death, a second later when two
+	// candidates meet.
+	DefaultElection = 500 * time.Millisecond
+)
+
 // Config says how the member runs. Only Dir is required.
 type Config struct {
 	// Dir is the member's data directory; it is made if it does not exist.
@@ -27,9 +36,9 @@ type Config struct {
 	InitialCluster string
 	// ClusterState is "new" when the cluster is formed, "existing" when this member was added to a running one. Default "new".
 	ClusterState string
-	// Tick is the time between two heartbeats of the etcd leader. Default 100ms.
+	// Tick is the time between two heartbeats of the etcd leader, 10ms to 10s. Default 50ms.
 	Tick time.Duration
-	// Election is how long a silent etcd leader is waited for, 5 ticks to 50s. Default 1s.
+	// Election is how long a silent etcd leader is waited for at least, and half of the most: each member draws its own time. 5 ticks to 50s, default 500ms.
 	Election time.Duration
 	// CompactAfter is the age at which overwritten values are forgotten. At least 1m. Default 10m: every delivery rewrites its incident, so the outage of ten
 	// thousand checks writes gigabytes of them within the hour, and nobody needs the old ones: a follower that was away for longer reads everything.
@@ -53,10 +62,10 @@ func (c Config) withDefaults() Config {
 	set(&c.InitialCluster, c.Name+"="+c.AdvertisePeer)
 	set(&c.ClusterState, "new")
 	if c.Tick == 0 {
-		c.Tick = 100 * time.Millisecond
+		c.Tick = DefaultTick
 	}
 	if c.Election == 0 {
-		c.Election = time.Second
+		c.Election = DefaultElection
 	}
 	if c.CompactAfter == 0 {
 		c.CompactAfter = 10 * time.Minute
@@ -94,7 +103,10 @@ func (c Config) Validate() error {
 		add("cluster state %q is neither new nor existing", c.ClusterState)
 	}
 	d := c.withDefaults()
-	if d.Tick < time.Millisecond || d.Election < 5*d.Tick || d.Election > 50*time.Second {
+	if d.Tick < 10*time.Millisecond || d.Tick > 10*time.Second {
+		add("heartbeat interval %s is not from 10ms to 10s; use about the round trip to the farthest member, 50ms at least", d.Tick)
+	}
+	if d.Election < 5*d.Tick || d.Election > 50*time.Second {
 		add("election timeout %s must be 5 ticks (of %s) to 50s", d.Election, d.Tick)
 	}
 	if d.CompactAfter < time.Minute {
