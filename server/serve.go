@@ -25,6 +25,13 @@ func (s *Server) serve(ctx context.Context) error {
 	ground.Go(func() error { return s.glass.Run(base, glassMesh{s.mesh, s}) })
 
 	front, ctx := errgroup.WithContext(ctx)
+	// The other servers are told before anything is given up that this one stops, and it goes on telling how it is until the end.
+	front.Go(func() error {
+		<-ctx.Done()
+		s.succ.Stop()
+		return nil
+	})
+	ground.Go(func() error { return s.succ.Run(base, s.elect, nil) })
 	front.Go(func() error { return ended(s.elect.Run(ctx, s.mesh.Lead)) })
 	front.Go(func() error { return ended(s.store.KeepServer(ctx, s.record(), s.cfg.LeaseTTL)) })
 	front.Go(func() error { return rpc.Serve(ctx, s.rpc, s.health, s.grpcL, s.cfg.StopTimeout) })

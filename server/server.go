@@ -37,6 +37,7 @@ import (
 	"github.com/probemesh/probemesh/server/notify"
 	"github.com/probemesh/probemesh/server/store"
 	"github.com/probemesh/probemesh/server/store/embedded"
+	"github.com/probemesh/probemesh/server/succession"
 )
 
 const meterName = "github.com/probemesh/probemesh/server"
@@ -76,6 +77,7 @@ type Server struct {
 	pulse  *store.Pulse
 	glass  *breakglass.Glass
 	elect  *election.Election
+	succ   *succession.Succession
 	api    *api.API
 	rpc    *grpc.Server
 	health *grpchealth.Server
@@ -249,8 +251,11 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
+	if err := s.assembleSuccession(); err != nil {
+		return err
+	}
 	s.elect = election.New(s.client, election.Config{
-		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
+		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, MayStand: s.succ.MayStand, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
 	})
 	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, s.dialPeer)
 	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))

@@ -49,10 +49,8 @@ type Peers interface {
 	Beat()
 }
 
-// Deps are what it needs. Peers, Log and Meter are required, the functions may be nil in a mesh that has no such thing.
+// Deps are what it needs. Log and Meter are required, the functions may be nil.
 type Deps struct {
-	// Peers are the other servers: a [peer.Peers].
-	Peers Peers
 	// Hears is how many probers this server hears, at itself or through others.
 	Hears func() int
 	// Uncommitted is how long the oldest write of its reign has been waiting for etcd.
@@ -75,6 +73,7 @@ type Succession struct {
 
 	mu       sync.Mutex // guards what follows
 	elect    Election
+	peers    Peers
 	term     int64 // the reign that since is about
 	since    time.Time
 	memory   Memory
@@ -122,7 +121,7 @@ func (s *Succession) Stop() {
 		s.stopping = time.Now()
 	}
 	s.mu.Unlock()
-	s.deps.Peers.Beat()
+	s.others().Beat()
 }
 
 // Fill writes into a beat what the succession knows of this server: whether it leads, who does, and whether it can.
@@ -151,10 +150,26 @@ func (s *Succession) DiskStall() time.Duration {
 	return stall
 }
 
-// Run watches and acts until ctx ends, and returns nil. A write that hangs in the disk cannot be waited for: its goroutine ends with it.
-func (s *Succession) Run(ctx context.Context, elect Election) error {
+// nobody are the peers of a server before Run.
+type nobody struct{}
+
+func (nobody) Views() []peer.View       { return nil }
+func (nobody) Changed() <-chan struct{} { return nil }
+func (nobody) Beat()                    {}
+
+func (s *Succession) others() Peers {
 	s.mu.Lock()
-	s.elect = elect
+	defer s.mu.Unlock()
+	if s.peers == nil {
+		return nobody{}
+	}
+	return s.peers
+}
+
+// Run watches and acts until ctx ends, and returns nil. peers are a [peer.Peers]; nil for a server without others. A write that hangs in the disk cannot be waited for: its goroutine ends with it.
+func (s *Succession) Run(ctx context.Context, elect Election, peers Peers) error {
+	s.mu.Lock()
+	s.elect, s.peers = elect, peers
 	s.mu.Unlock()
 	for _, dir := range s.disk.dirs {
 		go s.disk.watch(ctx, dir, func() time.Duration {
@@ -186,7 +201,7 @@ const lookAgain = 100 * time.Millisecond
 
 // step judges once and acts. The channels are from before the look, so that no change is missed.
 func (s *Succession) step(ctx context.Context, elect Election) (next time.Duration, peers, leader <-chan struct{}) {
-	peers = s.deps.Peers.Changed()
+	peers = s.others().Changed()
 	_, leader = elect.Changes()
 	now := time.Now()
 	s.awake(now)
@@ -228,7 +243,7 @@ func (s *Succession) awake(now time.Time) {
 
 // facts are gathered anew for each judgement.
 func (s *Succession) facts(now time.Time) Facts {
-	views := s.deps.Peers.Views()
+	views := s.others().Views()
 	stall, _ := s.disk.stall(now)
 	f := Facts{Self: s.cfg.Server, Assisted: !s.cfg.Unassisted, Hears: s.deps.Hears(), Uncommitted: s.deps.Uncommitted(), DiskStall: stall}
 	s.mu.Lock()
@@ -272,7 +287,7 @@ func (s *Succession) resign(f Facts, d Decision) {
 	if !elect.StepDown(d.Term, fmt.Errorf("%w: %s", election.ErrResigned, sentence(d.Cause))) {
 		return
 	}
-	s.deps.Peers.Beat()
+	s.others().Beat()
 	s.m.resigned(d.Cause)
 	_, dir := s.disk.stall(time.Now())
 	s.log.Warn("this server gives up leadership", "cause", string(d.Cause), "why", sentence(d.Cause), "term", d.Term, "disk_stall", f.DiskStall.Round(time.Millisecond), "dir", dir,

@@ -69,7 +69,6 @@ func (m *mesh) start(name, boot string, cfg Config) *node {
 	cfg.Server = "servers/" + name
 	var err error
 	n.succ, err = New(cfg, Deps{
-		Peers:       n,
 		Hears:       func() int { n.mu.Lock(); defer n.mu.Unlock(); return n.hears },
 		Uncommitted: func() time.Duration { n.mu.Lock(); defer n.mu.Unlock(); return n.waiting },
 		Read:        func(ctx context.Context) error { _, err := client.Get(ctx, store.TermKey); return err },
@@ -97,7 +96,7 @@ func (n *node) run() {
 			return nil
 		})
 	})
-	wg.Go(func() { _ = n.succ.Run(ctx, n.elect) })
+	wg.Go(func() { _ = n.succ.Run(ctx, n.elect, n) })
 	wg.Go(func() { n.beat(ctx) })
 	n.stop = func() { cancel(); wg.Wait() }
 	n.cancel = cancel
