@@ -72,6 +72,15 @@ next:
 // drainLimit is how long a history may take to be whole after the drill: relaying, and draining at a limited rate.
 const drainLimit = 45 * time.Second
 
+// audit is what the histories of a mesh's servers have and lack.
+type audit struct {
+	samples int
+	// missing counts results that should be there, impossible those that say that a target answered which did not, failed those that say the opposite: a
+	// prober on a busy machine may well time out.
+	missing, impossible, failed int
+	lacks, lies                 []string
+}
+
 // concludeHistory waits until the history of every server is whole, and adds what is missing as a figure.
 func (r *Run) concludeHistory(ctx context.Context, m *Mesh) error {
 	r.mu.Lock()
@@ -79,59 +88,109 @@ func (r *Run) concludeHistory(ctx context.Context, m *Mesh) error {
 	r.mu.Unlock()
 	to := time.Now().Add(-r.Interval)
 	begin := time.Now()
-	var missing, samples int
-	var details []string
+	truth := r.Truth()
+	var a audit
 	err := Until(ctx, "the history is whole", drainLimit, func() (bool, string) {
-		missing, samples, details = 0, 0, nil
+		a = audit{}
 		for _, s := range m.Servers() {
-			n, k, d := r.missing(ctx, m, s, from, to)
-			missing, samples, details = missing+n, samples+k, append(details, d...)
+			r.inspect(ctx, m, s, from, to, truth, &a)
 		}
-		return missing == 0, fmt.Sprint(missing)
+		return a.missing == 0, fmt.Sprint(a.missing)
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
-		r.Say("%d results are missing from the history; they are waited for no longer", missing)
+		r.Say("%d results are missing from the history; they are waited for no longer", a.missing)
 	}
-	r.AtMost("results_missing", "results", float64(missing), 0, "after the drain every server has a result of every prober for every interval", details...)
-	r.Inform("results", "results", float64(samples), "results in the histories of all servers together")
+	r.AtMost("results_missing", "results", float64(a.missing), 0, "after the drain every server has a result of every prober for every interval", a.lacks...)
+	r.AtMost("results_impossible", "results", float64(a.impossible), 0, "no result says that a target answered while it did not", a.lies...)
+	r.Inform("results_failed_while_up", "results", float64(a.failed), "probes that failed although the target answered: this machine was too busy")
+	r.Inform("results", "results", float64(a.samples), "results in the histories of all servers together")
 	r.Inform("history_whole_after_seconds", "seconds", time.Since(begin).Seconds(), "from the end of the drill until nothing was missing any more")
 	return nil
 }
 
-// missing counts what the history of one server lacks.
-func (r *Run) missing(ctx context.Context, m *Mesh, s *localmesh.Member, from, to time.Time) (missing, samples int, details []string) {
+// inspect looks at the history of one server.
+func (r *Run) inspect(ctx context.Context, m *Mesh, s *localmesh.Member, from, to time.Time, truth []Outage, a *audit) {
 	for _, check := range m.checks {
 		series, err := m.Samples(ctx, s, check, from, to)
 		if err != nil {
-			return missing + 1, samples, append(details, fmt.Sprintf("%s: %v", s, err))
+			a.missing++
+			a.lacks = append(a.lacks, fmt.Sprintf("%s: %v", s, err))
+			return
 		}
 		for _, p := range m.Probers() {
-			samples += len(series[p.Name])
-			for _, g := range r.excused(p.Name, Gaps(series[p.Name], from, to, r.Interval)) {
-				missing += g.Missing
-				details = append(details, fmt.Sprintf("%s lacks %d of %s by %s after %s", s, g.Missing, check, p.Name, clock(g.From)))
+			var times []time.Time
+			for _, x := range series[p.Name] {
+				times = append(times, x.At)
+				switch says(truth, check, x, r.Timeout()) {
+				case impossible:
+					a.impossible++
+					a.lies = append(a.lies, fmt.Sprintf("%s: %s says that %s answered at %s", s, p.Name, check, clock(x.At)))
+				case contrary:
+					a.failed++
+				}
+			}
+			a.samples += len(times)
+			for _, g := range r.excused(p.Name, Gaps(times, from, to, r.Interval)) {
+				a.missing += g.Missing
+				a.lacks = append(a.lacks, fmt.Sprintf("%s lacks %d of %s by %s after %s", s, g.Missing, check, p.Name, clock(g.From)))
 			}
 		}
 	}
-	return missing, samples, details
 }
 
-// Samples are the times of the results of a check in one server's history, by the bare name of the prober.
-func (m *Mesh) Samples(ctx context.Context, s *localmesh.Member, check string, from, to time.Time) (map[string][]time.Time, error) {
+// Sample is one result in a history: when the probe began, and whether it succeeded.
+type Sample struct {
+	At time.Time
+	OK bool
+}
+
+type saying int
+
+const (
+	consistent saying = iota
+	// impossible: it succeeded while the target was down all the time.
+	impossible
+	// contrary: it failed while the target was up all the time.
+	contrary
+)
+
+// says holds a result against the truth. A probe takes up to the timeout, so one that was under way when the target changed may say either.
+func says(truth []Outage, check string, x Sample, timeout time.Duration) saying {
+	end := x.At.Add(timeout)
+	for _, o := range truth {
+		switch {
+		case o.Check != check || end.Before(o.Down) || !o.Up.IsZero() && x.At.After(o.Up):
+			continue // up all the time, as far as this outage goes
+		case x.OK && x.At.After(o.Down.Add(clockSlack)) && (o.Up.IsZero() || end.Before(o.Up)):
+			return impossible
+		}
+		return consistent
+	}
+	if !x.OK {
+		return contrary
+	}
+	return consistent
+}
+
+// clockSlack is how far a prober's correction of its clock may be off; all clocks of a drill are one.
+const clockSlack = 50 * time.Millisecond
+
+// Samples are the results of a check in one server's history, in order of time, by the bare name of the prober.
+func (m *Mesh) Samples(ctx context.Context, s *localmesh.Member, check string, from, to time.Time) (map[string][]Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	resp, err := m.Client(s).History.QueryRange(ctx, &meshv1.QueryRangeRequest{Check: "checks/" + check, StartTime: timestamppb.New(from), EndTime: timestamppb.New(to)})
 	if err != nil {
 		return nil, err
 	}
-	out := map[string][]time.Time{}
+	out := map[string][]Sample{}
 	for _, x := range resp.GetSeries() {
 		prober := bare(x.GetProber())
 		for _, p := range x.GetPoints() {
-			out[prober] = append(out[prober], p.GetTime().AsTime())
+			out[prober] = append(out[prober], Sample{p.GetTime().AsTime(), p.GetValue() > 0})
 		}
 	}
 	return out, nil

@@ -200,3 +200,21 @@ func TestMetricLinesAreReadByNameAndLabels(t *testing.T) {
 		t.Error("another label's series is counted")
 	}
 }
+
+// A history must not say that a target answered which was down; one whose probe was under way when the target changed may say either.
+func TestResultsAreHeldAgainstTheTruth(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	for _, c := range []struct {
+		at   float64
+		ok   bool
+		want saying
+	}{
+		{5, true, consistent}, {5, false, contrary}, {9.5, false, consistent}, {9.5, true, consistent}, {12, false, consistent}, {12, true, impossible},
+		{19.5, true, consistent}, {19.5, false, consistent}, {20.5, false, contrary}, {20.5, true, consistent}, {60, true, consistent},
+	} {
+		if got := says(truth(), "shop", Sample{at(c.at), c.ok}, timeout); got != c.want {
+			t.Errorf("a result of %v s, ok %t: %v, want %v", c.at, c.ok, got, c.want)
+		}
+	}
+}

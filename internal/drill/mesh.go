@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -107,10 +106,21 @@ func (m *Mesh) View(ctx context.Context, s *localmesh.Member) (ServerView, error
 	for _, x := range resp.GetServers() {
 		v.Term = int64(x.GetTerm())
 		if x.GetLeader() {
-			v.Leader = strings.TrimPrefix(x.GetName(), "servers/")
+			v.Leader = bare(x.GetName())
 		}
 	}
 	return v, nil
+}
+
+// Sessions is how many sessions of probers a server holds, as it says itself.
+func (m *Mesh) Sessions(ctx context.Context, s *localmesh.Member) (int, error) {
+	v, err := m.View(ctx, s)
+	for _, x := range v.All {
+		if bare(x.GetName()) == s.Name {
+			return int(x.GetSessions()), err
+		}
+	}
+	return 0, err
 }
 
 // AwaitLeader waits until a server that is alive says that one that is alive leads, in a term after the given one.
@@ -219,7 +229,7 @@ func (m *Mesh) unsettled(ctx context.Context, s *localmesh.Member) string {
 	}
 	seen := map[string]bool{}
 	for _, x := range resp.GetStatuses() {
-		name, fresh := strings.TrimPrefix(x.GetCheck(), "checks/"), 0
+		name, fresh := bare(x.GetCheck()), 0
 		for _, v := range x.GetVotes() {
 			if v.GetFresh() {
 				fresh++
@@ -240,4 +250,51 @@ func (m *Mesh) unsettled(ctx context.Context, s *localmesh.Member) string {
 		}
 	}
 	return ""
+}
+
+// AwaitProbers waits until every prober that runs has a session, as the leader sees it.
+func (m *Mesh) AwaitProbers(ctx context.Context) error {
+	return Until(ctx, "every prober has a session", settleLimit, func() (bool, string) {
+		leader, _, err := m.Leader(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		ask, cancel := context.WithTimeout(ctx, askLimit)
+		defer cancel()
+		resp, err := m.Client(leader).Probers.ListProbers(ask, &meshv1.ListProbersRequest{})
+		if err != nil {
+			return false, err.Error()
+		}
+		online := map[string]bool{}
+		for _, p := range resp.GetProbers() {
+			online[bare(p.GetName())] = p.GetState() == meshv1.Prober_ONLINE
+		}
+		for _, p := range m.Probers() {
+			if p.Alive() && !online[p.Name] {
+				return false, p.String() + " has none"
+			}
+		}
+		return true, ""
+	})
+}
+
+// AllIncidents are those that are open or were, as a server that runs tells.
+func (m *Mesh) AllIncidents(ctx context.Context) ([]*meshv1.Incident, error) {
+	leader, _, err := m.Leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*meshv1.Incident
+	for token := ""; ; {
+		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
+		resp, err := m.Client(leader).Incidents.ListIncidents(ask, &meshv1.ListIncidentsRequest{PageSize: 1000, PageToken: token})
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, resp.GetIncidents()...)
+		if token = resp.GetNextPageToken(); token == "" {
+			return out, nil
+		}
+	}
 }

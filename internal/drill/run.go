@@ -114,7 +114,7 @@ func (r *Run) execute(ctx context.Context, s Scenario) (err error) {
 	if r.Receiver, err = startReceiver(); err != nil {
 		return err
 	}
-	r.Cleanup(r.Receiver.stop)
+	r.Cleanup(r.Receiver.Close)
 	r.Say("drill %s: %s (%d times, seed %d, interval %s, lease %s)", s.Name, s.Summary, r.Times, r.Seed, r.Interval, r.LeaseTTL)
 	if err := s.Run(ctx, r); err != nil {
 		return err

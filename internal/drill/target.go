@@ -90,14 +90,18 @@ func (r *Run) newTarget(check, host string, tcp bool) (*Target, error) {
 	return t, nil
 }
 
-// listen starts the server. The port may be another's for a moment, as one of an outgoing connection.
-func (t *Target) listen() error {
-	var l net.Listener
-	err := Until(context.Background(), "listen at "+t.address, 5*time.Second, func() (bool, string) {
+// listenAgain listens at an address of one's own that one has listened at before. The port may be another's for a moment, as one of an outgoing connection.
+func listenAgain(address string) (l net.Listener, err error) {
+	err = Until(context.Background(), "listen at "+address, 5*time.Second, func() (bool, string) {
 		var err error
-		l, err = net.Listen("tcp", t.address)
+		l, err = net.Listen("tcp", address)
 		return err == nil, fmt.Sprint(err)
 	})
+	return l, err
+}
+
+func (t *Target) listen() error {
+	l, err := listenAgain(t.address)
 	if err != nil {
 		return err
 	}

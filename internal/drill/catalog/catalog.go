@@ -9,6 +9,12 @@ func Drills() []drill.Scenario {
 	return []drill.Scenario{
 		leaderKill(),
 		leaderGraceful(),
+		leaderPause(),
+		serverKill(),
+		etcdMemberKill(),
+		notifierCrash(),
+		backlog(),
+		rollingRestart(),
 	}
 }
 

@@ -62,13 +62,13 @@ func around(ctx context.Context, r *drill.Run, targets []*drill.Target, extra ti
 	step := (lastBreak - firstBreak) / time.Duration(len(fresh))
 	for i, t := range fresh {
 		at := fault.Add(firstBreak + time.Duration(i)*step + time.Duration(r.Rand.Int64N(int64(step))))
-		events = append(events, event{at, func() error { t.Break(kind(r, i), r.Bound(extra)); return nil }})
+		events = append(events, event{at, func() error { t.Break(kind(i), r.Bound(extra)); return nil }})
 	}
 	return fault, events, nil
 }
 
 // kind is how the i-th target fails: most refuse connections, some answer 500.
-func kind(_ *drill.Run, i int) drill.Fault {
+func kind(i int) drill.Fault {
 	if i%4 == 3 {
 		return drill.Status500
 	}
@@ -141,20 +141,55 @@ func breakLeader(ctx context.Context, r *drill.Run, m *drill.Mesh, targets []*dr
 	return h, leader, nil
 }
 
-// revive starts a member that has ended, and waits until the mesh is whole again and every target answers.
-func revive(ctx context.Context, r *drill.Run, m *drill.Mesh, x *localmesh.Member) error {
-	if err := r.MendAll(); err != nil {
-		return err
-	}
+// revive starts a member that has ended, and waits until the mesh is whole again and every target answers. ready is when the member was there again.
+func revive(ctx context.Context, r *drill.Run, m *drill.Mesh, x *localmesh.Member) (ready time.Time, err error) {
 	<-x.Done()
 	if err := x.Start(); err != nil {
-		return err
+		return ready, err
 	}
 	if err := m.Await(ctx, x); err != nil {
+		return ready, err
+	}
+	if err := m.AwaitProbers(ctx); err != nil {
+		return ready, err
+	}
+	ready = time.Now()
+	return ready, calm(ctx, r, m)
+}
+
+// calm mends every target, and waits until that is announced and the mesh is whole.
+func calm(ctx context.Context, r *drill.Run, m *drill.Mesh) error {
+	if err := r.MendAll(); err != nil {
 		return err
 	}
 	if err := r.AwaitResolved(ctx); err != nil {
 		return err
 	}
 	return m.Settle(ctx)
+}
+
+// amid plays outages around a fault that strike brings about, and waits until all of them are announced. extra is what the fault may delay an alert by.
+func amid(ctx context.Context, r *drill.Run, targets []*drill.Target, extra time.Duration, strike func() error) (fault time.Time, err error) {
+	at, events, err := around(ctx, r, targets, extra)
+	if err != nil {
+		return fault, err
+	}
+	events = append(events, event{at, func() error {
+		fault = time.Now()
+		return strike()
+	}})
+	if err := play(ctx, events); err != nil {
+		return fault, err
+	}
+	return fault, r.AwaitAlerts(ctx)
+}
+
+// begin starts a mesh and has it watch so many targets.
+func begin(ctx context.Context, r *drill.Run, n int) (*drill.Mesh, []*drill.Target, error) {
+	m, err := r.StartMesh(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	targets, err := r.Watch(ctx, m, n)
+	return m, targets, err
 }

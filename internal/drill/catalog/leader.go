@@ -76,7 +76,7 @@ func leaderRounds(ctx context.Context, r *drill.Run, m *drill.Mesh, targets []*d
 		} else {
 			elsewhere = append(elsewhere, h)
 		}
-		if err := revive(ctx, r, m, gone); err != nil {
+		if _, err := revive(ctx, r, m, gone); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -85,11 +85,24 @@ func leaderRounds(ctx context.Context, r *drill.Run, m *drill.Mesh, targets []*d
 
 func decisions(list []handover) (out []time.Duration) {
 	for _, h := range list {
-		if h.decision > 0 {
-			out = append(out, h.decision)
+		out = append(out, h.decision)
+	}
+	return out
+}
+
+// made leaves out the rounds in which nothing was decided at all.
+func made(times []time.Duration) (out []time.Duration) {
+	for _, t := range times {
+		if t > 0 {
+			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// countSilent counts the rounds in which nothing was decided at all.
+func countSilent(r *drill.Run, times []time.Duration) {
+	r.AtMost("rounds_without_decision", "rounds", float64(len(times)-len(made(times))), 0, "in every round decisions are due")
 }
 
 func leaders(list []handover) (out []time.Duration) {
@@ -100,11 +113,7 @@ func leaders(list []handover) (out []time.Duration) {
 }
 
 func runLeaderKill(ctx context.Context, r *drill.Run) error {
-	m, err := r.StartMesh(ctx, nil)
-	if err != nil {
-		return err
-	}
-	targets, err := r.Watch(ctx, m, manyTargets)
+	m, targets, err := begin(ctx, r, manyTargets)
 	if err != nil {
 		return err
 	}
@@ -112,29 +121,18 @@ func runLeaderKill(ctx context.Context, r *drill.Run) error {
 	if err != nil {
 		return err
 	}
-	r.Distribution("kill_to_decision", decisions(elsewhere), drill.Bounds{P50: killP50, P99: killMax}, whyKill)
+	countSilent(r, decisions(append(slices.Clone(elsewhere), together...)))
+	r.Distribution("kill_to_decision", made(decisions(elsewhere)), drill.Bounds{P50: killP50, P99: killMax}, whyKill)
 	r.Distribution("kill_to_leader", leaders(elsewhere), drill.Bounds{}, "")
 	if len(together) > 0 {
-		r.Distribution("kill_to_decision_etcd_too", decisions(together), drill.Bounds{P99: killMaxEtcd}, whyKillEtcd)
+		r.Distribution("kill_to_decision_etcd_too", made(decisions(together)), drill.Bounds{P99: killMaxEtcd}, whyKillEtcd)
 		r.Distribution("kill_to_leader_etcd_too", leaders(together), drill.Bounds{}, "")
 	}
-	silent(r, append(slices.Clone(elsewhere), together...))
 	if err := r.Conclude(ctx, m); err != nil {
 		return err
 	}
 	m.Stop()
-	return leaseExpiry(ctx, r, decisions(elsewhere))
-}
-
-// silent counts the rounds after which nothing was decided at all.
-func silent(r *drill.Run, all []handover) {
-	n := 0
-	for _, h := range all {
-		if h.decision == 0 {
-			n++
-		}
-	}
-	r.AtMost("rounds_without_decision", "rounds", float64(n), 0, "in every round decisions are due")
+	return leaseExpiry(ctx, r, made(decisions(elsewhere)))
 }
 
 // leaseExpiry measures the same without assisted eviction, for the ratio.
@@ -176,8 +174,8 @@ func leaseExpiry(ctx context.Context, r *drill.Run, assisted []time.Duration) er
 		if err != nil {
 			return err
 		}
-		plain = append(plain, decisions([]handover{h})...)
-		if err := revive(ctx, r, m, gone); err != nil {
+		plain = append(plain, made(decisions([]handover{h}))...)
+		if _, err := revive(ctx, r, m, gone); err != nil {
 			return err
 		}
 	}
@@ -190,11 +188,7 @@ func leaseExpiry(ctx context.Context, r *drill.Run, assisted []time.Duration) er
 }
 
 func runLeaderGraceful(ctx context.Context, r *drill.Run) error {
-	m, err := r.StartMesh(ctx, nil)
-	if err != nil {
-		return err
-	}
-	targets, err := r.Watch(ctx, m, manyTargets)
+	m, targets, err := begin(ctx, r, manyTargets)
 	if err != nil {
 		return err
 	}
@@ -203,8 +197,8 @@ func runLeaderGraceful(ctx context.Context, r *drill.Run) error {
 		return err
 	}
 	all := append(slices.Clone(elsewhere), together...)
-	r.Distribution("stop_to_decision", decisions(all), drill.Bounds{P99: gracefulMax}, whyGraceful)
+	countSilent(r, decisions(all))
+	r.Distribution("stop_to_decision", made(decisions(all)), drill.Bounds{P99: gracefulMax}, whyGraceful)
 	r.Distribution("stop_to_leader", leaders(all), drill.Bounds{}, "")
-	silent(r, all)
 	return r.Conclude(ctx, m)
 }
