@@ -122,7 +122,7 @@ func (t *Tracker) pending(code meshv1.Condition_Code) bool {
 func (t *Tracker) forget(now time.Time) {
 	for k, h := range t.held {
 		r, _ := ruleOf(k.code)
-		if !h.gone.IsZero() && (!h.shown || now.Sub(h.gone) >= r.until) {
+		if !h.gone.IsZero() && (!h.shown || now.Sub(h.gone) >= r.until || k.cause != 0 && !t.visible(k.cause)) {
 			delete(t.held, k)
 		}
 	}
