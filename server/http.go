@@ -46,6 +46,21 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
+// unattached says at once what becomes the condition NO_PROBER after a while: whoever has just started a mesh need not wait for it.
+func (s *Server) unattached() []string {
+	for _, p := range s.mesh.Probers() {
+		if p.GetState() == meshv1.Prober_ONLINE {
+			return nil
+		}
+	}
+	for _, c := range s.monitor.Mesh().GetConditions() {
+		if c.GetCode() == meshv1.Condition_NO_PROBER {
+			return nil
+		}
+	}
+	return []string{"no prober is attached: nothing is being watched; start one with `probemesh prober`"}
+}
+
 // readyz says 200 when this server can do its work, else 503; the body says of each thing that this takes whether it holds, and then what is wrong with the mesh,
 // one a line. What is wrong with the mesh does not make a server unready: votes are counted, probers and readers are served.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -59,7 +74,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		code = http.StatusServiceUnavailable
 		fmt.Fprintf(&b, "[-] %s: %s\n", c.name, c.why)
 	}
-	for _, warning := range s.warnings() {
+	for _, warning := range append(s.unattached(), s.warnings()...) {
 		fmt.Fprintf(&b, "[!] %s\n", warning)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

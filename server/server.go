@@ -260,6 +260,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, s.dialPeer)
 	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
+	s.api.DescribeServers(s.describe)
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)
 	if err := s.assembleHealth(); err != nil {

@@ -34,6 +34,7 @@ type client struct {
 	probers   meshv1.ProberServiceClient
 	receivers meshv1.ReceiverServiceClient
 	servers   meshv1.ServerServiceClient
+	mesh      meshv1.MeshServiceClient
 }
 
 // Close ends the connection.
@@ -91,6 +92,7 @@ func (a *app) connectTo(server string) (*client, error) {
 		probers:   meshv1.NewProberServiceClient(conn),
 		receivers: meshv1.NewReceiverServiceClient(conn),
 		servers:   meshv1.NewServerServiceClient(conn),
+		mesh:      meshv1.NewMeshServiceClient(conn),
 	}, nil
 }
 

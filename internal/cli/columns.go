@@ -133,26 +133,61 @@ func proberRow(m proto.Message, wide bool, now time.Time) []cell {
 }
 
 func serverColumns(t *table, wide bool) {
-	t.columns("NAME*", "DATACENTER*", "ROLE", "TERM", "GRPC", "HTTP", "VERSION*", "UP")
+	t.columns("NAME*", "DATACENTER*", "ROLE", "TERM", "HEARD", "PROBERS", "HEARS", "LAG", "MISSES*")
 	if wide {
-		t.columns("SESSIONS", "REVISION", "LABELS*", "BOOT*")
+		t.columns("GRPC", "HTTP", "VERSION*", "REVISION", "OFFSET", "LABELS*", "BOOT*")
+	} else {
+		t.columns("GRPC?", "UP")
 	}
 }
 
 func serverRow(m proto.Message, wide bool, now time.Time) []cell {
 	s := m.(*meshv1.Server)
-	role := text("follower")
+	role, heard := text("follower"), cell{"yes", green}
 	if s.GetLeader() {
 		role = cell{"leader", green}
 	}
+	if !s.GetHeard() {
+		heard = cell{"no", red}
+	}
 	row := []cell{
-		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(int64(s.GetTerm()), 10)), text(orDash(s.GetGrpcAddress())),
-		text(orDash(s.GetHttpAddress())), text(orDash(s.GetVersion())), text(age(s.GetStartTime(), now)),
+		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(int64(s.GetTerm()), 10)), heard,
+		text(strconv.Itoa(int(s.GetSessions()))), text(strconv.Itoa(int(s.GetHears()))), lagCell(s), missesCell(s),
 	}
 	if wide {
-		row = append(row, text(strconv.Itoa(int(s.GetSessions()))), text(strconv.FormatInt(s.GetRevision(), 10)), text(pairs(s.GetLabels())), text(orDash(s.GetBootId())))
+		return append(row, text(orDash(s.GetGrpcAddress())), text(orDash(s.GetHttpAddress())), text(orDash(s.GetVersion())), text(strconv.FormatInt(s.GetRevision(), 10)),
+			text(brief(s.GetClockOffset())), text(pairs(s.GetLabels())), text(orDash(s.GetBootId())))
 	}
-	return row
+	return append(row, text(orDash(s.GetGrpcAddress())), text(age(s.GetStartTime(), now)))
+}
+
+// lagCell is how far a server is behind: revisions of the state, results of the history.
+func lagCell(s *meshv1.Server) cell {
+	var parts []string
+	if n := s.GetRevisionLag(); n > 0 {
+		parts = append(parts, count(int(n), "revision"))
+	}
+	if n := s.GetHistoryLag(); n > 0 {
+		parts = append(parts, count(int(n), "result"))
+	}
+	if parts == nil {
+		return text("-")
+	}
+	return text(strings.Join(parts, ", "))
+}
+
+// missesCell names the servers that a server does not hear.
+func missesCell(s *meshv1.Server) cell {
+	var missed []string
+	for _, p := range s.GetPeers() {
+		if !p.GetHeard() {
+			missed = append(missed, p.GetServer())
+		}
+	}
+	if missed == nil {
+		return text("-")
+	}
+	return cell{list(missed), yellow}
 }
 
 func receiverColumns(t *table, wide bool) {

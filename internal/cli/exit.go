@@ -20,7 +20,8 @@ const (
 const exitCodesHelp = `Exit codes of every command:
 
   0  it was done, or the answer is yes
-  1  the answer is no: diff found a difference, a probe failed, a test notification was not delivered
+  1  the answer is no: diff found a difference, a probe failed, a test notification was not delivered,
+     get mesh found something to be mended
   2  the command line or a configuration file is not right; nothing was changed
   3  the server refused, could not be reached, or did not answer within --timeout
 

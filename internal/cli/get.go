@@ -22,11 +22,14 @@ func (a *app) getCommand() *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME...]",
-		Short: "Show checks, statuses, incidents, probers, servers or receivers",
+		Short: "Show checks, statuses, incidents, probers, servers, receivers or the mesh",
 		Long: `Shows resources: all of a kind, those that --filter accepts, or those named.
 
 Kinds are checks, statuses, incidents, probers, servers and receivers; singular (check) and short (c, st, i, p, s, r) work too.
 A name may be written with or without its kind: shop, checks/shop.
+
+get mesh shows how the mesh itself is, as the server that is asked sees it: what is wrong, worst first, what to do about it,
+and below it what merely follows from it. Its exit code is 0 when the mesh is healthy, 1 when something is to be mended.
 
 With -o json the output is the API's list response; with -o yaml checks and receivers come as a configuration file that
 apply takes. With --watch it goes on: on a terminal the table is kept up to date in place, otherwise each change adds a line
@@ -34,10 +37,17 @@ apply takes. With --watch it goes on: on a terminal the table is kept up to date
 		Example: `  probemesh get checks
   probemesh get checks --filter 'labels.team = "payments" AND verdict != UP'
   probemesh get check shop -o yaml > shop.yaml
-  probemesh get statuses --watch`,
+  probemesh get statuses --watch
+  probemesh get mesh`,
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: a.completeKindAndNames(resources()),
+		ValidArgsFunction: a.completeGet,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && args[0] == meshKind {
+				if len(args) > 1 {
+					return usagef("there is one mesh only; leave %q out", args[1])
+				}
+				return a.getMesh(cmd.Context(), o)
+			}
 			kind, names, err := a.kindAndNames(cmd, args, resources())
 			if err != nil {
 				return err
@@ -46,7 +56,7 @@ apply takes. With --watch it goes on: on a terminal the table is kept up to date
 		},
 	}
 	outputFlag(cmd, &o.output, formatTable, formatWide, formatJSON, formatYAML)
-	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on and show each change; probers, servers and receivers are asked for every 2s")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on and show each change; probers, servers, receivers and the mesh are asked for every 2s")
 	cmd.Flags().StringVar(&o.filter, "filter", "", "only those that this `FILTER` accepts, for example 'verdict != UP'; the default is all")
 	return cmd
 }
@@ -238,6 +248,18 @@ func (a *app) completeFiltered(cmd *cobra.Command, kind *resource, filter, prefi
 		}
 	}
 	return out
+}
+
+// completeGet completes what get takes: kinds with their names, and the mesh.
+func (a *app) completeGet(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 && args[0] == meshKind {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, directive := a.completeKindAndNames(resources())(cmd, args, prefix)
+	if len(args) == 0 {
+		list = append(list, meshKind)
+	}
+	return list, directive
 }
 
 // completeKindAndNames completes `KIND NAME...`.

@@ -20,6 +20,8 @@ type API struct {
 	mesh  Mesh
 	test  TestDelivery
 	log   *slog.Logger
+	// describe fills in what has been heard of a server; nil: nothing has.
+	describe func(*meshv1.Server)
 
 	checks    collection[*meshv1.Check]
 	receivers collection[*meshv1.Receiver]
@@ -37,6 +39,10 @@ func New(s *store.Store, mesh Mesh, test TestDelivery, logger *slog.Logger) *API
 	a.receivers = receiverCollection(a)
 	return a
 }
+
+// DescribeServers says who fills in what has been heard of a server: whether and whom it hears, how many probers, and how far it is behind. It is called before
+// Register; the function may be called concurrently and does not block.
+func (a *API) DescribeServers(fill func(*meshv1.Server)) { a.describe = fill }
 
 // Register puts the six services of this package onto a server that does not serve yet.
 func (a *API) Register(r grpc.ServiceRegistrar) {

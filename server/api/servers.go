@@ -31,6 +31,9 @@ func (s serverService) ListServers(ctx context.Context, _ *meshv1.ListServersReq
 		if r.GetName() == here.Name {
 			server.Sessions, server.Revision = int32(here.Sessions), here.Revision
 		}
+		if s.api.describe != nil {
+			s.api.describe(server)
+		}
 		response.Servers = append(response.Servers, server)
 	}
 	return response, nil

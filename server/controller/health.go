@@ -1,25 +1,6 @@
 package controller
 
-import (
-	"maps"
-	"slices"
-	"time"
-
-	"google.golang.org/protobuf/proto"
-
-	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
-)
-
-// Records are what the servers that are alive publish of themselves, by name, as the store has them; the caller's own copies.
-func (c *Controller) Records() []*statev1.ServerRecord {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]*statev1.ServerRecord, 0, len(c.servers))
-	for _, n := range slices.Sorted(maps.Keys(c.servers)) {
-		all = append(all, proto.CloneOf(c.servers[n]))
-	}
-	return all
-}
+import "time"
 
 // Unjudged gives the checks that have been UNKNOWN for longer than is usual, sorted: those that lack votes, and those that ask for votes from more failure domains
 // than there are; total is how many checks are not paused.

@@ -60,7 +60,7 @@ type Store interface {
 	WriteLatency(now time.Time) (median time.Duration, n int)
 }
 
-// Sources are where the facts come from. All functions may be called concurrently, do not block, and give the caller's own copies. Those marked so may be nil.
+// Sources are where the facts come from. All functions may be called concurrently and do not block; what they give is not changed. Those marked so may be nil.
 type Sources struct {
 	// Standing is the controller's.
 	Standing func() Standing

@@ -1,0 +1,43 @@
+package server
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/health"
+)
+
+// describe fills in what this server has heard of another one, or knows of itself.
+func (s *Server) describe(v *meshv1.Server) { describe(v, s.monitor.Facts().Servers) }
+
+// describe fills in what all, of which one is the server that answers, say of a server.
+func describe(v *meshv1.Server, all []health.Server) {
+	i := slices.IndexFunc(all, func(x health.Server) bool { return x.Name == v.GetName() })
+	if i < 0 {
+		return // it has come since the last look
+	}
+	x := all[i]
+	v.Heard = x.Silence == 0
+	if !x.Beat {
+		return
+	}
+	v.Sessions, v.Hears, v.Revision, v.HistoryLag = int32(x.Sessions), int32(x.Hears), x.Revision, x.HistoryLag
+	if !x.Self {
+		v.ClockOffset = durationpb.New(x.ClockOffset)
+	}
+	newest := int64(0)
+	for _, y := range all {
+		newest = max(newest, y.Revision)
+		if y.Name == x.Name {
+			continue
+		}
+		p := &meshv1.ServerPeer{Server: y.Name, Heard: !slices.Contains(x.Misses, y.Name)}
+		if x.Self && !p.Heard {
+			p.Silence, p.Refused = durationpb.New(y.Silence), y.Refused
+		}
+		v.Peers = append(v.Peers, p)
+	}
+	v.RevisionLag = newest - x.Revision
+}
