@@ -39,6 +39,7 @@ type fakeMesh struct {
 	meshv1.UnimplementedProberServiceServer
 	meshv1.UnimplementedReceiverServiceServer
 	meshv1.UnimplementedServerServiceServer
+	meshv1.UnimplementedMeshServiceServer
 
 	addr   string
 	server *grpc.Server
@@ -52,6 +53,7 @@ type fakeMesh struct {
 	probers    map[string]*meshv1.Prober
 	incidents  map[string]*meshv1.Incident
 	servers    []*meshv1.Server
+	mesh       *meshv1.Mesh
 	leader     string // address of the leader when it is not this one
 	leaderless int    // so many calls find no leader
 }
@@ -85,6 +87,7 @@ func (m *fakeMesh) listen(t testing.TB, addr string) {
 	meshv1.RegisterProberServiceServer(s, m)
 	meshv1.RegisterReceiverServiceServer(s, m)
 	meshv1.RegisterServerServiceServer(s, m)
+	meshv1.RegisterMeshServiceServer(s, m)
 	m.server, m.served = s, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)

@@ -89,7 +89,7 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// meshCommand changes the fake mesh: `mesh verdict CHECK VERDICT SUMMARY`, `mesh fill`, `mesh leaderless N`, `mesh leader ADDR`.
+// meshCommand changes the fake mesh: `mesh verdict CHECK VERDICT SUMMARY`, `mesh fill`, `mesh ail`, `mesh leaderless N`, `mesh leader ADDR`.
 func meshCommand(ts *testscript.TestScript, neg bool, args []string) {
 	m := ts.Value("mesh").(*fakeMesh)
 	switch args[0] {
@@ -103,8 +103,20 @@ func meshCommand(ts *testscript.TestScript, neg bool, args []string) {
 		m.change(func() { m.leader = "127.0.0.1:1" })
 	case "fill":
 		m.change(func() { fill(m) })
+	case "ail":
+		m.change(func() { ail(m.mesh) })
 	default:
 		ts.Fatalf("mesh has no %s", args[0])
+	}
+}
+
+// ail makes the mesh lose a datacenter, with what follows from that.
+func ail(m *meshv1.Mesh) {
+	m.State, m.Summary = meshv1.Mesh_FAILING, "Somebody should look now. No prober of datacenter sin is heard."
+	m.Conditions = []*meshv1.Condition{
+		{Code: meshv1.Condition_DATACENTER_SILENT, Severity: meshv1.Condition_CRITICAL, Summary: "No prober of datacenter sin is heard.", Remedy: "Look at its network.", Since: ago(150 * time.Minute)},
+		{Code: meshv1.Condition_PROBER_SILENT, Severity: meshv1.Condition_WARNING, Summary: "The prober of sin is silent: sin-1.", CausedBy: meshv1.Condition_DATACENTER_SILENT, Since: ago(150 * time.Minute)},
+		{Code: meshv1.Condition_NO_MESH_RECEIVER, Severity: meshv1.Condition_INFO, Summary: "No receiver is told when the mesh itself is blind.", Remedy: "Set mesh_incidents: true.", Since: ago(50*time.Hour + 30*time.Minute)},
 	}
 }
 
@@ -119,9 +131,14 @@ func fill(m *fakeMesh) {
 	m.probers["probers/sin-1"].State = meshv1.Prober_OFFLINE
 	m.probers["probers/sin-1"].Refusals = []*meshv1.AssignmentRefusal{{Check: "checks/ping", Reason: "raw ICMP needs CAP_NET_RAW"}}
 	m.servers = []*meshv1.Server{
-		{Name: "servers/a", Datacenter: "fra", Leader: true, Term: 7, GrpcAddress: "10.0.0.1:7700", HttpAddress: "10.0.0.1:7701", Version: "1.4.2", StartTime: ago(98*time.Hour + 30*time.Minute)},
-		{Name: "servers/b", Datacenter: "iad", Term: 7, GrpcAddress: "10.1.0.1:7700", HttpAddress: "10.1.0.1:7701", Version: "1.4.2", StartTime: ago(49*time.Hour + 30*time.Minute)},
+		{Name: "servers/a", Datacenter: "fra", Leader: true, Term: 7, GrpcAddress: "10.0.0.1:7700", HttpAddress: "10.0.0.1:7701", Version: "1.4.2", StartTime: ago(98*time.Hour + 30*time.Minute),
+			Heard: true, Sessions: 2, Hears: 3, Revision: 120, Peers: []*meshv1.ServerPeer{{Server: "servers/b", Heard: true}}},
+		{Name: "servers/b", Datacenter: "iad", Term: 7, GrpcAddress: "10.1.0.1:7700", HttpAddress: "10.1.0.1:7701", Version: "1.4.2", StartTime: ago(49*time.Hour + 30*time.Minute),
+			Heard: true, Sessions: 1, Hears: 1, Revision: 117, RevisionLag: 3, HistoryLag: 40, Peers: []*meshv1.ServerPeer{{Server: "servers/a"}}},
 	}
+	m.mesh = &meshv1.Mesh{Server: "servers/a", State: meshv1.Mesh_HEALTHY, Summary: "All is well: 2 servers, 3 probers in 3 datacenters; a leads.", Leader: "servers/a", Term: 7,
+		Datacenters: []*meshv1.DatacenterHealth{{Name: "fra", Probers: 1, ProbersOnline: 1, Servers: 1, ServersHeard: 1}, {Name: "sin", Probers: 1}},
+		EtcdMembers: []*meshv1.EtcdMember{{Id: "00a", Name: "a", Leader: true, Healthy: true, DbSizeBytes: 3 << 20}, {Id: "00b", Name: "b", Healthy: true}}}
 	open, closed := "incidents/01hzx3v9s4q4k3t9d1f5a8c2yf", "incidents/01hzx3v9s4q4k3t9d1f5a8c2ye"
 	m.incidents[open] = &meshv1.Incident{Name: open, Kind: meshv1.Incident_CHECK, Check: "checks/shop", State: meshv1.Incident_OPEN, Verdict: meshv1.CheckStatus_DOWN,
 		Reason: meshv1.CheckStatus_QUORUM_DOWN, StartTime: ago(26*time.Hour + 30*time.Minute), Summary: "shop is DOWN: 3 of 3 datacenters see connection refused", Receivers: []string{"receivers/ops"}, Term: 7}

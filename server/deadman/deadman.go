@@ -131,7 +131,7 @@ func New(cfg Config, deps Deps) (*Switch, error) {
 	s := &Switch{cfg: cfg, log: deps.Log, http: &http.Client{Transport: deps.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	var err error
-	if s.m, err = newMetrics(deps.Meter, s); err != nil {
+	if s.m, err = newMetrics(deps.Meter); err != nil {
 		return nil, fmt.Errorf("make the metrics of the dead man's switch: %w", err)
 	}
 	return s, nil

@@ -20,13 +20,20 @@ func newMetrics(m metric.Meter, h *Monitor) error {
 	heard, err4 := m.Int64ObservableGauge("probemesh_server_heard", metric.WithDescription("1 while this server hears the other one, else 0."))
 	members, err5 := m.Int64ObservableGauge("probemesh_etcd_member_healthy", metric.WithDescription("1 while the etcd member answers this server, else 0."))
 	size, err6 := m.Int64ObservableGauge("probemesh_etcd_database_bytes", metric.WithUnit("By"), metric.WithDescription("Size of the database of an etcd member, where it is known here."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	told, err7 := m.Float64ObservableGauge("probemesh_dead_man_last_success_seconds", metric.WithUnit("s"),
+		metric.WithDescription("When this server last told the dead man's switch that all is well, seconds since 1970; 0 when it never has."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
 		return err
 	}
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		mesh := h.Mesh()
 		o.ObserveInt64(state, int64(mesh.GetState()))
 		observe(o, conditions, since, mesh)
+		last := 0.0
+		if t := mesh.GetDeadManTime(); t != nil {
+			last = float64(t.AsTime().UnixMilli()) / 1000
+		}
+		o.ObserveFloat64(told, last)
 		for _, s := range mesh.GetServers() {
 			if s.GetName() != mesh.GetServer() {
 				o.ObserveInt64(heard, bit(s.GetHeard()), metric.WithAttributes(attribute.String("server", s.GetName())))
@@ -40,7 +47,7 @@ func newMetrics(m metric.Meter, h *Monitor) error {
 			}
 		}
 		return nil
-	}, conditions, since, state, heard, members, size)
+	}, conditions, since, state, heard, members, size, told)
 	return err
 }
 
