@@ -10,7 +10,6 @@ import (
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/version"
-	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/health"
@@ -22,7 +21,7 @@ func (s *Server) assembleHealth() (err error) {
 	s.monitor, err = health.New(health.Config{
 		Server: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, Version: version.Build(), Embedded: s.member != nil,
 	}, health.Sources{
-		Standing: s.standing, Servers: s.records, Probers: s.mesh.Probers, Checks: s.unjudged, Store: s.store, Members: s.cluster.Members,
+		Standing: s.standing, Servers: s.mesh.Records, Probers: s.mesh.Probers, Checks: s.unjudged, Store: s.store, Members: s.cluster.Members,
 		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, DeadMan: s.deadManState,
 	}, health.Deps{Log: s.log, Meter: s.tel.Meter(meterName + "/health")})
 	if err != nil {
@@ -43,11 +42,6 @@ func (s *Server) assembleHealth() (err error) {
 func (s *Server) standing() health.Standing {
 	i := s.mesh.Server()
 	return health.Standing{Leader: i.Leader, Term: i.Term, Leading: i.Leading, Sessions: i.Sessions, Revision: i.Revision}
-}
-
-func (s *Server) records() []*statev1.ServerRecord {
-	list, _ := s.mesh.Servers()
-	return list
 }
 
 func (s *Server) unjudged() health.Checks {

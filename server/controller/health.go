@@ -1,6 +1,21 @@
 package controller
 
-import "time"
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+)
+
+// Records are what the servers that are alive publish of themselves, by name, as the store has them; the caller's own copies.
+func (c *Controller) Records() []*statev1.ServerRecord {
+	list, _ := c.Servers()
+	for i, r := range list {
+		list[i] = proto.CloneOf(r)
+	}
+	return list
+}
 
 // Unjudged gives the checks that have been UNKNOWN for longer than is usual, sorted: those that lack votes, and those that ask for votes from more failure domains
 // than there are; total is how many checks are not paused.
