@@ -9,6 +9,7 @@ import (
 
 	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/server/breakglass"
 	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/store/embedded"
@@ -53,6 +54,8 @@ type Config struct {
 	HistoryMaxBytes int64
 	// HistoryOutOfOrder is how late a result may be and still be filed, such as the backlog of a prober that was cut off. Default 24h.
 	HistoryOutOfOrder time.Duration
+	// JournalMaxBytes is how much disk may be taken by results that not every other server has yet; at least 1 MiB. Default 1 GiB.
+	JournalMaxBytes int64
 	// KeepIncidents is how many resolved incidents are kept. Default 20,000.
 	KeepIncidents int
 	// DeadMan is whom the leader tells that alerts come.
@@ -141,6 +144,9 @@ func (c Config) Validate() error {
 		if _, err := breakglass.Load(c.BreakGlass); err != nil {
 			bad("break-glass: %v", err)
 		}
+	}
+	if c.JournalMaxBytes != 0 && c.JournalMaxBytes < spool.LimitMin {
+		bad("journal-max-bytes: %d is below the minimum of %d (1 MiB); use 1073741824 (1 GiB)", c.JournalMaxBytes, spool.LimitMin)
 	}
 	if c.KeepIncidents < 0 {
 		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)

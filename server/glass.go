@@ -3,8 +3,8 @@ package server
 import (
 	"context"
 	"fmt"
+	"time"
 
-	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/breakglass"
 	"github.com/probemesh/probemesh/server/controller"
@@ -33,14 +33,12 @@ type glassMesh struct {
 	s *Server
 }
 
-// Others are the other servers that the store has, with what is heard of them.
+// Others are the other servers, with what is heard of them.
 func (g glassMesh) Others() []breakglass.Peer {
-	own := spec.Name(spec.Servers, g.s.cfg.Name)
+	now := time.Now()
 	var list []breakglass.Peer
-	for _, r := range g.Records() {
-		if r.GetName() != own {
-			list = append(list, breakglass.Peer{Server: r.GetName()})
-		}
+	for _, v := range g.s.peers.Views() {
+		list = append(list, breakglass.Peer{Server: v.Server, Heard: v.Beat != nil && !v.Missed(now), Beat: v.Beat})
 	}
 	return list
 }

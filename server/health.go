@@ -21,7 +21,7 @@ func (s *Server) assembleHealth() (err error) {
 	s.monitor, err = health.New(health.Config{
 		Server: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, Version: version.Build(), Embedded: s.member != nil,
 	}, health.Sources{
-		Standing: s.standing, Servers: s.mesh.Records, Probers: s.mesh.Probers, Checks: s.unjudged, Store: s.store, Members: s.cluster.Members,
+		Standing: s.standing, Servers: s.mesh.Records, Probers: s.mesh.Probers, Checks: s.unjudged, Views: s.peers.Views, Store: s.store, Members: s.cluster.Members,
 		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, DeadMan: s.deadManState,
 	}, health.Deps{Log: s.log, Meter: s.tel.Meter(meterName + "/health")})
 	if err != nil {

@@ -12,6 +12,9 @@ import (
 	"github.com/probemesh/probemesh/internal/rpc"
 )
 
+// lastWords is how long a server that has resigned goes on telling the others how it is: the time of a beat.
+const lastWords = 50 * time.Millisecond
+
 // serve is the one list of what runs. The first part that fails ends all of them. They stop in two steps: what talks to users and probers first, and
 // only then what those calls still need.
 func (s *Server) serve(ctx context.Context) error {
@@ -31,8 +34,17 @@ func (s *Server) serve(ctx context.Context) error {
 		s.succ.Stop()
 		return nil
 	})
-	ground.Go(func() error { return s.succ.Run(base, s.elect, nil) })
-	front.Go(func() error { return ended(s.elect.Run(ctx, s.mesh.Lead)) })
+	ground.Go(func() error { return s.succ.Run(base, s.elect, s.peers) })
+	talk, hush := context.WithCancel(context.WithoutCancel(ctx))
+	defer hush()
+	front.Go(func() error { return s.peers.Run(talk, s.mesh) })
+	front.Go(func() error {
+		err := ended(s.elect.Run(ctx, s.mesh.Lead))
+		// The streams to the other servers must end before the gRPC server can stop gracefully; that this one leads no more is the last that they say.
+		s.peers.Beat()
+		time.AfterFunc(lastWords, hush)
+		return err
+	})
 	front.Go(func() error { return ended(s.store.KeepServer(ctx, s.record(), s.cfg.LeaseTTL)) })
 	front.Go(func() error { return rpc.Serve(ctx, s.rpc, s.health, s.grpcL, s.cfg.StopTimeout) })
 	front.Go(func() error { return s.serveHTTP(ctx) })

@@ -23,6 +23,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api"
@@ -35,6 +36,7 @@ import (
 	"github.com/probemesh/probemesh/server/health"
 	"github.com/probemesh/probemesh/server/history"
 	"github.com/probemesh/probemesh/server/notify"
+	"github.com/probemesh/probemesh/server/peer"
 	"github.com/probemesh/probemesh/server/store"
 	"github.com/probemesh/probemesh/server/store/embedded"
 	"github.com/probemesh/probemesh/server/succession"
@@ -76,6 +78,7 @@ type Server struct {
 	mesh   *controller.Controller
 	pulse  *store.Pulse
 	glass  *breakglass.Glass
+	peers  *peer.Peers
 	elect  *election.Election
 	succ   *succession.Succession
 	api    *api.API
@@ -244,8 +247,11 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	if err := s.assembleGlass(); err != nil {
 		return err
 	}
+	if err := s.assemblePeers(); err != nil {
+		return err
+	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, BootID: s.boot, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
-		Glass: s.glass.Take,
+		Glass: s.glass.Take, Peers: s.peers,
 		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Ask: s.askPeer, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {
@@ -257,7 +263,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.elect = election.New(s.client, election.Config{
 		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, MayStand: s.succ.MayStand, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
 	})
-	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, s.dialPeer)
+	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, func(address string) (*grpc.ClientConn, error) { return s.dialPeer(address) })
 	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
 	s.api.DescribeServers(s.describe)
@@ -267,17 +273,35 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 		return fmt.Errorf("health: %w", err)
 	}
 	s.monitor.Register(s.rpc)
-	gate, err := gateway.New(ctx, s.cfg.Name, s.mesh, s.hist, s.log, s.tel.Meter(meterName+"/gateway"))
+	gate, err := gateway.New(ctx, s.cfg.Name, s.mesh, s.peers, s.log, s.tel.Meter(meterName+"/gateway"))
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	gate.Register(s.rpc)
+	s.peers.Register(s.rpc)
+	return nil
+}
+
+// assemblePeers makes the streams between servers.
+func (s *Server) assemblePeers() (err error) {
+	s.peers, err = peer.New(peer.Config{
+		Server: s.cfg.Name, BootID: s.boot, Datacenter: s.cfg.Datacenter, Dir: filepath.Join(s.cfg.Data, "peers"), JournalBytes: s.cfg.JournalMaxBytes, ServerName: s.cfg.TLS.ServerName,
+	}, peer.Deps{
+		Log: s.log, Meter: s.tel.Meter(meterName + "/peer"), History: s.hist,
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return s.dialPeer(address, grpc.WithInitialWindowSize(peer.StreamWindow), grpc.WithInitialConnWindowSize(peer.ConnectionWindow))
+		},
+		Fill: []func(*peerv1.Beat){func(b *peerv1.Beat) { s.mesh.FillBeat(b) }, func(b *peerv1.Beat) { s.succ.Fill(b) }, func(b *peerv1.Beat) { s.glass.Fill(b) }},
+	})
+	if err != nil {
+		return fmt.Errorf("the streams between servers: %w", err)
+	}
 	return nil
 }
 
 // dialPeer makes a client of another server. Servers of one mesh share their authorities: what verifies clients verifies servers.
-func (s *Server) dialPeer(address string) (*grpc.ClientConn, error) {
-	o := rpc.DialOptions{}
+func (s *Server) dialPeer(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	o := rpc.DialOptions{Options: options}
 	if s.cfg.TLS != (rpc.TLSFiles{}) {
 		tlsConfig, err := rpc.ClientTLS(s.cfg.TLS)
 		if err != nil {

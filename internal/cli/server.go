@@ -119,6 +119,8 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f.Var(negated{&cfg.Unassisted}, "assisted-eviction", "whether two servers that miss the leader end its term at once, as BOOL; false waits for --lease-ttl; safe either way, since a former leader's writes are refused")
 	f.Lookup("assisted-eviction").NoOptDefVal = "true"
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", 30*24*time.Hour, "how long results are kept; 30 days are about 11 GB for 10,000 checks a minute from one prober")
+	f.Int64Var(&cfg.JournalMaxBytes, "journal-max-bytes", 1<<30, "disk that may be taken by results that another server lacks, in bytes, at least 1048576: 1 GiB are some five million results, so that a server "+
+		"may be away for a day; when it is full, the oldest are dropped and counted")
 	f.Int64Var(&cfg.HistoryMaxBytes, "history-max-bytes", 0, "disk that the history may take, in bytes, at least 67108864; 0 means as much as the retention needs")
 	f.DurationVar(&cfg.HistoryOutOfOrder, "history-out-of-order", 24*time.Hour, "how late a result may come and still be filed; 24h lets a prober be cut off for a day")
 	f.StringVar(&cfg.DeadMan.URL, "dead-man-url", "", "`URL` that the leader calls while alerts come, so that somebody outside notices when it stops; give every server the same; without it nobody is called")

@@ -146,6 +146,15 @@ func (s *Spool) Put(messages ...proto.Message) (last uint64) {
 	return s.next - 1
 }
 
+// Flush hands what is pending to the system at once, so that a killed process loses none of it. When the disk fails, it stays in memory as always.
+func (s *Spool) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.failing {
+		s.writeLocked()
+	}
+}
+
 func (s *Spool) putLocked(m proto.Message, sequence uint64, flags byte) error {
 	b, err := appendRecord(s.pending, m, sequence, flags)
 	s.pending = b

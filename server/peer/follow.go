@@ -21,6 +21,8 @@ const (
 	// backoffMin and backoffMax bound the ceiling of the time between attempts, which is chosen anew below it each time. The first attempt after a break comes at once.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 2 * time.Second
+	// backoffSoon is the ceiling of the first wait: a process that is being killed may still take a connection for a moment, and then refuses the next one.
+	backoffSoon = 20 * time.Millisecond
 	// attemptTimeout is how long an attempt may take until the other server has answered: beyond it, a SYN was lost and a new one finds a server sooner than TCP's
 	// own repetition, which doubles its wait.
 	attemptTimeout = 2 * time.Second
@@ -51,7 +53,14 @@ func (p *Peers) follow(ctx context.Context, o *other, in *intake) {
 			ceiling, complained = 0, ""
 		}
 		timer := time.NewTimer(time.Duration(float64(ceiling) * random.Float64()))
-		ceiling = min(max(2*ceiling, backoffMin), backoffMax)
+		switch ceiling {
+		case 0:
+			ceiling = backoffSoon
+		case backoffSoon:
+			ceiling = backoffMin
+		default:
+			ceiling = min(2*ceiling, backoffMax)
+		}
 		select {
 		case <-ctx.Done():
 		case <-timer.C:

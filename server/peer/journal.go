@@ -139,7 +139,10 @@ func (j *journal) put(entries []history.Entry) bool {
 	if j.closed {
 		return false
 	}
-	j.newest.Store(j.spool.Put(messages...))
+	last := j.spool.Put(messages...)
+	// The probers will forget them: what this process has not handed to the system would die with it, and be in this server's history alone.
+	j.spool.Flush()
+	j.newest.Store(last)
 	return true
 }
 

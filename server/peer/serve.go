@@ -37,6 +37,7 @@ func (p *Peers) Follow(stream followStream) error {
 	if err != nil {
 		return ending(ctx, err)
 	}
+	p.awaitKnown(ctx, start.GetServer())
 	f, err := p.welcome(ctx, start)
 	if err != nil {
 		p.complain(start, err)
@@ -65,6 +66,31 @@ func (p *Peers) complain(s *peerv1.Start, err error) {
 	p.mu.Unlock()
 	if !again {
 		p.log.Warn("a follower is refused", "server", clip(s.GetServer()), "boot_id", clip(s.GetBootId()), "err", err)
+	}
+}
+
+// knownPatience is how long a follower that is not known yet is kept waiting: servers that start together read in the store of each other one after the other. It is less
+// than a follower waits.
+const knownPatience = attemptTimeout * 3 / 4
+
+// awaitKnown waits until a server is known, but not for long.
+func (p *Peers) awaitKnown(ctx context.Context, server string) {
+	timer := time.NewTimer(knownPatience)
+	defer timer.Stop()
+	for server != p.name {
+		p.mu.Lock()
+		known, changed := p.others[server] != nil, p.changed
+		p.mu.Unlock()
+		if known {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-changed:
+		}
 	}
 }
 

@@ -466,7 +466,7 @@ type Beat struct {
 	Hears int32 `protobuf:"varint,6,opt,name=hears,proto3" json:"hears,omitempty"`
 	// The etcd revision it has applied.
 	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Servers that it follows and has not heard for 600 ms or longer.
+	// Servers that it follows and has not heard for 600 ms or longer, or whose address refuses connections.
 	Missed []*Missed `protobuf:"bytes,8,rep,name=missed,proto3" json:"missed,omitempty"`
 	// How long the oldest write of its reign has been waiting for etcd; unset when none does.
 	Uncommitted *durationpb.Duration `protobuf:"bytes,9,opt,name=uncommitted,proto3" json:"uncommitted,omitempty"`

@@ -43,12 +43,15 @@ type PeerServiceClient interface {
 	// **Votes** are never written to a disk on their way and never wait for one. A follower that reads too slowly is sent a new snapshot instead of what it missed.
 	//
 	// **History** is what the followed server took from its own probers, in the order of its journal, which is on its disk until every follower has
-	// acknowledged it. A follower that was away goes on where it was. History is not a vote and never pages anybody.
+	// acknowledged it. A follower that was away goes on where it was. History is not a vote and never pages anybody. Without an acknowledgement at most 64 messages
+	// and 1 MiB are on their way, less when acknowledgements take longer than 200 ms. A follower acknowledges every second, also when nothing has changed: that is its sign of
+	// life, and after 3 s without one the stream ends.
 	//
 	// **Runs.** A follower asks for probes on the followed server's sessions with `RunNow`; results come as votes, refusals as `RunRefusal`.
 	//
 	// Errors: FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED) for another protocol version, INVALID_ARGUMENT (SESSION_BROKEN) for messages out of order,
-	// ALREADY_EXISTS (SERVER_NAME_TAKEN) when both servers have the same name, UNAVAILABLE (SHUTTING_DOWN).
+	// ALREADY_EXISTS (SERVER_NAME_TAKEN) when both servers have the same name, or another process of the follower's name follows already, UNAVAILABLE (STORE_UNAVAILABLE) for a
+	// follower that is not among the servers in etcd, PERMISSION_DENIED for a client certificate that is not valid for the follower's address, UNAVAILABLE (SHUTTING_DOWN).
 	//
 	// buf:lint:ignore RPC_REQUEST_STANDARD_NAME
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -95,12 +98,15 @@ type PeerServiceServer interface {
 	// **Votes** are never written to a disk on their way and never wait for one. A follower that reads too slowly is sent a new snapshot instead of what it missed.
 	//
 	// **History** is what the followed server took from its own probers, in the order of its journal, which is on its disk until every follower has
-	// acknowledged it. A follower that was away goes on where it was. History is not a vote and never pages anybody.
+	// acknowledged it. A follower that was away goes on where it was. History is not a vote and never pages anybody. Without an acknowledgement at most 64 messages
+	// and 1 MiB are on their way, less when acknowledgements take longer than 200 ms. A follower acknowledges every second, also when nothing has changed: that is its sign of
+	// life, and after 3 s without one the stream ends.
 	//
 	// **Runs.** A follower asks for probes on the followed server's sessions with `RunNow`; results come as votes, refusals as `RunRefusal`.
 	//
 	// Errors: FAILED_PRECONDITION (PROTOCOL_UNSUPPORTED) for another protocol version, INVALID_ARGUMENT (SESSION_BROKEN) for messages out of order,
-	// ALREADY_EXISTS (SERVER_NAME_TAKEN) when both servers have the same name, UNAVAILABLE (SHUTTING_DOWN).
+	// ALREADY_EXISTS (SERVER_NAME_TAKEN) when both servers have the same name, or another process of the follower's name follows already, UNAVAILABLE (STORE_UNAVAILABLE) for a
+	// follower that is not among the servers in etcd, PERMISSION_DENIED for a client certificate that is not valid for the follower's address, UNAVAILABLE (SHUTTING_DOWN).
 	//
 	// buf:lint:ignore RPC_REQUEST_STANDARD_NAME
 	// buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
