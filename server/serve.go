@@ -55,6 +55,10 @@ func (s *Server) serve(ctx context.Context) error {
 	if s.member != nil {
 		// An etcd that has ended, such as after a disk error, does not come back in this process: better to be started anew than to serve what is no longer true.
 		front.Go(func() error { return s.tendMember(ctx) })
+		front.Go(func() error {
+			s.member.Tend(ctx)
+			return nil
+		})
 	}
 	front.Go(func() error {
 		// Watches wait for changes for ever: they must end before the gRPC server can stop gracefully.

@@ -269,6 +269,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.api.DescribeServers(s.describe)
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)
+	s.assembleMembers()
 	if err := s.assembleHealth(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}

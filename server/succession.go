@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/server/members"
 	"github.com/probemesh/probemesh/server/succession"
 )
 
@@ -17,4 +18,13 @@ func (s *Server) assembleSuccession() (err error) {
 		Hears: s.mesh.Hears, Uncommitted: s.store.Uncommitted, Read: s.store.Ready, Log: s.log, Meter: s.tel.Meter(meterName + "/succession"),
 	})
 	return err
+}
+
+// assembleMembers makes the service that changes etcd's members.
+func (s *Server) assembleMembers() {
+	lead := func() uint64 { return 0 }
+	if s.member != nil {
+		lead = s.member.ClusterLeader
+	}
+	members.New(s.client, s.member == nil, lead, s.log).Register(s.rpc)
 }

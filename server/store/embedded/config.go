@@ -18,6 +18,9 @@ const (
 	DefaultElection = 500 * time.Millisecond
 )
 
+// loneAddress is where a member without others listens for them: etcd insists on it.
+const loneAddress = "http://127.0.0.1:0"
+
 // Config says how the member runs. Only Dir is required.
 type Config struct {
 	// Dir is the member's data directory; it is made if it does not exist.
@@ -57,7 +60,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.Name, "server")
-	set(&c.ListenPeer, "http://127.0.0.1:0")
+	set(&c.ListenPeer, loneAddress)
 	set(&c.AdvertisePeer, c.ListenPeer)
 	set(&c.InitialCluster, c.Name+"="+c.AdvertisePeer)
 	set(&c.ClusterState, "new")

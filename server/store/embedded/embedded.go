@@ -25,6 +25,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -42,6 +44,7 @@ const closeTimeout = 12 * time.Second
 
 // Member is a running member. Its methods may be called concurrently.
 type Member struct {
+	cfg    Config
 	etcd   *embed.Etcd
 	client *clientv3.Client
 	lock   *fileutil.LockedFile
@@ -69,7 +72,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	fail.started.Store(true)
-	m := &Member{etcd: e, client: v3client.New(e.Server), lock: lock, fail: fail}
+	m := &Member{cfg: cfg, etcd: e, client: v3client.New(e.Server), lock: lock, fail: fail}
 	return m, nil
 }
 
@@ -128,6 +131,9 @@ func probeDatabase(dir string) (err error) {
 }
 
 func damaged(dir string, err error) error {
+	if strings.Contains(err.Error(), "permanently removed") {
+		return fmt.Errorf("the etcd member in %s was removed from its cluster; to come back, let `probemesh member add` make room for it and start it on an empty data directory", dir)
+	}
 	return fmt.Errorf("the embedded etcd cannot start on %s: %w; if its files are damaged, move the directory away and start anew "+
 		"(a lone server applies its configuration again, one of several gets everything from the others), or restore a backup", dir, err)
 }
@@ -165,6 +171,62 @@ func (m *Member) Endpoints() []string {
 	return out
 }
 
+// ClusterLeader is the id of the member that leads the cluster, as this one knows it; 0 when none does.
+func (m *Member) ClusterLeader() uint64 { return uint64(m.etcd.Server.Leader()) }
+
+// Tend settles this member in its cluster, until ctx ends or there is nothing to settle: one that joins as a learner is given its vote once it has caught up, and one
+// that was started with another address for the others tells them so. It logs what keeps it waiting, and tries again every half second.
+func (m *Member) Tend(ctx context.Context) {
+	t := time.NewTicker(500 * time.Millisecond)
+	defer t.Stop()
+	for waited := 0; ; waited++ {
+		settled, err := m.settle(ctx)
+		if settled || ctx.Err() != nil {
+			return
+		}
+		if waited%20 == 1 {
+			m.cfg.Log.InfoContext(ctx, "the etcd member has not joined in full yet, trying again", "member", m.cfg.Name, "learner", m.etcd.Server.IsLearner(), "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (m *Member) settle(ctx context.Context) (settled bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	id := uint64(m.etcd.Server.MemberID())
+	if m.etcd.Server.IsLearner() {
+		if _, err := m.etcd.Server.PromoteMember(ctx, id); err != nil {
+			return false, err
+		}
+		m.cfg.Log.WarnContext(ctx, "the etcd member has caught up and votes from now on", "member", m.cfg.Name)
+	}
+	list, err := m.client.MemberList(ctx)
+	if err != nil {
+		return false, err
+	}
+	if m.cfg.AdvertisePeer == loneAddress {
+		if len(list.Members) > 1 {
+			m.cfg.Log.ErrorContext(ctx, "this etcd member has others and listens where they cannot reach it: start the server with --etcd-listen-peer", "member", m.cfg.Name, "members", len(list.Members))
+		}
+		return true, nil
+	}
+	for _, x := range list.Members {
+		if x.ID != id || slices.Equal(x.PeerURLs, []string{m.cfg.AdvertisePeer}) {
+			continue
+		}
+		if _, err := m.client.MemberUpdate(ctx, id, []string{m.cfg.AdvertisePeer}); err != nil {
+			return false, err
+		}
+		m.cfg.Log.WarnContext(ctx, "the etcd member has a new address for the others", "member", m.cfg.Name, "before", x.PeerURLs, "now", m.cfg.AdvertisePeer)
+	}
+	return true, nil
+}
+
 // PeerAddresses are the addresses, host:port, at which the member listens for the other members.
 func (m *Member) PeerAddresses() []string {
 	var out []string
@@ -185,7 +247,10 @@ func (m *Member) Wait(ctx context.Context) error {
 	case err := <-m.fail.reason:
 		return fmt.Errorf("the embedded etcd failed: %w", err)
 	case <-m.etcd.Server.StopNotify():
-		return errors.New("the embedded etcd stopped; its log says why")
+		if m.etcd.Server.IsMemberExist(m.etcd.Server.MemberID()) {
+			return errors.New("the embedded etcd stopped; its log says why")
+		}
+		return fmt.Errorf("this server's etcd member, %s, was removed from its cluster; to come back, let `probemesh member add` make room for it and start it on an empty data directory", m.cfg.Name)
 	}
 }
 
