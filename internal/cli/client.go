@@ -34,6 +34,7 @@ type client struct {
 	probers   meshv1.ProberServiceClient
 	receivers meshv1.ReceiverServiceClient
 	servers   meshv1.ServerServiceClient
+	members   meshv1.MemberServiceClient
 	mesh      meshv1.MeshServiceClient
 }
 
@@ -92,6 +93,7 @@ func (a *app) connectTo(server string) (*client, error) {
 		probers:   meshv1.NewProberServiceClient(conn),
 		receivers: meshv1.NewReceiverServiceClient(conn),
 		servers:   meshv1.NewServerServiceClient(conn),
+		members:   meshv1.NewMemberServiceClient(conn),
 		mesh:      meshv1.NewMeshServiceClient(conn),
 	}, nil
 }

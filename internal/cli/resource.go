@@ -35,6 +35,8 @@ type resource struct {
 	row func(m proto.Message, wide bool, now time.Time) []cell
 	// editable is what of it a configuration file may have, for -o yaml; nil: all of it.
 	editable func(m proto.Message) proto.Message
+	// whole: a list call gives all of it; there is no filter.
+	whole bool
 	// hint says what to do when there is none.
 	hint string
 }
@@ -105,7 +107,7 @@ func (r *resource) all(ctx context.Context, a *app, c *client, filter string) ([
 
 // resources lists every kind that `get` shows.
 func resources() []*resource {
-	return []*resource{checkResource(), statusResource(), incidentResource(), proberResource(), serverResource(), receiverResource()}
+	return []*resource{checkResource(), statusResource(), incidentResource(), proberResource(), serverResource(), receiverResource(), memberResource()}
 }
 
 func checkResource() *resource {
@@ -185,6 +187,7 @@ func serverResource() *resource {
 		},
 		columns: serverColumns,
 		row:     serverRow,
+		whole:   true,
 		hint:    "No server is alive.",
 	}
 }

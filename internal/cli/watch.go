@@ -40,8 +40,8 @@ type view interface {
 
 // watch follows resources until ctx ends, through lost connections. It fails only when the first connection cannot be made or the server refuses.
 func (a *app) watch(ctx context.Context, c *client, kind *resource, names []string, o getOptions) error {
-	if kind.plural == "servers" && o.filter != "" {
-		return usagef("servers cannot be filtered; name them instead")
+	if kind.whole && o.filter != "" {
+		return usagef("%s cannot be filtered; name them instead", kind.plural)
 	}
 	v := a.newView(kind, o)
 	defer v.close()

@@ -15,6 +15,7 @@ const (
 	Servers   = "servers"
 	Receivers = "receivers"
 	Incidents = "incidents"
+	Members   = "members"
 )
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

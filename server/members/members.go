@@ -25,9 +25,6 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// collection is what the names of members begin with.
-const collection = "members"
-
 // reachTimeout bounds the question whether a member is there; callTimeout each call to etcd.
 const (
 	reachTimeout = time.Second
@@ -108,7 +105,7 @@ func (s *Service) RemoveMember(ctx context.Context, req *meshv1.RemoveMemberRequ
 	if err := s.own("removed"); err != nil {
 		return nil, err
 	}
-	name, err := spec.ParseName(collection, req.GetName())
+	name, err := spec.ParseName(spec.Members, req.GetName())
 	if err != nil {
 		return nil, fault.Invalid(fault.Violation{Field: "name", Problem: err.Error()})
 	}
@@ -200,7 +197,7 @@ func (s *Service) list(ctx context.Context) ([]*meshv1.Member, error) {
 
 func member(m *etcdserverpb.Member, lead uint64) *meshv1.Member {
 	return &meshv1.Member{
-		Name: spec.Name(collection, cmp.Or(m.Name, hex(m.ID))), Id: hex(m.ID), PeerUrls: m.PeerURLs, Started: m.Name != "", Learner: m.IsLearner, Leader: lead != 0 && m.ID == lead,
+		Name: spec.Name(spec.Members, cmp.Or(m.Name, hex(m.ID))), Id: hex(m.ID), PeerUrls: m.PeerURLs, Started: m.Name != "", Learner: m.IsLearner, Leader: lead != 0 && m.ID == lead,
 	}
 }
 
@@ -256,7 +253,7 @@ func validate(req *meshv1.AddMemberRequest) (string, error) {
 func mayAdd(list []*meshv1.Member, server, peer string) error {
 	for _, m := range list {
 		switch {
-		case m.GetName() == spec.Name(collection, server):
+		case m.GetName() == spec.Name(spec.Members, server):
 			e := fault.Exists(m.GetName())
 			e.Message = fmt.Sprintf("%s is a member already; to replace it, remove it first: probemesh member remove %s", server, server)
 			return e
