@@ -52,6 +52,7 @@ type check struct {
 	effectUntil time.Time // an effect is under way until then
 	tokens      bucket    // runs asked for
 	repeated    bool      // runs were asked for again: what is known is shown, it has been held back long enough
+	quorumAt    time.Time // since when a quorum fails, in one probe each, without an incident
 	roundAt     time.Time // when the second round of a recovery is asked for
 	outages     []*outage // what happened without a store and is not joined yet, oldest first, and what is joined and goes on
 	joinedKeys  []string  // of outages that were

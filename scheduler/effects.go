@@ -184,6 +184,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	}
 	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
 	c.updated = now
+	if c.shown == verdict.Down && openSeverity(e.Incident.GetIncident()) == verdict.Down {
+		c.since = e.Incident.GetIncident().GetStartTime().AsTime() // the same in every server
+	}
 	s.incidentOfOutage(c)
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
 	s.schedule(c, now)

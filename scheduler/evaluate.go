@@ -40,12 +40,17 @@ func (s *State) evaluate(c *check, now time.Time) {
 	s.dropLeavers(c, now)
 	c.tally = verdict.Fold(c.policy, c.votes, now)
 	s.repeatLost(now, c)
+	if c.tally.Reason == verdict.Disputed && !c.confirming(now) {
+		s.askAll(now, c, func(v *verdict.Vote) bool {
+			return v.Outcome == verdict.Fail && v.Streak < 2 && c.policy.IsFresh(v, now)
+		})
+	}
 	if c.tally.Verdict == verdict.Unknown && s.mayAsk() {
 		// A prober that has only now been given the check would vote at its place in the timetable, up to an interval from here.
 		s.askFirst(now, c)
 	}
 	f := incident.Facts{
-		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, OnDegraded: c.spec.GetAlertOnDegraded(), Open: c.openNow(),
+		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, Waiting: c.waiting(now), OnDegraded: c.spec.GetAlertOnDegraded(), Open: c.openNow(),
 	}
 	if f.Open != verdict.Unknown {
 		f.Recovered = c.recovered(now, f.Open)
@@ -84,6 +89,30 @@ func (s *State) act(c *check, now time.Time, d incident.Decision) {
 
 // isOpen tells whether an incident is open, in the store or waiting for it.
 func (c *check) isOpen() bool { return c.incident != nil || c.openNow() != verdict.Unknown }
+
+// patience is how long a quorum that fails waits for what others say who were asked at the same time: longer than the answers of a target that refuses, or answers, take
+// to differ; short beside a timeout.
+const patience = time.Second
+
+// waiting tells whether a quorum fails in one probe each while others, who might see it answer, have been asked and may answer any moment.
+func (c *check) waiting(now time.Time) bool {
+	if c.tally.Verdict != verdict.Down || c.tally.Firm >= c.policy.Quorum || c.incident != nil {
+		c.quorumAt = time.Time{}
+		return false
+	}
+	if c.quorumAt.IsZero() {
+		c.quorumAt = now
+	}
+	if now.Sub(c.quorumAt) >= patience {
+		return false
+	}
+	for i := range c.seats {
+		if c.seats[i].pending(now) && c.tally.FailVotes&(1<<i) == 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // recovered tells whether as strong evidence as opened the incident says that it is over.
 func (c *check) recovered(now time.Time, severity verdict.Verdict) bool {
@@ -137,6 +166,8 @@ func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
 		return meshv1.CheckStatus_NOT_DISTINCT
 	case verdict.SingleProbe:
 		return meshv1.CheckStatus_CONFIRMING
+	case verdict.Disputed:
+		return meshv1.CheckStatus_DISPUTED
 	case verdict.ProberErrors:
 		return meshv1.CheckStatus_PROBER_ERRORS
 	}
@@ -207,6 +238,9 @@ func (c *check) nextLook(now time.Time) time.Time {
 	}
 	if c.isOpen() {
 		earlier(c.roundAt)
+	}
+	if !c.quorumAt.IsZero() {
+		earlier(c.quorumAt.Add(patience))
 	}
 	earlier(c.effectUntil)
 	return next

@@ -57,6 +57,8 @@ func (c *check) sentence() string {
 		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum)
 	case meshv1.CheckStatus_NOT_DISTINCT:
 		return fmt.Sprintf("%s it fail (%s), but all of them share one %s, so that may be at fault", alert.See(t.Failing, t.Fresh), failing, t.Undistinct)
+	case meshv1.CheckStatus_DISPUTED:
+		return fmt.Sprintf("%s it fail (%s), but others see it answer; those that failed must fail again, quorum %d", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum)
 	case meshv1.CheckStatus_CONFIRMING:
 		return fmt.Sprintf("it failed from %s, others are being asked", failing)
 	case meshv1.CheckStatus_RECOVERING:

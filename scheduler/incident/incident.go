@@ -37,6 +37,8 @@ type Facts struct {
 	Recovered bool
 	// Confirming: other probers are being asked and have not all answered.
 	Confirming bool
+	// Waiting: a quorum fails, in one probe each, and answers of others that were asked at the same time are still to come, as they must within a moment.
+	Waiting bool
 	// Shown is the verdict shown so far.
 	Shown verdict.Verdict
 	// OnDegraded: the check asks for an incident when it is DEGRADED.
@@ -59,6 +61,7 @@ type Decision struct {
 //
 //	open      tally     evidence        shown       wish
 //	--------  --------  --------------  ----------  ------------------
+//	none      DOWN      waiting         as before   nothing
 //	none      DOWN                      DOWN        open
 //	none      DEGRADED  confirming      as before   nothing
 //	none      DEGRADED                  DEGRADED    open, if OnDegraded
@@ -84,6 +87,8 @@ func Decide(f Facts) Decision {
 		return whileDegraded(f)
 	}
 	switch {
+	case tally == verdict.Down && f.Waiting && f.Shown != verdict.Down:
+		return Decision{Verdict: f.Shown, Held: true}
 	case tally == verdict.Down:
 		return Decision{Verdict: verdict.Down, Wish: Open}
 	case tally == verdict.Degraded && f.Confirming && f.Shown != verdict.Down:

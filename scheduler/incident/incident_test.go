@@ -69,7 +69,7 @@ func genFacts(t *rapid.T) Facts {
 	return Facts{
 		Tally: verdict.Tally{Verdict: verdict.Verdict(rapid.IntRange(0, 3).Draw(t, "tally"))}, Open: []verdict.Verdict{0, verdict.Degraded, verdict.Down}[rapid.IntRange(0, 2).Draw(t, "open")],
 		Recovered: rapid.Bool().Draw(t, "recovered"), Confirming: rapid.Bool().Draw(t, "confirming"), OnDegraded: rapid.Bool().Draw(t, "alerts"),
-		Shown: verdict.Verdict(rapid.IntRange(0, 4).Draw(t, "shown")),
+		Shown: verdict.Verdict(rapid.IntRange(0, 4).Draw(t, "shown")), Waiting: rapid.Bool().Draw(t, "waiting"),
 	}
 }
 
@@ -92,6 +92,8 @@ func TestNothingOpensTwiceAndNothingClosesThatIsNotOpen(t *testing.T) {
 			t.Fatalf("%s while %s is open", d.Wish, f.Open)
 		case d.Wish == Resolve && !f.Recovered:
 			t.Fatal("closed without the evidence")
+		case d.Wish == Open && f.Tally.Verdict == verdict.Down && f.Waiting && f.Shown != verdict.Down:
+			t.Fatal("opened before those who were asked had their moment")
 		case d.Wish == Open && f.Tally.Verdict == verdict.Degraded && (!f.OnDegraded || f.Confirming && f.Shown != verdict.Down):
 			t.Fatal("opened for DEGRADED although nobody asked for it, or before it was confirmed")
 		}

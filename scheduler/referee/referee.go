@@ -219,5 +219,5 @@ func (l *Line) sum(classes []*Class, checks int) {
 	} else if missed > 0 {
 		l.MissedShare = 1
 	}
-	l.Error = 1.96*math.Sqrt(variance)
+	l.Error = 1.96 * math.Sqrt(variance)
 }

@@ -19,7 +19,7 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 // The files of testdata are prose, then blocks: commands, a line of dashes, the answer, an empty line. The commands:
 //
 //	policy quorum=N fresh=DURATION [distinct=A,B]     forgets all votes
-//	vote PROBER DATACENTER ok|fail|error [ago=D] [since=D] [streak=N] [KEY=VALUE of a domain] [drained]
+//	vote PROBER DATACENTER ok|fail|error [ago=D] [since=D] [streak=N] [KEY=VALUE of a domain] [drained] [aside]
 //	fold                                              the tally
 //	recovered steady=DURATION                         whether it is over
 func TestGoldens(t *testing.T) {
@@ -110,6 +110,8 @@ func voteOf(f []string) Vote {
 			v.Streak, _ = strconv.Atoi(x)
 		case "drained":
 			v.Drained = true
+		case "aside":
+			v.Aside = true
 		default:
 			v.Domains[k] = x
 		}

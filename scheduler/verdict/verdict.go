@@ -5,6 +5,11 @@
 // never [Up]. A vote older than [Policy.Fresh] does not count. No verdict of down rests on a single probe: with a quorum of one, the same
 // prober must have failed twice in a row.
 //
+// When all datacenters see it fail, one failing probe of each is enough. When some have seen it answer since the first of them failed, the evidence is mixed: probes that fail now and then, for a reason
+// that several probers share, look just so. Then a quorum of datacenters must have failed twice in a row ([Disputed] until then). Chance has to come twice: if a shared
+// resolver loses three probes in ten, three datacenters fail together once in 37 times, and twice in a row once in 1,372. A target that is down for everybody is not
+// called down later for it.
+//
 // Everything here is a pure function of its arguments: equal votes and equal now give an equal tally, whatever the order of the votes.
 package verdict
 
@@ -57,11 +62,12 @@ const (
 	ProberErrors               // every fresh sign of life is the probers' own error
 	NotDistinct                // a quorum sees it fail, but all of it shares one value of a dimension that must differ
 	SingleProbe                // a quorum of one sees it fail, in one probe so far
+	Disputed                   // a quorum sees it fail and others see it answer, and those that see it fail have not done so twice in a row
 )
 
 // String is the reason in the words of the API.
 func (r Reason) String() string {
-	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING"}[r]
+	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED"}[r]
 }
 
 // Vote is a prober's newest result for the check.
@@ -82,6 +88,8 @@ type Vote struct {
 	Streak int
 	// Drained: an operator took the prober out of service; its vote does not count.
 	Drained bool
+	// Aside: the prober, or a failure domain that it is in, disagrees with all others across unrelated checks; its vote does not count.
+	Aside bool
 }
 
 // MaxVotes is how many votes Fold takes at most: probers of a check (50) and those it is moving away from.
@@ -105,6 +113,8 @@ type Tally struct {
 	// Fresh, OK, Failing and Mixed count datacenters: those with a fresh vote, those where every fresh vote is OK, those where every fresh
 	// vote is FAIL, and those that disagree within. A mixed one counts as neither for a quorum of failure, and as answering for one of recovery.
 	Fresh, OK, Failing, Mixed int
+	// Firm counts those of Failing in which a prober has failed in two probes in a row or more.
+	Firm int
 	// FailVotes marks the fresh failing votes, by index into the votes given.
 	FailVotes uint64
 	// FreshVotes marks the fresh votes that count.
@@ -120,7 +130,7 @@ const FutureSlack = 5 * time.Second
 // IsFresh tells whether the vote counts at now.
 func (p Policy) IsFresh(v *Vote, now time.Time) bool {
 	age := now.Sub(v.Start)
-	return v.Outcome != None && !v.Drained && age < p.Fresh && age >= -FutureSlack
+	return v.Outcome != None && !v.Drained && !v.Aside && age < p.Fresh && age >= -FutureSlack
 }
 
 // Fold counts the votes. It panics with more than MaxVotes: the caller has introduced a bug. It does not allocate.
@@ -162,8 +172,13 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 		switch same & t.FailVotes {
 		case same:
 			t.Failing++
+			longest := 0
 			for m := same; m != 0; m &= m - 1 {
-				probes += votes[bits.TrailingZeros64(m)].Streak
+				streak := votes[bits.TrailingZeros64(m)].Streak
+				longest, probes = max(longest, streak), probes+streak
+			}
+			if longest >= 2 {
+				t.Firm++
 			}
 		case 0:
 			t.OK++
@@ -185,6 +200,9 @@ func decide(p Policy, t *Tally, votes []Vote, probes, cast, faults int) (Verdict
 		if t.Undistinct = undistinct(p.Distinct, t, votes); t.Undistinct != "" && p.Quorum > 1 {
 			return Degraded, NotDistinct
 		}
+		if t.Firm < p.Quorum && disputed(t, votes) {
+			return Degraded, Disputed
+		}
 		return Down, QuorumDown
 	case t.Fresh < p.Quorum:
 		switch {
@@ -198,6 +216,22 @@ func decide(p Policy, t *Tally, votes []Vote, probes, cast, faults int) (Verdict
 		return Degraded, MinorityDown
 	}
 	return Up, QuorumUp
+}
+
+// disputed tells whether somebody saw it answer after the first of the failing votes saw it fail. An answer of before is no contradiction: it was up then.
+func disputed(t *Tally, votes []Vote) bool {
+	var first time.Time
+	for m := t.FailVotes; m != 0; m &= m - 1 {
+		if v := &votes[bits.TrailingZeros64(m)]; first.IsZero() || v.Since.Before(first) {
+			first = v.Since
+		}
+	}
+	for m := t.FreshVotes &^ t.FailVotes; m != 0; m &= m - 1 {
+		if votes[bits.TrailingZeros64(m)].Start.After(first) {
+			return true
+		}
+	}
+	return false
 }
 
 // undistinct gives the first dimension in which all failing votes are the same although the fresh votes as a whole are not.

@@ -120,6 +120,8 @@ const (
 	CheckStatus_MESH_BLIND CheckStatus_Reason = 12
 	// UNKNOWN: every fresh vote is ERROR, the probers' own fault.
 	CheckStatus_PROBER_ERRORS CheckStatus_Reason = 13
+	// DEGRADED: a quorum sees it fail while others see it answer, and it has not failed twice in a row in a quorum of domains; they are asked again.
+	CheckStatus_DISPUTED CheckStatus_Reason = 14
 )
 
 // Enum value maps for CheckStatus_Reason.
@@ -139,6 +141,7 @@ var (
 		11: "NOT_DISTINCT",
 		12: "MESH_BLIND",
 		13: "PROBER_ERRORS",
+		14: "DISPUTED",
 	}
 	CheckStatus_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -155,6 +158,7 @@ var (
 		"NOT_DISTINCT":       11,
 		"MESH_BLIND":         12,
 		"PROBER_ERRORS":      13,
+		"DISPUTED":           14,
 	}
 )
 
@@ -543,7 +547,7 @@ var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xdb\a\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xe9\a\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -571,7 +575,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\x81\x02\n" +
+	"\x06PAUSED\x10\x05\"\x8f\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -590,7 +594,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\fNOT_DISTINCT\x10\v\x12\x0e\n" +
 	"\n" +
 	"MESH_BLIND\x10\f\x12\x11\n" +
-	"\rPROBER_ERRORS\x10\r\"\xc4\x05\n" +
+	"\rPROBER_ERRORS\x10\r\x12\f\n" +
+	"\bDISPUTED\x10\x0e\"\xc4\x05\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
