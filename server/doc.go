@@ -7,11 +7,14 @@
 // Its parts, and which way data flows between them:
 //
 //	probers --> gateway --> controller --> store (etcd) --> notify --> receivers
-//	                |           |  ^          |
-//	                v           |  +--watch---+
-//	             history        +--> api, statuses
+//	                |         ^  |  ^         |
+//	                v         |  |  +--watch--+
+//	              peer <------+  +--> api, statuses
+//	               |  ^
+//	               v  +--> other servers
+//	             history
 //
 // store is the only one that knows etcd's keys; election says who leads; controller feeds the mind (package scheduler) and carries out its actions; gateway
-// serves the probers' sessions, api the users' calls, history keeps results, notify delivers what the outbox owes. [Server.Run] starts them, from the
+// serves the probers' sessions, peer tells the other servers what those bring and hears theirs, api answers the users' calls, history keeps results, notify delivers what the outbox owes. [Server.Run] starts them, from the
 // ground up, in one list, and stops them in the opposite order.
 package server

@@ -31,7 +31,6 @@ import (
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/election"
-	"github.com/probemesh/probemesh/server/forward"
 	"github.com/probemesh/probemesh/server/gateway"
 	"github.com/probemesh/probemesh/server/health"
 	"github.com/probemesh/probemesh/server/history"
@@ -84,7 +83,6 @@ type Server struct {
 	api    *api.API
 	rpc    *grpc.Server
 	health *grpchealth.Server
-	fwd    *forward.Forwarder
 	// cluster, monitor and deadMan watch the mesh itself; deadMan is nil without a URL.
 	cluster *health.Cluster
 	monitor *health.Monitor
@@ -213,9 +211,6 @@ func (s *Server) openEtcd(ctx context.Context) (err error) {
 // shut closes what open opened, in the opposite order.
 func (s *Server) shut() error {
 	var errs []error
-	if s.fwd != nil {
-		s.fwd.Close()
-	}
 	if s.cluster != nil {
 		s.cluster.Close()
 	}
@@ -252,7 +247,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, BootID: s.boot, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
 		Glass: s.glass.Take, Peers: s.peers,
-		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Reach: reach, Ask: s.askPeer, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
+		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
@@ -263,8 +258,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.elect = election.New(s.client, election.Config{
 		Server: spec.Name(spec.Servers, s.cfg.Name), BootID: s.boot, TTL: s.cfg.LeaseTTL, MayStand: s.succ.MayStand, Log: s.log, Meter: s.tel.Meter(meterName + "/election"),
 	})
-	s.fwd = forward.New(spec.Name(spec.Servers, s.cfg.Name), s.mesh.LeaderElsewhere, func(address string) (*grpc.ClientConn, error) { return s.dialPeer(address) })
-	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: append(s.fwd.Options(), s.tel.ServerOption())}, s.log, s.tel.Meter(meterName+"/rpc"))
+	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: []grpc.ServerOption{s.tel.ServerOption()}}, s.log, s.tel.Meter(meterName+"/rpc"))
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
 	s.api.DescribeServers(s.describe)
 	s.api.Register(s.rpc)
@@ -311,34 +305,6 @@ func (s *Server) dialPeer(address string, options ...grpc.DialOption) (*grpc.Cli
 		o.TLS = tlsConfig
 	}
 	return rpc.Dial(address, o)
-}
-
-// askPeer asks another server who leads. It answers only if it has read etcd just now.
-func (s *Server) askPeer(ctx context.Context, address string) (leader string, term int64, err error) {
-	conn, err := s.dialPeer(address)
-	if err != nil {
-		return "", 0, err
-	}
-	defer conn.Close()
-	r, err := meshv1.NewServerServiceClient(conn).ListServers(ctx, &meshv1.ListServersRequest{})
-	if err != nil {
-		return "", 0, err
-	}
-	for _, x := range r.GetServers() {
-		if x.GetLeader() {
-			return x.GetGrpcAddress(), int64(x.GetTerm()), nil
-		}
-	}
-	return "", 0, nil
-}
-
-// reach tells whether something listens at the address.
-func reach(ctx context.Context, address string) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }
 
 // record is what the server publishes of itself.

@@ -2,7 +2,6 @@ package meshtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -22,11 +22,13 @@ import (
 	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/prober"
 	"github.com/probemesh/probemesh/prober/probe"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/election"
 	"github.com/probemesh/probemesh/server/gateway"
+	"github.com/probemesh/probemesh/server/peer"
 	"github.com/probemesh/probemesh/server/store"
 )
 
@@ -51,6 +53,8 @@ type server struct {
 	link    *etcdfake.Link
 	c       *controller.Controller
 	archive *archive
+	peers   *peer.Peers
+	dir     string // of its peers: the journal outlives the process
 	rpc     *grpc.Server
 	cancel  context.CancelFunc
 	group   sync.WaitGroup
@@ -84,7 +88,7 @@ type agent struct {
 func inMesh(t *testing.T, f func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &mesh{t: t, etcd: etcdfake.New(t), net: &network{listeners: map[string]*bufconn.Listener{}, servers: map[string]*server{}, cut: map[string]bool{}, conns: map[string][]net.Conn{}},
+		m := &mesh{t: t, etcd: etcdfake.New(t), net: &network{listeners: map[string]*bufconn.Listener{}, cut: map[string]bool{}, conns: map[string][]net.Conn{}},
 			target: &target{down: map[string]bool{}, probed: map[string]time.Time{}}, box: &inbox{}, servers: map[string]*server{}, probers: map[string]*agent{},
 			log: slog.New(slog.DiscardHandler)}
 		if testing.Verbose() && os.Getenv("MESHTEST_LOG") != "" {
@@ -115,36 +119,38 @@ func (m *mesh) serve(name string) *server {
 	client, link := m.etcd.Link(m.t)
 	log := m.log.With("server", name, "boot", m.boots)
 	st := store.New(client, store.Options{Log: log})
-	s := &server{name: name, link: link, archive: &archive{have: map[string]bool{}}}
+	s := &server{name: name, link: link, archive: &archive{have: map[string]bool{}}, dir: m.t.TempDir()}
 	if old := m.servers[name]; old != nil {
-		s.archive = old.archive // its disk
+		s.archive, s.dir = old.archive, old.dir // its disk
 	}
+	boot := fmt.Sprint("boot-", m.boots)
 	var err error
-	s.c, err = controller.New(controller.Config{Server: name}, controller.Deps{Store: st, Notifier: courier{st, m.box}, Log: log, Meter: noop.Meter{}, Tracer: tracenoop.Tracer{},
-		Reach: func(_ context.Context, address string) error {
-			m.net.mu.Lock()
-			defer m.net.mu.Unlock()
-			if m.net.listeners[address] == nil {
-				return errors.New("connection refused")
-			}
-			return nil
-		}, Ask: m.ask})
+	s.peers, err = peer.New(peer.Config{Server: name, BootID: boot, Datacenter: homes[name], Dir: s.dir}, peer.Deps{
+		Log: log, Meter: noop.Meter{}, History: s.archive, Fill: []func(*peerv1.Beat){func(b *peerv1.Beat) { s.c.FillBeat(b) }},
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(m.net.dialer("server "+name)))
+		},
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	s.c, err = controller.New(controller.Config{Server: name}, controller.Deps{Store: st, Notifier: courier{st, m.box}, Peers: s.peers, Log: log, Meter: noop.Meter{}, Tracer: tracenoop.Tracer{}})
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	elect := election.New(client, election.Config{Server: "servers/" + name, BootID: fmt.Sprint("boot-", m.boots), Log: log})
-	g, err := gateway.New(ctx, name, s.c, s.archive, log, noop.Meter{})
+	elect := election.New(client, election.Config{Server: "servers/" + name, BootID: boot, Log: log})
+	g, err := gateway.New(ctx, name, s.c, s.peers, log, noop.Meter{})
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	s.rpc, _ = rpc.NewServer(rpc.Config{}, log, nil)
 	g.Register(s.rpc)
+	s.peers.Register(s.rpc)
 	l := bufconn.Listen(256 << 10)
 	m.net.mu.Lock()
 	m.net.listeners[address(name)] = l
-	m.net.servers[address(name)] = s
 	m.net.mu.Unlock()
 	s.group.Go(func() {
 		if err := s.c.Serve(ctx); err != nil {
@@ -153,29 +159,20 @@ func (m *mesh) serve(name string) *server {
 	})
 	s.group.Go(func() { _ = elect.Run(ctx, s.c.Lead) }) // ends with ctx
 	s.group.Go(func() {
-		_ = st.KeepServer(ctx, &statev1.ServerRecord{Name: "servers/" + name, GrpcAddress: address(name)}, 5*time.Second)
+		_ = st.KeepServer(ctx, &statev1.ServerRecord{Name: "servers/" + name, GrpcAddress: address(name), Datacenter: homes[name], BootId: boot}, 5*time.Second)
 	}) // ends with ctx
+	s.group.Go(func() {
+		if err := s.peers.Run(ctx, s.c); err != nil {
+			m.t.Errorf("peers of %s: %v", name, err)
+		}
+	})
 	s.group.Go(func() { _ = s.rpc.Serve(l) }) // ends with Stop
 	m.servers[name] = s
 	return s
 }
 
-// ask asks the server at an address who leads; it says so only when it can read etcd.
-func (m *mesh) ask(_ context.Context, at string) (string, int64, error) {
-	m.net.mu.Lock()
-	s := m.net.servers[at]
-	m.net.mu.Unlock()
-	if s == nil {
-		return "", 0, errors.New("connection refused")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cut {
-		return "", 0, errors.New("etcd does not answer")
-	}
-	info := s.c.Server()
-	return info.LeaderAddress, info.Term, nil
-}
+// homes are the datacenters of the servers: two of the probers' three.
+var homes = map[string]string{"a": "fra", "b": "iad", "c": "nrt"}
 
 func address(server string) string { return server + ":7700" }
 
@@ -189,7 +186,6 @@ func (m *mesh) kill(name string) {
 	s.cutOff(true)
 	m.net.mu.Lock()
 	delete(m.net.listeners, address(name))
-	delete(m.net.servers, address(name))
 	m.net.mu.Unlock()
 	s.archive.stall(false)
 	s.cancel()
@@ -206,7 +202,7 @@ func (m *mesh) probe(name, datacenter string) {
 	} else {
 		dir = m.t.TempDir()
 	}
-	p, err := prober.New(prober.Config{Name: name, Datacenter: datacenter, Servers: []string{address("a"), address("b")}, Data: dir, Build: "test"}, prober.Deps{
+	p, err := prober.New(prober.Config{Name: name, Datacenter: datacenter, Servers: []string{address("a"), address("b"), address("c")}, Data: dir, Build: "test"}, prober.Deps{
 		Capabilities: []string{"tcp", "http", "ipv4"}, Log: m.log.With("prober", name),
 		Compile: func(c *meshv1.Check) (probe.Runner, error) {
 			return &runner{m.target, name, datacenter, c}, nil
@@ -313,7 +309,7 @@ func (m *mesh) allUp() bool {
 	return up && n > 0
 }
 
-// settled tells whether every prober is attached to the leader and runs what it should.
+// settled tells whether the leader hears every prober, wherever it is attached, and each runs what it should.
 func (m *mesh) settled() bool {
 	l := m.leader()
 	if l == nil {
@@ -349,6 +345,57 @@ func (m *mesh) missing() int {
 		}
 	}
 	return n
+}
+
+// lacking counts the probes of before the last ten seconds that the history of a server that lives lacks.
+func (m *mesh) lacking() int {
+	n := 0
+	m.target.mu.Lock()
+	defer m.target.mu.Unlock()
+	for k, at := range m.target.probed {
+		if time.Since(at) < 10*time.Second {
+			continue
+		}
+		for _, s := range m.servers {
+			s.archive.mu.Lock()
+			if !s.dead && !s.archive.have[k] {
+				n++
+				m.lacked = k
+			}
+			s.archive.mu.Unlock()
+		}
+	}
+	return n
+}
+
+// spread tells whether each server has a session.
+func (m *mesh) spread() bool {
+	for _, s := range m.servers {
+		if !s.dead && s.c.Server().Sessions == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// alike tells whether every server that lives says the same of every check and prober.
+func (m *mesh) alike() bool {
+	said := map[string]bool{}
+	for _, s := range m.servers {
+		if s.dead {
+			continue
+		}
+		all := ""
+		s.c.EachStatus("", func(st *meshv1.CheckStatus) bool {
+			all += fmt.Sprintln(st.GetCheck(), st.GetVerdict(), st.GetReason(), st.GetIncident(), st.GetSummary(), st.GetConfirming(), st.GetProbers())
+			return true
+		})
+		for _, p := range s.c.Probers() {
+			all += fmt.Sprintln(p.GetName(), p.GetState(), p.GetServer(), p.GetBootId(), p.GetInSync(), p.GetAssignments())
+		}
+		said[all] = true
+	}
+	return len(said) == 1
 }
 
 // describe says how the mesh stands, for a test that failed.

@@ -24,7 +24,6 @@ import (
 type network struct {
 	mu        sync.Mutex
 	listeners map[string]*bufconn.Listener
-	servers   map[string]*server // that are alive, by address
 	cut       map[string]bool
 	conns     map[string][]net.Conn
 }
@@ -33,7 +32,7 @@ func (n *network) dialer(who string) func(context.Context, string) (net.Conn, er
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		n.mu.Lock()
 		l := n.listeners[address]
-		cut := n.cut[who]
+		cut := n.cut[who] || n.cut[who+">"+address]
 		n.mu.Unlock()
 		if l == nil || cut {
 			return nil, errors.New("connection refused")
@@ -42,13 +41,14 @@ func (n *network) dialer(who string) func(context.Context, string) (net.Conn, er
 		if err == nil {
 			n.mu.Lock()
 			n.conns[who] = append(n.conns[who], c)
+			n.conns[who+">"+address] = append(n.conns[who+">"+address], c)
 			n.mu.Unlock()
 		}
 		return c, err
 	}
 }
 
-// partition cuts a prober off, or lets it back.
+// partition cuts a prober or server off from those that it calls, or from one of them ("fra-1>a:7700"), or lets it back.
 func (n *network) partition(who string, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -58,6 +58,14 @@ func (n *network) partition(who string, cut bool) {
 			c.Close()
 		}
 		n.conns[who] = nil
+	}
+}
+
+// isolate cuts a server off from the other servers, or lets it back; probers and etcd reach it all the time.
+func (n *network) isolate(server string, cut bool) {
+	n.partition("server "+server, cut)
+	for other := range homes {
+		n.partition("server "+other+">"+address(server), cut)
 	}
 }
 

@@ -32,7 +32,7 @@ func TestMixedFaults(t *testing.T) {
 				}
 			}()
 			inMesh(t, func(m *mesh) {
-				m.begin(6, "a", "b")
+				m.begin(6, "a", "b", "c")
 				s := &schedule{m: m, rand: rand.New(rand.NewPCG(seed, 0)), heal: map[string]func(){}}
 				for end := time.Now().Add(20 * time.Minute); time.Now().Before(end); {
 					s.step()
@@ -87,9 +87,9 @@ func (s *schedule) breaks(name string, do, undo func()) {
 func (s *schedule) fault() {
 	m := s.m
 	prober := []string{"fra-1", "iad-1", "nrt-1"}[s.rand.IntN(3)]
-	name := []string{"a", "b"}[s.rand.IntN(2)]
+	name := []string{"a", "b", "c"}[s.rand.IntN(3)]
 	check := fmt.Sprint("c", s.rand.IntN(5)) // c5 is left alone
-	switch s.rand.IntN(12) {
+	switch s.rand.IntN(13) {
 	case 0:
 		s.breaks("server "+name+" is dead", func() { m.kill(name) }, func() { m.serve(name) })
 	case 1:
@@ -120,6 +120,8 @@ func (s *schedule) fault() {
 		s.note("watches break, and what they missed is compacted")
 		m.etcd.BreakWatches()
 		m.etcd.Compact(0)
+	case 12:
+		s.breaks("server "+name+" is cut off from the others", func() { m.net.isolate(name, true) }, func() { m.net.isolate(name, false) })
 	case 11:
 		if s.heal["etcd has no leader"] == nil {
 			s.note("edit of %s", check)
@@ -207,6 +209,8 @@ func (m *mesh) promises() {
 		return err == nil && len(owed) == 0
 	})
 	m.await("every probe is in a history", 5*time.Minute, func() bool { return m.missing() == 0 })
+	m.await("every probe is in every history", 5*time.Minute, func() bool { return m.lacking() == 0 })
+	m.await("every server says the same", time.Minute, m.alike)
 	m.told()
 	if d := m.box.of("checks/c5"); len(d) != 0 {
 		m.t.Errorf("c5 never failed, and was told of: %v", d)

@@ -89,7 +89,7 @@ func TestTheLeaderDiesAndTheStandbyTakesOver(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		m.begin(5, "a", "b")
 		first := m.leader().name
-		m.await("all probers are at the leader", time.Minute, m.settled)
+		m.await("all probers are heard by the leader", time.Minute, m.settled)
 		m.target.set("checks/c0", true)
 		m.await("OPENED", time.Minute, func() bool { return len(m.box.of("checks/c0")) == 1 })
 		m.kill(first)
@@ -100,7 +100,7 @@ func TestTheLeaderDiesAndTheStandbyTakesOver(t *testing.T) {
 		m.target.set("checks/c1", false)
 		m.serve(first)
 		m.await("all are UP", 3*time.Minute, m.allUp)
-		m.await("all probers are at the leader", time.Minute, m.settled)
+		m.await("all probers are heard by the leader", time.Minute, m.settled)
 		time.Sleep(10 * time.Minute)
 		if c0, c1 := m.box.of("checks/c0"), m.box.of("checks/c1"); !slices.Equal(c0, once) || !slices.Equal(c1, once) || len(m.box.all()) != 4 {
 			m.t.Errorf("told %v and %v, %d in all", c0, c1, len(m.box.all()))
@@ -116,7 +116,7 @@ func TestALeaderCutOffFromTheStoreChangesNothing(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		m.begin(5, "a", "b")
 		old := m.leader()
-		m.await("all probers are at the leader", time.Minute, m.settled)
+		m.await("all probers are heard by the leader", time.Minute, m.settled)
 		old.cutOff(true)
 		m.target.set("checks/c0", true)
 		m.await("OPENED by the other", 3*time.Minute, func() bool { return len(m.box.of("checks/c0")) == 1 })
@@ -248,5 +248,55 @@ func TestASecondProcessOfANameIsHeardWhenTheFirstIsGone(t *testing.T) {
 			p, _ := m.leader().c.Prober("probers/fra-1")
 			return p.GetDatacenter() == "elsewhere" && p.GetState() == meshv1.Prober_ONLINE
 		})
+	})
+}
+
+// The servers' sessions are apart, and what they hold for true is the same.
+func TestEveryServerHoldsTheSameForTrue(t *testing.T) {
+	t.Parallel()
+	inMesh(t, func(m *mesh) {
+		m.begin(10, "a", "b", "c")
+		m.await("probers are at home", time.Minute, func() bool { return m.settled() && m.spread() })
+		m.await("all say the same", 10*time.Second, m.alike)
+		m.target.set("checks/c0", true)
+		m.target.set("checks/c1@fra", true)
+		m.await("OPENED", time.Minute, func() bool { return len(m.box.of("checks/c0")) == 1 })
+		time.Sleep(40 * time.Second)
+		m.await("all say the same of an outage", 10*time.Second, m.alike)
+		m.target.set("checks/c0", false)
+		m.target.set("checks/c1@fra", false)
+		m.await("all are UP", 3*time.Minute, m.allUp)
+		m.await("all say the same after it", 10*time.Second, m.alike)
+		m.await("every server has every result", time.Minute, func() bool { return m.lacking() == 0 })
+		m.await("RESOLVED", time.Minute, func() bool { return len(m.box.of("checks/c0")) == 2 })
+		if d := m.box.of("checks/c0"); !slices.Equal(d, once) || len(m.box.all()) != 2 {
+			m.t.Errorf("told %v, %d in all", d, len(m.box.all()))
+		}
+	})
+}
+
+// The server that leads dies together with its session; the others know every vote, so the next leader opens what is down as soon as it leads.
+func TestTheNextLeaderOpensAtOnceWhatIsDown(t *testing.T) {
+	t.Parallel()
+	inMesh(t, func(m *mesh) {
+		m.begin(5, "a", "b", "c")
+		m.await("probers are at home", time.Minute, func() bool { return m.settled() && m.spread() })
+		first := m.leader().name
+		m.kill(first)
+		m.target.set("checks/c0", true)
+		took := m.await("another leads", 20*time.Second, func() bool { return m.leader() != nil })
+		opened := m.await("OPENED", time.Minute, func() bool { return len(m.box.of("checks/c0")) == 1 })
+		// Somebody sees it within interval / n; whoever leads by then has nothing to learn first.
+		if took+opened > 12*time.Second {
+			m.t.Errorf("told %v after the outage began, %v after another led", took+opened, opened)
+		}
+		m.target.set("checks/c0", false)
+		m.serve(first)
+		m.await("all are UP", 3*time.Minute, m.allUp)
+		m.await("every server has every result", 5*time.Minute, func() bool { return m.lacking() == 0 })
+		m.await("RESOLVED", time.Minute, func() bool { return len(m.box.of("checks/c0")) == 2 })
+		if d := m.box.of("checks/c0"); !slices.Equal(d, once) || len(m.box.all()) != 2 {
+			m.t.Errorf("told %v, %d in all", d, len(m.box.all()))
+		}
 	})
 }

@@ -47,16 +47,11 @@ type Deps struct {
 	Notifier Notifier
 	// Verdicts may be nil: then nothing is recorded.
 	Verdicts VerdictRecorder
-	// Peers are the other servers. Nil: there are none, or they are not heard, and probers are sent to the leader.
+	// Peers are the other servers. Nil: there are none.
 	Peers Peers
 	// Glass takes what the mind wishes for while etcd is lost: scheduler.BreakGlass and scheduler.OutageJoined. It is called with the mutex held, must not block and
 	// must not call back. Nil: nobody is told of outages then.
-	Glass func(scheduler.Action)
-	// Reach tells whether another server's gRPC address answers; it may block until ctx ends. Nil: all of them do.
-	Reach func(ctx context.Context, address string) error
-	// Ask asks the server at a gRPC address who leads, at which address and in which term; both are zero when nobody does. It may block until ctx ends. Nil: nobody
-	// is asked.
-	Ask    func(ctx context.Context, address string) (leader string, term int64, err error)
+	Glass  func(scheduler.Action)
 	Log    *slog.Logger
 	Meter  metric.Meter
 	Tracer trace.Tracer
@@ -70,7 +65,6 @@ type Controller struct {
 	m       *metrics
 	effects chan effect
 	wake    chan struct{}
-	moved   chan struct{} // somebody else may lead now, or be reached elsewhere
 	ready   chan struct{}
 	// outlived: a prober of this server has outlived a rival, which may have enrolled as something else.
 	outlived chan struct{}
@@ -129,7 +123,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 		cfg.KeepIncidents = 20_000
 	}
 	c := &Controller{
-		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), ready: make(chan struct{}), outlived: make(chan struct{}, 1),
+		cfg: cfg, deps: deps, log: deps.Log, effects: make(chan effect, effectQueue), wake: make(chan struct{}, 1), ready: make(chan struct{}), outlived: make(chan struct{}, 1),
 		mind: scheduler.New(cfg.Mind), sessions: map[string]Session{}, presences: newPresences(), changed: make(chan struct{}), claims: map[string]*claim{}, open: map[string]string{}, enrolments: map[string]enrolled{}, servers: map[string]*statev1.ServerRecord{},
 		runs: map[string]*run{},
 	}
@@ -152,9 +146,7 @@ func (c *Controller) Serve(ctx context.Context) error {
 	}
 	wg.Go(func() { c.tick(ctx) })
 	wg.Go(func() { c.mend(ctx) })
-	if c.deps.Peers == nil {
-		wg.Go(func() { c.redirect(ctx) })
-	} else {
+	if c.deps.Peers != nil {
 		wg.Go(func() { c.tellPresence(ctx) })
 	}
 	if c.deps.Verdicts != nil {
@@ -310,11 +302,9 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 		c.servers[e.Name] = v
 		c.serversChangedLocked()
 		c.compareLocked(e.Name, v)
-		signal(c.moved)
 		return nil
 	case *statev1.LeaderRecord:
 		c.leader, c.term = v, max(c.term, v.GetTerm())
-		signal(c.moved)
 		return nil
 	case nil:
 		return c.goneLocked(e)
@@ -325,6 +315,14 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 func (c *Controller) serversChangedLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// signal sets a channel of one element, if it is not set.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // compareLocked notes a record of this server's name that another process has put into the place of its own.

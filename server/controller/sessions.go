@@ -30,8 +30,6 @@ type Session interface {
 	Wake()
 	// RunNow sends a run; false when the session's queue is full or the session is ending.
 	RunNow(*meshv1.RunNow) bool
-	// Redirect asks the prober to attach elsewhere.
-	Redirect(addresses []string, reason string)
 	// End ends the session because another of the same process has taken its place.
 	End(reason string)
 	// Facts are what the session knows of its prober.

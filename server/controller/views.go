@@ -139,16 +139,6 @@ func (c *Controller) Addresses() []string {
 	return list
 }
 
-// LeaderElsewhere tells whether another server leads, and at which gRPC address; the address is empty when that server has not published one.
-func (c *Controller) LeaderElsewhere() (address string, elsewhere bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.reign != nil || c.leader == nil || c.leader.GetServer() == spec.Name(spec.Servers, c.cfg.Server) {
-		return "", false
-	}
-	return c.servers[c.leader.GetServer()].GetGrpcAddress(), true
-}
-
 // URIs gives the URI of each check, empty for one that is not known.
 func (c *Controller) URIs(checks []string) []string {
 	uris := make([]string, len(checks))

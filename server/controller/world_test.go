@@ -35,10 +35,9 @@ type fakeSession struct {
 	ended []string
 }
 
-func (s *fakeSession) BootID() string            { return s.boot }
-func (s *fakeSession) Wake()                     {}
-func (s *fakeSession) Redirect([]string, string) {}
-func (s *fakeSession) Facts() SessionFacts       { return SessionFacts{InSync: true, Since: s.since} }
+func (s *fakeSession) BootID() string      { return s.boot }
+func (s *fakeSession) Wake()               {}
+func (s *fakeSession) Facts() SessionFacts { return SessionFacts{InSync: true, Since: s.since} }
 
 func (s *fakeSession) RunNow(r *meshv1.RunNow) bool {
 	s.mu.Lock()

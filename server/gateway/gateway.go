@@ -39,8 +39,6 @@ type Mesh interface {
 	Servers() ([]*statev1.ServerRecord, <-chan struct{})
 	// URIs gives the URI of each check, empty for one that is not known.
 	URIs(checks []string) []string
-	// Elsewhere gives the addresses of the leader when it is another server that probers should attach to; empty when they may stay.
-	Elsewhere() []string
 }
 
 // Archive is what the gateway needs of the history. Append returns when the entries are on disk; it may block, and it may be repeated.
@@ -292,9 +290,6 @@ func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv
 	}
 	if err := stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Welcome{Welcome: welcome}}); err != nil {
 		return err
-	}
-	if to := s.g.mesh.Elsewhere(); len(to) > 0 {
-		s.Redirect(to, "another server leads")
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

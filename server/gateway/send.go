@@ -56,8 +56,6 @@ func (s *session) send(ctx context.Context, stream sender, places []*meshv1.Serv
 			err = o.tick()
 		case <-s.ackable:
 			err = o.acknowledge()
-		case r := <-s.redirect:
-			err = stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Redirect{Redirect: r}})
 		case <-o.changed:
 			err = o.servers()
 		case <-s.woken:

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
@@ -27,7 +26,6 @@ type session struct {
 
 	inbox    chan *meshv1.ProberMessage // what the sending goroutine must answer
 	runs     chan *meshv1.RunNow
-	redirect chan *meshv1.Redirect
 	woken    chan struct{}
 	ackable  chan struct{}
 	entries  chan archived
@@ -55,7 +53,7 @@ var _ controller.Session = (*session)(nil)
 func newSession(g *Gateway, h *meshv1.Hello, cancel context.CancelCauseFunc) *session {
 	s := &session{
 		g: g, hello: h, id: h.GetProber(), name: spec.Name(spec.Probers, h.GetProber()), cancel: cancel, began: time.Now(),
-		inbox: make(chan *meshv1.ProberMessage, inboxQueue), runs: make(chan *meshv1.RunNow, runQueue), redirect: make(chan *meshv1.Redirect, 1),
+		inbox: make(chan *meshv1.ProberMessage, inboxQueue), runs: make(chan *meshv1.RunNow, runQueue),
 		woken: make(chan struct{}, 1), ackable: make(chan struct{}, 1), entries: make(chan archived, archiveQueue),
 		verify: make(chan []string, 1), verified: make(chan shrinkAnswer, 1),
 	}
@@ -87,14 +85,6 @@ func (s *session) RunNow(r *meshv1.RunNow) bool {
 	default:
 		s.g.m.dropped(context.Background(), "run", 1)
 		return false
-	}
-}
-
-// Redirect asks the prober to attach elsewhere. A second one before the first is sent is dropped.
-func (s *session) Redirect(addresses []string, reason string) {
-	select {
-	case s.redirect <- &meshv1.Redirect{Addresses: addresses, Reason: reason, Delay: durationpb.New(0)}:
-	default:
 	}
 }
 

@@ -30,18 +30,17 @@ import (
 
 // fakeMesh is a controller that believes everything and remembers it.
 type fakeMesh struct {
-	mu        sync.Mutex
-	sessions  map[string]controller.Session
-	detached  []string // name, and " leaving" when it left
-	cast      []*meshv1.Result
-	refused   []string
-	wanted    map[string]*meshv1.Assignment
-	elsewhere []string
-	servers   []*statev1.ServerRecord
-	changed   chan struct{}
-	slow      time.Duration // of Attach
-	verify    func(ctx context.Context, removals []string) error
-	verified  [][]string
+	mu       sync.Mutex
+	sessions map[string]controller.Session
+	detached []string // name, and " leaving" when it left
+	cast     []*meshv1.Result
+	refused  []string
+	wanted   map[string]*meshv1.Assignment
+	servers  []*statev1.ServerRecord
+	changed  chan struct{}
+	slow     time.Duration // of Attach
+	verify   func(ctx context.Context, removals []string) error
+	verified [][]string
 }
 
 func (m *fakeMesh) Attach(_ context.Context, h *meshv1.Hello, s controller.Session) error {
@@ -126,12 +125,6 @@ func (m *fakeMesh) place(names ...string) {
 }
 
 func (m *fakeMesh) URIs(checks []string) []string { return make([]string, len(checks)) }
-
-func (m *fakeMesh) Elsewhere() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.elsewhere
-}
 
 // want sets what the prober shall run.
 func (m *fakeMesh) want(all ...*meshv1.Assignment) {
