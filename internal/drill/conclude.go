@@ -123,6 +123,7 @@ func (r *Run) judge() {
 	none("alerts_doubled", "alerts", t.Doubled, "and once: one Idempotency-Key an outage")
 	none("alerts_false", "alerts", t.False, "nothing of the mesh's own may look like an outage")
 	none("alerts_late", "alerts", t.Late, fmt.Sprintf("interval/%d + two probes + 1 s, and what the drill allows for what it broke", probersOfCheck))
+	none("alerts_misdated", "alerts", t.Misdated, "an alert says since when, to 1.5 s")
 	if t.Due > 0 {
 		r.Distribution("failure_to_alert", t.ToAlert, Bounds{}, "")
 	}

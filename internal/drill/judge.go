@@ -24,6 +24,8 @@ type Tally struct {
 	// ResolvedMissing are incidents whose outage is over and of whose end nobody was told; ResolvedDoubled those of which it was told by more than one key;
 	// ResolvedEarly those whose end was decided while the target was still down.
 	ResolvedMissing, ResolvedDoubled, ResolvedEarly []string
+	// Misdated are alerts that say that the target has been down since long before it was.
+	Misdated []string
 	// Malformed are requests that are not as documented.
 	Malformed []string
 	// Repeats are requests that came again with a key that had been there, which a receiver that knows such keys drops.
@@ -61,7 +63,7 @@ func Judge(truth []Outage, record []Delivery) Tally {
 		case meshv1.Notification_RESOLVED:
 			resolved[d.Note.GetIncident()] = append(resolved[d.Note.GetIncident()], d)
 		case meshv1.Notification_OPENED:
-			s := covering(stories[check], d.Note.GetStartTime().AsTime())
+			s := covering(stories[check], d)
 			if s == nil {
 				t.False = append(t.False, fmt.Sprintf("%s was announced at %s as down since %s, and was not: %s", check, clock(d.At), clock(d.Note.GetStartTime().AsTime()), d.Note.GetSummary()))
 				continue
@@ -106,10 +108,12 @@ func (t *Tally) distinct(record []Delivery) []Delivery {
 	return out
 }
 
-// covering is the latest outage of those, in order, in which an incident can have begun at that time.
-func covering(list []*story, start time.Time) *story {
+// covering is the latest outage of those, in order, that an alert can be of: it had begun when the alert was decided, and its first failing probe began before it
+// was over.
+func covering(list []*story, d Delivery) *story {
+	start, decided := d.Note.GetStartTime().AsTime(), d.Note.GetDecideTime().AsTime()
 	for _, s := range slices.Backward(list) {
-		if s.Bound >= 0 && !start.Before(s.Down.Add(-slack)) && (s.Up.IsZero() || start.Before(s.Up.Add(slack))) {
+		if s.Bound >= 0 && !decided.Before(s.Down) && (s.Up.IsZero() || start.Before(s.Up.Add(slack))) {
 			return s
 		}
 	}
@@ -134,6 +138,9 @@ func (t *Tally) alerts(s *story) {
 		if took > s.Bound {
 			t.Late = append(t.Late, fmt.Sprintf("%s was announced after %s, later than %s", what, took.Round(time.Millisecond), s.Bound.Round(time.Millisecond)))
 		}
+	}
+	if since := first.Note.GetStartTime().AsTime(); since.Before(s.Down.Add(-slack)) {
+		t.Misdated = append(t.Misdated, fmt.Sprintf("%s was announced as down since %s (%s)", what, clock(since), first.Note.GetIncident()))
 	}
 	if n := len(s.opened); n > 1 {
 		t.Doubled = append(t.Doubled, fmt.Sprintf("%s was announced %d times, as %s", what, n, strings.Join(incidents(s.opened), ", ")))

@@ -50,11 +50,11 @@ func truth() []Outage { return []Outage{outage("shop", 10, 20), outage("shop", 4
 
 // counts is the tally in the order of its fields.
 func counts(t Tally) string {
-	return fmt.Sprintf("lost %d doubled %d false %d late %d missing %d twice %d early %d malformed %d repeats %d", len(t.Lost), len(t.Doubled), len(t.False), len(t.Late),
+	return fmt.Sprintf("lost %d doubled %d false %d late %d misdated %d missing %d twice %d early %d malformed %d repeats %d", len(t.Lost), len(t.Doubled), len(t.False), len(t.Late), len(t.Misdated),
 		len(t.ResolvedMissing), len(t.ResolvedDoubled), len(t.ResolvedEarly), len(t.Malformed), len(t.Repeats))
 }
 
-const nothing = "lost 0 doubled 0 false 0 late 0 missing 0 twice 0 early 0 malformed 0 repeats 0"
+const nothing = "lost 0 doubled 0 false 0 late 0 misdated 0 missing 0 twice 0 early 0 malformed 0 repeats 0"
 
 // Each case changes a record that is right, or its truth, in one way; the tally must notice that, and nothing else.
 func TestEveryFaultOfAnAnnouncementIsCounted(t *testing.T) {
@@ -79,6 +79,9 @@ func TestEveryFaultOfAnAnnouncementIsCounted(t *testing.T) {
 		{"an alert without an outage", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(30, opened, "shop", "3", 29, 29.9)) }, "false 1"},
 		{"an alert of another check", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(12, opened, "mail", "3", 11, 11.9)) }, "false 1"},
 		{"an alert is late", func(_ *[]Outage, r *[]Delivery) { (*r)[0].At = at(12.5) }, "late 1"},
+		{"an alert says that it began before it did", func(_ *[]Outage, r *[]Delivery) { (*r)[2] = note(41, opened, "shop", "2", 12, 40.9) }, "misdated 1"},
+		{"an alert of an outage that is over long since", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(32, opened, "shop", "3", 25, 31.9)) }, "false 1"},
+		{"an alert decided before the outage", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(9, opened, "shop", "3", 8, 8.9)) }, "false 1"},
 		{"the end is not announced", func(_ *[]Outage, r *[]Delivery) { *r = (*r)[:3] }, "missing 1"},
 		{"the outage goes on, and no end is announced", func(o *[]Outage, r *[]Delivery) { (*o)[1].Up, *r = time.Time{}, (*r)[:3] }, ""},
 		{"the outage goes on, and an end is announced", func(o *[]Outage, _ *[]Delivery) { (*o)[1].Up = time.Time{} }, "early 1"},

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // Options are how a drill is run.
@@ -82,6 +85,7 @@ func Execute(ctx context.Context, s Scenario, o Options) *Report {
 	}
 	r := &Run{Options: o, Rand: rand.New(rand.NewPCG(o.Seed, 0)), begun: report.StartTime, samples: map[string][]float64{}, watched: map[*Mesh]time.Time{}}
 	err := r.execute(ctx, s)
+	r.keepRecord()
 	report.DurationSeconds = time.Since(report.StartTime).Seconds()
 	report.Figures, report.Samples, report.Notes = append(report.Figures, r.figures...), r.samples, append(report.Notes, r.notes...)
 	report.Passed = err == nil && len(report.Failed()) == 0 && len(report.Figures) > 0
@@ -95,6 +99,26 @@ func Execute(ctx context.Context, s Scenario, o Options) *Report {
 		}
 	}
 	return report
+}
+
+// keepRecord writes down beside the logs what the receiver got and when the targets were down, for whoever looks into a drill that failed.
+func (r *Run) keepRecord() {
+	var record bytes.Buffer
+	if r.Receiver != nil {
+		for _, d := range r.Receiver.All() {
+			body, _ := protojson.Marshal(d.Note)
+			fmt.Fprintf(&record, "{\"time\": %q, \"idempotency_key\": %q, \"fault\": %q, \"body\": %s}\n", d.At.Format(time.RFC3339Nano), d.Key, d.Fault, body)
+		}
+	}
+	var truth bytes.Buffer
+	for _, o := range r.Truth() {
+		fmt.Fprintf(&truth, "{\"check\": %q, \"fault\": %q, \"down\": %q, \"up\": %q, \"bound_seconds\": %g}\n", o.Check, o.Fault, o.Down.Format(time.RFC3339Nano), o.Up.Format(time.RFC3339Nano), o.Bound.Seconds())
+	}
+	for name, b := range map[string][]byte{"receiver.jsonl": record.Bytes(), "outages.jsonl": truth.Bytes()} {
+		if err := os.WriteFile(filepath.Join(r.Data, name), b, 0o600); err != nil {
+			r.Remark("the record could not be written down: %v", err)
+		}
+	}
 }
 
 func (o *Options) makeData(name string) (err error) {
