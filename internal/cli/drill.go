@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/probemesh/probemesh/internal/configfile"
 	"github.com/probemesh/probemesh/internal/drill"
 	"github.com/probemesh/probemesh/internal/drill/catalog"
+	"github.com/probemesh/probemesh/internal/drill/netns"
 	"github.com/probemesh/probemesh/internal/version"
 )
 
@@ -51,6 +53,14 @@ result goes to standard output and the progress to standard error.`,
 			if err != nil {
 				return err
 			}
+			if slices.ContainsFunc(list, func(s drill.Scenario) bool { return s.OwnNetworks() && s.Missing() == nil }) {
+				// All of it, in a network of its own: this program again.
+				if done, code, err := netns.Isolate(cmd.Context()); err != nil || code != 0 {
+					return isolatedFailure(code, err)
+				} else if done {
+					return nil
+				}
+			}
 			return a.runDrills(cmd.Context(), list, o, format)
 		},
 	}
@@ -64,6 +74,14 @@ result goes to standard output and the progress to standard error.`,
 	f.BoolVar(&o.Keep, "keep", false, "keep the temporary directory with data and logs, and say where it is")
 	outputFlag(cmd, &format, formatTable, formatJSON)
 	return cmd
+}
+
+// isolatedFailure is the failure of the run in a network of its own, which has printed what it has to say.
+func isolatedFailure(code int, err error) error {
+	if err != nil {
+		return usagef("%v", err)
+	}
+	return &failure{code: code}
 }
 
 func drillNames() []string {

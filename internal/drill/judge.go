@@ -160,6 +160,9 @@ func (t *Tally) ends(s *story, resolved map[string][]Delivery) {
 		if len(list) == 0 {
 			continue
 		}
+		if s.Fault == Unreachable && s.Bound == Optional {
+			continue // it may have been reachable for some of the time
+		}
 		if decided := list[0].Note.GetDecideTime().AsTime(); s.Up.IsZero() || decided.Before(s.Up) {
 			t.ResolvedEarly = append(t.ResolvedEarly, fmt.Sprintf("%s was resolved at %s: %s", what, clock(decided), list[0].Note.GetSummary()))
 		} else {

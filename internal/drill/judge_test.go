@@ -75,6 +75,14 @@ func TestEveryFaultOfAnAnnouncementIsCounted(t *testing.T) {
 			again.Key = "another"
 			*r = append(*r, again)
 		}, "doubled 1"},
+		{"what was cut off, perhaps, is up again for some before the cut ends", func(o *[]Outage, r *[]Delivery) {
+			(*o)[0].Fault, (*o)[0].Bound = Unreachable, Optional
+			(*r)[1].Note.DecideTime = timestamppb.New(at(15))
+		}, ""},
+		{"what was cut off for sure must not be up again before", func(o *[]Outage, r *[]Delivery) {
+			(*o)[0].Fault = Unreachable
+			(*r)[1].Note.DecideTime = timestamppb.New(at(15))
+		}, "early 1"},
 		{"the same key comes again", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(12, opened, "shop", "1", 10.5, 11.1)) }, "repeats 1"},
 		{"an alert without an outage", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(30, opened, "shop", "3", 29, 29.9)) }, "false 1"},
 		{"an alert of another check", func(_ *[]Outage, r *[]Delivery) { *r = append(*r, note(12, opened, "mail", "3", 11, 11.9)) }, "false 1"},

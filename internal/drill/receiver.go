@@ -69,7 +69,7 @@ func (r *Receiver) Open() error {
 	if r.server != nil {
 		return nil
 	}
-	l, err := listenAgain(r.address)
+	l, err := listenAgain(net.Listen, r.address)
 	if err != nil {
 		return fmt.Errorf("start the receiver: %w", err)
 	}

@@ -22,10 +22,14 @@ const (
 	Hang
 	// Status500 answers every request with status 500. Not for a TCP target.
 	Status500
+	// Unreachable does nothing to the target: the network between it and the probers is cut by the drill, from Break to Mend.
+	Unreachable
 )
 
 // String is the fault as people read it.
-func (f Fault) String() string { return [...]string{"refuses", "hangs", "answers 500"}[f] }
+func (f Fault) String() string {
+	return [...]string{"refuses", "hangs", "answers 500", "is cut off"}[f]
+}
 
 // Outage is a time in which a target did not answer: the ground truth.
 type Outage struct {
@@ -57,6 +61,7 @@ type Target struct {
 	run     *Run
 	address string
 	tcp     bool
+	open    func(network, address string) (net.Listener, error)
 
 	mu     sync.Mutex // guards all below
 	fault  Fault
@@ -66,8 +71,11 @@ type Target struct {
 	done   chan struct{}
 }
 
-// newTarget starts a target at host (empty: 127.0.0.1).
-func (r *Run) newTarget(check, host string, tcp bool) (*Target, error) {
+// newTarget starts a target at host (empty: 127.0.0.1). open listens there, nil as [net.Listen] does.
+func (r *Run) newTarget(check, host string, tcp bool, open func(network, address string) (net.Listener, error)) (*Target, error) {
+	if open == nil {
+		open = net.Listen
+	}
 	address, err := localmesh.FreeAddress()
 	if err != nil {
 		return nil, err
@@ -76,7 +84,7 @@ func (r *Run) newTarget(check, host string, tcp bool) (*Target, error) {
 		_, port, _ := net.SplitHostPort(address)
 		address = net.JoinHostPort(host, port)
 	}
-	t := &Target{Check: check, URI: "http://" + address + "/", run: r, address: address, tcp: tcp, mended: make(chan struct{})}
+	t := &Target{Check: check, URI: "http://" + address + "/", run: r, address: address, tcp: tcp, open: open, mended: make(chan struct{})}
 	if tcp {
 		t.URI = "tcp://" + address
 	}
@@ -90,18 +98,18 @@ func (r *Run) newTarget(check, host string, tcp bool) (*Target, error) {
 	return t, nil
 }
 
-// listenAgain listens at an address of one's own that one has listened at before. The port may be another's for a moment, as one of an outgoing connection.
-func listenAgain(address string) (l net.Listener, err error) {
+// listenAgain listens, by open, at an address of one's own that one has listened at before. The port may be another's for a moment, as one of an outgoing connection.
+func listenAgain(open func(network, address string) (net.Listener, error), address string) (l net.Listener, err error) {
 	err = Until(context.Background(), "listen at "+address, 5*time.Second, func() (bool, string) {
 		var err error
-		l, err = net.Listen("tcp", address)
+		l, err = open("tcp", address)
 		return err == nil, fmt.Sprint(err)
 	})
 	return l, err
 }
 
 func (t *Target) listen() error {
-	l, err := listenAgain(t.address)
+	l, err := listenAgain(t.open, t.address)
 	if err != nil {
 		return err
 	}
@@ -139,7 +147,7 @@ func (t *Target) Break(f Fault, bound time.Duration) *Outage {
 	if t.broken != nil {
 		return t.broken
 	}
-	if t.tcp {
+	if t.tcp && f != Unreachable {
 		f = Refuse
 	}
 	o := &Outage{Check: t.Check, Fault: f, Down: time.Now(), Bound: bound}
@@ -173,6 +181,22 @@ func (t *Target) Mend() error {
 	t.broken = nil
 	close(t.mended)
 	t.mended = make(chan struct{})
+	return nil
+}
+
+// Flip closes the port of a target that is [Unreachable], or opens it again: what happens to it where nobody can see it, which is no outage of its own. It does
+// nothing to a target that is not.
+func (t *Target) Flip(open bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.broken == nil || t.fault != Unreachable:
+		return nil
+	case open:
+		return t.listen()
+	}
+	_ = t.server.Close()
+	<-t.done
 	return nil
 }
 

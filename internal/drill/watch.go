@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,6 +17,8 @@ type Watched struct {
 	Targets, TCP int
 	// Host is where they listen, empty for 127.0.0.1: probers in networks of their own need an address that they can reach.
 	Host string
+	// Listen listens for them, nil as [net.Listen] does: a target inside of another network is listened for there.
+	Listen func(network, address string) (net.Listener, error)
 	// ReceiverURL is where notifications go; empty: the run's receiver at 127.0.0.1.
 	ReceiverURL string
 	// Prefix begins the names of the checks; empty: "t".
@@ -34,7 +37,7 @@ func (r *Run) WatchMore(ctx context.Context, m *Mesh, w Watched) ([]*Target, err
 	}
 	var targets []*Target
 	for i := range w.Targets {
-		t, err := r.newTarget(fmt.Sprintf("%s%02d", w.Prefix, i+1), w.Host, i >= w.Targets-w.TCP)
+		t, err := r.newTarget(fmt.Sprintf("%s%02d", w.Prefix, i+1), w.Host, i >= w.Targets-w.TCP, w.Listen)
 		if err != nil {
 			return nil, err
 		}

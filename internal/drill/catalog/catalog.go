@@ -15,6 +15,8 @@ func Drills() []drill.Scenario {
 		notifierCrash(),
 		backlog(),
 		rollingRestart(),
+		hungDisk(),
+		datacenterCut(),
 	}
 }
 

@@ -160,11 +160,10 @@ func (d *Disk) Stuck(ctx context.Context, n int) error {
 	}
 }
 
-// Run answers the flushes of the process until the process and all that it started have ended (nil), or ctx ends (ctx's error). Call it once, after
-// the process has been started.
+// Run answers the flushes of the process until the process and all that it started have ended (nil), or ctx ends (ctx's error). Call it once, before
+// or after the process is started; when it never starts, or ends before it has become the real program, Run waits for the end of ctx.
 func (d *Disk) Run(ctx context.Context) error {
 	defer d.Close()
-	d.theirs.Close() // else the end of the process would not be seen
 	stop := context.AfterFunc(ctx, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -178,6 +177,7 @@ func (d *Disk) Run(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(listener)
+	d.theirs.Close()
 	for {
 		events, err := d.poll(listener)
 		switch {
@@ -291,7 +291,7 @@ func (d *Disk) notifyLocked() {
 	d.changed = make(chan struct{})
 }
 
-// Close frees the files of a Disk whose Run was never called, for example because its process did not start. Run closes by itself; more calls do nothing.
+// Close frees the files of a Disk whose Run was never called. It must not be called while Run runs; Run closes by itself, and a second call does nothing.
 func (d *Disk) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -15,8 +15,8 @@
 //	disk, err := hang.New(logger)
 //	cmd := exec.Command(probemesh, "server", ...)
 //	err = disk.Wrap(cmd, []string{probemesh, hang.Command})   // probemesh hold-flushes --fd 3 -- probemesh server ...
-//	err = cmd.Start()
 //	go disk.Run(ctx)          // until the process has ended
+//	err = cmd.Start()
 //	disk.Hold(etcdDirectory)  // from now on they wait
 //	disk.Release()            // those that wait are carried out, and the process goes on
 //

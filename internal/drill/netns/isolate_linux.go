@@ -66,11 +66,14 @@ func isolate(cmd *exec.Cmd) {
 	}
 }
 
-// Isolate runs this program again, with the same arguments, files and environment, in a network of its own, where [New] can be called; it is root of a user
+// Isolate runs this program again, with the same arguments, files and environment, in a network of its own, with a loopback interface, where [New] can be called; it is root of a user
 // namespace there unless it is root already. It returns true with the exit code when that run has ended; the caller then ends with it. In that run itself it returns
 // false at once, and the caller goes on. When ctx ends, the run gets SIGTERM, and SIGKILL a minute later; it never outlives this process.
 func Isolate(ctx context.Context) (done bool, code int, err error) {
 	if Isolated() {
+		if err := up("lo"); err != nil {
+			return false, 0, fmt.Errorf("bring up the loopback interface of the network of this run: %w", err)
+		}
 		return false, 0, nil
 	}
 	if err := Supported(); err != nil {
