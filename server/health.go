@@ -10,6 +10,7 @@ import (
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/version"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/deadman"
 	"github.com/probemesh/probemesh/server/health"
@@ -22,7 +23,7 @@ func (s *Server) assembleHealth() (err error) {
 		Server: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, Version: version.Build(), Embedded: s.member != nil,
 	}, health.Sources{
 		Standing: s.standing, Servers: s.mesh.Records, Probers: s.mesh.Probers, Checks: s.unjudged, Views: s.peers.Views, Store: s.store, Members: s.cluster.Members,
-		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, DeadMan: s.deadManState,
+		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, Uncommitted: s.uncommitted, DeadMan: s.deadManState,
 	}, health.Deps{Log: s.log, Meter: s.tel.Meter(meterName + "/health")})
 	if err != nil {
 		return err
@@ -53,7 +54,15 @@ func (s *Server) unjudged() health.Checks {
 func (s *Server) disk() health.Disk {
 	d := health.Disk{Full: s.full.Load()}
 	d.Free, d.Known = freeBytes(s.cfg.Data)
+	d.Stall = s.succ.DiskStall()
 	return d
+}
+
+// uncommitted is how long the oldest write of this server's reign has been waiting for etcd, as its beats say it.
+func (s *Server) uncommitted() time.Duration {
+	var b peerv1.Beat
+	s.succ.Fill(&b)
+	return b.GetUncommitted().AsDuration()
 }
 
 func (s *Server) deadManState() health.DeadMan {
@@ -100,9 +109,9 @@ func (s *Server) warnings() []string {
 		if said[c.GetCode()] {
 			continue
 		}
-		line := fmt.Sprintf("%s%s: %s", strings.Repeat("  ", depth[c.GetCode()]), c.GetCode(), c.GetSummary())
-		if c.GetCausedBy() == 0 {
-			line += " " + c.GetRemedy()
+		line := fmt.Sprintf("%s %s: %s %s", c.GetSeverity(), c.GetCode(), c.GetSummary(), c.GetRemedy())
+		if n := depth[c.GetCode()]; n > 0 {
+			line = fmt.Sprintf("%sfollows: %s: %s", strings.Repeat("  ", n), c.GetCode(), c.GetSummary())
 		}
 		list = append(list, line)
 	}

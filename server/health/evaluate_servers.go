@@ -194,7 +194,7 @@ func (e *evaluation) aboutEtcd() {
 		case spare > 0:
 			after = "it survives the loss of " + count(spare, "more member")
 		}
-		e.add(etcdMemberDown, because, list, "etcd's %s %s down; %d of %d members answer: %s.", names(list), are(len(list)), len(voters)-lost, len(voters), after)
+		e.add(etcdMemberDown, because, list, "%s of etcd %s down (%s); %d of %d answer: %s.", count(len(list), "member"), are(len(list)), names(list), len(voters)-lost, len(voters), after)
 	}
 	say(down, 0)
 	say(byServer, serverSilent)
