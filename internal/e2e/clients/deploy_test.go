@@ -345,3 +345,42 @@ func TestEveryPanelOfTheDashboardShowsData(t *testing.T) {
 		t.Errorf("panels need distinct ids, there are %v", ids)
 	}
 }
+
+// The dashboard about the mesh itself asks the Prometheus that scrapes the servers: its metrics must be on their page, or known to the source where they come with
+// what they tell of.
+func TestTheDashboardOfTheMeshReadsMetricsThatTheMeshExports(t *testing.T) {
+	m := running(t)
+	page, err := m.fetch("/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(deploy, "grafana", "probemesh-mesh.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(b, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	// A lone server hears no other one, and a mesh without conditions has no series that say since when.
+	rare := []string{"probemesh_server_heard", "probemesh_mesh_condition_since_seconds"}
+	known, asked := instruments(t, m.root), 0
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			for _, name := range metricNames(t, target.Expr) {
+				asked++
+				if !known[name] || !strings.Contains(page, "\n"+name) && !slices.Contains(rare, name) {
+					t.Errorf("%s reads %s, which /metrics does not have", p.Title, name)
+				}
+			}
+		}
+	}
+	if asked < 7 {
+		t.Errorf("only %d metrics are read", asked)
+	}
+}
