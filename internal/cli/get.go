@@ -113,6 +113,9 @@ func (a *app) get(ctx context.Context, kind *resource, names []string, o getOpti
 	}
 	items, missing, err := a.fetch(ctx, c, kind, names, o.filter)
 	if err != nil {
+		if kind.plural == "servers" {
+			a.note("`probemesh get mesh -o wide` answers also while etcd does not.")
+		}
 		return a.explain(err)
 	}
 	if len(items) > 0 || missing == nil {

@@ -3,6 +3,7 @@ package health
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -210,9 +211,9 @@ func (e *evaluation) aboutAlerts() {
 	if failing != nil {
 		what := "its last error is not known"
 		if first.Error != "" {
-			what = first.Error
+			what = strings.TrimSuffix(first.Error, ".")
 		}
-		e.add(receiverFailing, 0, failing, "%s %s not take what %s sent: %s", names(failing), doVerb(len(failing)), itVerb(len(failing))+" "+are(len(failing)), what)
+		e.add(receiverFailing, 0, failing, "%s %s not take what %s sent: %s.", names(failing), doVerb(len(failing)), itVerb(len(failing))+" "+are(len(failing)), what)
 	}
 	say := func(list []string, oldest time.Time, because meshv1.Condition_Code) {
 		if list == nil {
@@ -226,7 +227,7 @@ func (e *evaluation) aboutAlerts() {
 		e.add(noMeshReceiver, 0, nil, "No receiver is told when the mesh itself is blind.")
 	}
 	if d := e.f.DeadMan; d.Configured && e.f.Leading && !d.FailingSince.IsZero() && e.now.Sub(d.FailingSince) >= d.Interval {
-		since(e.add(deadManFailing, 0, []string{e.f.Server}, "The dead man's switch has not been told for %s that all is well: %s", span(e.now.Sub(d.FailingSince)), d.Error), d.FailingSince)
+		since(e.add(deadManFailing, 0, []string{e.f.Server}, "The dead man's switch has not been told for %s that all is well: %s.", span(e.now.Sub(d.FailingSince)), d.Error), d.FailingSince)
 	}
 }
 

@@ -22,7 +22,8 @@ func (e *evaluation) aboutServers() {
 	// One other server that is silent is most likely down; two at once, and etcd with them, are most likely this server's own trouble.
 	if len(heard) == 0 && len(silent) >= 2 && !e.f.Etcd.LostSince.IsZero() {
 		e.add(isolated, 0, []string{e.f.Server},
-			"%s hears none of the %d other servers, nor etcd: it is cut off, or they are all down. What it says about anybody else may be old.", e.f.Server, len(silent))
+			"Server %s hears none of the %d other servers, nor etcd: it is cut off, or they are all down. What it says about anybody else may be old.",
+			spec.ID(e.f.Server), len(silent))
 	}
 	e.silentServers(silent)
 	e.cuts(heard)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -147,7 +148,7 @@ func (m *Monitor) lastError(ctx context.Context, incident, receiver string) stri
 	text := ""
 	for _, e := range v.Value.GetIncident().GetTimeline() {
 		if e.GetReceiver() == receiver && e.GetEvent() == meshv1.TimelineEntry_NOTIFICATION_FAILED {
-			text = e.GetText()
+			text, _, _ = strings.Cut(e.GetText(), "; ") // without when it is tried again, which is over by now
 		}
 	}
 	return text
@@ -208,7 +209,15 @@ func (m *Monitor) gather(now time.Time) Facts {
 		self.Uncommitted = m.src.Uncommitted()
 	}
 	f.Servers = m.servers(now, self, a.members)
+	if !f.Leading && !f.Etcd.LostSince.IsZero() && !f.leaderHeard() {
+		f.Leader, f.Term = "", 0 // what etcd said last is no longer true
+	}
 	return f
+}
+
+// leaderHeard tells whether the leader, which is not this server, is heard.
+func (f Facts) leaderHeard() bool {
+	return slices.ContainsFunc(f.Servers, func(s Server) bool { return s.Name == f.Leader && !s.Self && s.Silence < SilentLimit })
 }
 
 // servers puts together who ought to be there: who has a record, who is a member of etcd, and who went without a goodbye.
@@ -217,8 +226,9 @@ func (m *Monitor) servers(now time.Time, self Server, members []Member) []Server
 	if m.src.Views != nil {
 		views = m.src.Views()
 	}
-	all := map[string]Server{}
+	all, recorded := map[string]Server{}, map[string]bool{}
 	for _, r := range m.src.Servers() {
+		recorded[r.GetName()] = true
 		all[r.GetName()] = Server{Name: r.GetName(), Datacenter: r.GetDatacenter(), Version: r.GetVersion()}
 	}
 	for _, v := range views {
@@ -245,7 +255,7 @@ func (m *Monitor) servers(now time.Time, self Server, members []Member) []Server
 	}
 	own := slices.IndexFunc(out, func(s Server) bool { return s.Self })
 	for _, s := range out {
-		if !s.heard() {
+		if !s.heard() && recorded[s.Name] {
 			out[own].Misses = append(out[own].Misses, s.Name)
 		}
 	}

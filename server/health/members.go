@@ -88,7 +88,7 @@ func (c *Cluster) ask(ctx context.Context, m *etcdserverpb.Member, here bool, in
 		case strings.Contains(e, "NOSPACE"), strings.Contains(e, "CORRUPT"):
 			alarms = append(alarms, alarmOf(e))
 		case strings.Contains(e, "no leader"):
-			into.Healthy, into.Error = false, "it has no leader"
+			into.Error = "it has no leader" // so it answers, but can decide nothing
 		default:
 			into.Healthy, into.Error = false, e
 		}

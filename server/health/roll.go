@@ -19,6 +19,8 @@ type member struct {
 	Server
 	// lost is since when it has no record; zero while it has one.
 	lost time.Time
+	// quiet is since when it is missed; zero while it is heard.
+	quiet time.Time
 	// goodbye tells that it was stopping when it was last heard.
 	goodbye bool
 }
@@ -50,8 +52,13 @@ func (r *roll) revision(now time.Time, name string, revision int64) time.Time {
 
 // fill fills in what a server's beats say of it.
 func (r *roll) fill(now time.Time, s Server, v peer.View) Server {
+	known := r.known[s.Name]
 	if v.Missed(now) {
-		s.Silence, s.Refused = v.Silence(now), v.Refused
+		// A stream that is tried anew begins to count anew, silence does not.
+		known.quiet = earliest(known.quiet, now.Add(-v.Silence(now)))
+		s.Silence, s.Refused = now.Sub(known.quiet), v.Refused
+	} else {
+		known.quiet = time.Time{}
 	}
 	if v.Position > v.Acknowledged {
 		s.HistoryLag = int64(v.Position - v.Acknowledged)
@@ -60,7 +67,6 @@ func (r *roll) fill(now time.Time, s Server, v peer.View) Server {
 		delete(r.taken, s.Name)
 	}
 	b := v.Beat
-	known := r.known[s.Name]
 	known.goodbye = b.GetStopTime() != nil
 	r.known[s.Name] = known
 	if b == nil {
