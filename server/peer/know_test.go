@@ -30,7 +30,7 @@ func TestAServerThatTheStoreForgotIsFollowedWhileItAnswers(t *testing.T) {
 		}
 		a.kill()
 		time.Sleep(SilentAfter + 2*time.Second)
-		if v := b.view("a"); v.Server != "" || len(b.silent) == 0 {
+		if v := b.view("a"); v.Server != "" || len(b.told().silent) == 0 {
 			t.Errorf("a is on no list and silent, and still followed: %+v", v)
 		}
 		w.start("a", "a2")
@@ -82,8 +82,8 @@ func TestAServerThatWasNeverHeardIsMissedFromWhenItWasTried(t *testing.T) {
 			t.Errorf("then: %+v", v)
 		}
 		time.Sleep(SilentAfter)
-		if len(b.silent) != 1 {
-			t.Errorf("silent were %q", b.silent)
+		if len(b.told().silent) != 1 {
+			t.Errorf("silent were %q", b.told().silent)
 		}
 	})
 }
@@ -208,7 +208,7 @@ func TestClockStepsForgetNobody(t *testing.T) {
 					t.Errorf("the journal holds %d for a server that was seen within the day; want 100", held)
 				}
 				time.Sleep(2 * time.Minute)
-				if held := b.peers.journal.held.Load(); held != 0 || len(b.peers.others) != 0 {
+				if held := b.peers.journal.held.Load(); held != 0 || len(b.peers.memories()) != 0 {
 					t.Errorf("the journal holds %d for a server that has been away for a day", held)
 				}
 			})

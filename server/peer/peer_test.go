@@ -33,8 +33,8 @@ func TestAFollowerKnowsWhatWasBeforeAndWhatHappensThen(t *testing.T) {
 		if got := b.hears("a"); !slices.Equal(got, []string{"p2", "p3"}) || b.sees("a", "p3", "c") != 700 {
 			t.Errorf("b hears %q, and vote %d", got, b.sees("a", "p3", "c"))
 		}
-		if b.snapshots != 1 || b.count != 2+700 {
-			t.Errorf("%d snapshots and %d votes; want 1, and 2 with it and 700 as they came", b.snapshots, b.count)
+		if b.told().snapshots != 1 || b.told().count != 2+700 {
+			t.Errorf("%d snapshots and %d votes; want 1, and 2 with it and 700 as they came", b.told().snapshots, b.told().count)
 		}
 	})
 }
@@ -87,16 +87,16 @@ func TestAServerThatDiesIsKnownToBeGoneAtOnce(t *testing.T) {
 		if took := time.Since(died); took > 100*time.Millisecond {
 			t.Errorf("c was told so by b after %s", took)
 		}
-		if v := b.view("a"); v.Missed(time.Now()) || len(b.silent) != 0 || len(b.hears("a")) != 1 {
-			t.Errorf("it is missed %s after it was heard, silent %q", v.Silence(time.Now()), b.silent)
+		if v := b.view("a"); v.Missed(time.Now()) || len(b.told().silent) != 0 || len(b.hears("a")) != 1 {
+			t.Errorf("it is missed %s after it was heard, silent %q", v.Silence(time.Now()), b.told().silent)
 		}
 		time.Sleep(time.Until(died.Add(MissedAfter + BeatEvery)))
-		if !b.view("a").Missed(time.Now()) || len(b.silent) != 0 {
-			t.Errorf("after %s it is not missed, or silent already: %q", time.Since(died), b.silent)
+		if !b.view("a").Missed(time.Now()) || len(b.told().silent) != 0 {
+			t.Errorf("after %s it is not missed, or silent already: %q", time.Since(died), b.told().silent)
 		}
 		time.Sleep(time.Until(died.Add(SilentAfter + BeatEvery)))
-		if !slices.Equal(b.silent, []string{"servers/a"}) || len(b.hears("a")) != 0 {
-			t.Errorf("after %s silent are %q, and b hears %q of it", time.Since(died), b.silent, b.hears("a"))
+		if !slices.Equal(b.told().silent, []string{"servers/a"}) || len(b.hears("a")) != 0 {
+			t.Errorf("after %s silent are %q, and b hears %q of it", time.Since(died), b.told().silent, b.hears("a"))
 		}
 		a = w.start("a", "a2")
 		a.attach("p1")
@@ -128,7 +128,7 @@ func TestSilenceIsNoticedOnConnectionsThatStayOpen(t *testing.T) {
 				if took := time.Since(cut); took < MissedAfter-BeatEvery || took > MissedAfter {
 					t.Errorf("missed after %s", took)
 				}
-				for len(deaf.silent) == 0 {
+				for len(deaf.told().silent) == 0 {
 					<-deaf.peers.Changed()
 					synctest.Wait()
 				}
@@ -136,8 +136,8 @@ func TestSilenceIsNoticedOnConnectionsThatStayOpen(t *testing.T) {
 					t.Errorf("silent after %s", took)
 				}
 				time.Sleep(10 * time.Second)
-				if len(deaf.silent) != 1 {
-					t.Errorf("silent was said %d times", len(deaf.silent))
+				if len(deaf.told().silent) != 1 {
+					t.Errorf("silent was said %d times", len(deaf.told().silent))
 				}
 				w.valve(way[0], way[1]).open()
 				time.Sleep(attemptTimeout + backoffMax)
@@ -167,11 +167,11 @@ func TestAFollowerThatReadsTooSlowlyIsSentASnapshot(t *testing.T) {
 		}
 		w.valve("a", "b").open()
 		time.Sleep(time.Second)
-		if b.sees("a", "p", "c") != 100_000 || !slices.Equal(b.hears("a"), []string{"q"}) || b.snapshots != 3 || c.snapshots != 2 { // one of them of each other
-			t.Errorf("b has seen %d and hears %q after %d snapshots, c was sent %d", b.sees("a", "p", "c"), b.hears("a"), b.snapshots, c.snapshots)
+		if b.sees("a", "p", "c") != 100_000 || !slices.Equal(b.hears("a"), []string{"q"}) || b.told().snapshots != 3 || c.told().snapshots != 2 { // one of them of each other
+			t.Errorf("b has seen %d and hears %q after %d snapshots, c was sent %d", b.sees("a", "p", "c"), b.hears("a"), b.told().snapshots, c.told().snapshots)
 		}
-		if b.count > 50_000 {
-			t.Errorf("b was sent %d votes all the same", b.count)
+		if b.told().count > 50_000 {
+			t.Errorf("b was sent %d votes all the same", b.told().count)
 		}
 		a.cast(results("p", "c", 100_001, 100_001))
 		synctest.Wait()
@@ -190,14 +190,14 @@ func TestRunsAndRefusalsFindTheirWay(t *testing.T) {
 			t.Fatal("a cannot ask b")
 		}
 		synctest.Wait()
-		if !slices.Equal(b.runs, []string{"p r1"}) || len(a.refusals) != 1 || !strings.HasPrefix(a.refusals[0], "q r2 it has no session at servers/b") {
-			t.Errorf("b was asked for %q; a was told %q", b.runs, a.refusals)
+		if !slices.Equal(b.told().runs, []string{"p r1"}) || len(a.told().refusals) != 1 || !strings.HasPrefix(a.told().refusals[0], "q r2 it has no session at servers/b") {
+			t.Errorf("b was asked for %q; a was told %q", b.told().runs, a.told().refusals)
 		}
 		b.peers.Refuse("p", "r1", "too busy")
 		b.peers.Refuse("p", "r9", "nobody asked")
 		synctest.Wait()
-		if len(a.refusals) != 2 || a.refusals[1] != "p r1 too busy" || len(c.refusals) != 0 {
-			t.Errorf("a was told %q, c %q", a.refusals, c.refusals)
+		if len(a.told().refusals) != 2 || a.told().refusals[1] != "p r1 too busy" || len(c.told().refusals) != 0 {
+			t.Errorf("a was told %q, c %q", a.told().refusals, c.told().refusals)
 		}
 		w.valve("a", "b").shut()
 		for i := 0; a.peers.Ask("servers/b", "p", &meshv1.RunNow{RunId: "late", Check: strings.Repeat("x", 1000)}); i++ {
@@ -209,8 +209,8 @@ func TestRunsAndRefusalsFindTheirWay(t *testing.T) {
 		w.sever("a", "b")
 		w.valve("a", "b").open()
 		synctest.Wait()
-		if len(a.refusals) < askQueue || !strings.Contains(a.refusals[len(a.refusals)-1], "broke before the run was sent") {
-			t.Errorf("%d refusals after the stream broke", len(a.refusals))
+		if len(a.told().refusals) < askQueue || !strings.Contains(a.told().refusals[len(a.told().refusals)-1], "broke before the run was sent") {
+			t.Errorf("%d refusals after the stream broke", len(a.told().refusals))
 		}
 		if a.peers.Ask("servers/x", "p", &meshv1.RunNow{}) {
 			t.Error("a server that does not exist was asked")

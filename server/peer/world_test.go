@@ -341,6 +341,18 @@ func (h *host) RunHere(prober string, run *meshv1.RunNow) bool {
 	return true
 }
 
+// told is what a host was told so far.
+type told struct {
+	silent, refusals, runs []string
+	snapshots, count       int
+}
+
+func (h *host) told() told {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return told{silent: slices.Clone(h.silent), refusals: slices.Clone(h.refusals), runs: slices.Clone(h.runs), snapshots: h.snapshots, count: h.count}
+}
+
 // What happens at a host.
 
 func (h *host) attach(prober string) {
@@ -483,7 +495,7 @@ func (f *fakeHistory) has(prober string, from, to int) (n, twice int) {
 // full waits until a history has the results, and fails after a bubble's minute.
 func (h *host) full(prober string, from, to int) (twice int) {
 	h.w.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		n, twice := h.history.has(prober, from, to)
 		if n == to-from+1 {
 			return twice
