@@ -76,6 +76,7 @@ type Glass struct {
 
 	// Only Run's goroutine touches these.
 	looked    time.Time
+	listened  time.Time
 	stamp     stamp
 	said      scheduler.Store
 	back      time.Time // since when this server reads etcd again, after a loss or its start
@@ -190,7 +191,10 @@ func (g *Glass) step(ctx context.Context, mesh Mesh, now time.Time) {
 	g.mu.Lock()
 	g.now = j
 	g.mu.Unlock()
-	g.hear(mesh, peers)
+	if now.Sub(g.listened) >= beat { // what the mind answers wakes this loop
+		g.listened = now
+		g.hear(mesh, peers)
+	}
 	g.say(ctx, mesh, now, failed, j, peers)
 	g.sort(now)
 	g.dispatch(ctx, now, j)

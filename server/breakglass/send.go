@@ -60,7 +60,8 @@ func (g *Glass) sort(now time.Time) {
 		case scheduler.BreakGlass:
 			g.wishLocked(now, a)
 		case scheduler.OutageJoined:
-			changed = true
+			e := g.entries[a.Key]
+			changed = changed || e != nil && len(e.outage.GetDeliveries()) > 0 && !e.joined
 			g.joinedLocked(a)
 		}
 	}
