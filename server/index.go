@@ -49,7 +49,7 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 
 // row is a check on the page, count how many have a verdict.
 type (
-	row   struct{ Name, Verdict, Since, Summary, URI, Incident string }
+	row   struct{ Name, Verdict, Since, Summary, URI, Incident, Undecided string }
 	count struct {
 		Verdict string
 		N       int
@@ -67,7 +67,7 @@ type glance struct {
 func (g *glance) add(st *meshv1.CheckStatus) bool {
 	v := st.GetVerdict()
 	if g.counts[v]++; g.counts[v] <= indexRows {
-		g.rows[v] = append(g.rows[v], row{Name: spec.ID(st.GetCheck()), Verdict: v.String(), Summary: st.GetSummary(), Incident: st.GetIncident(),
+		g.rows[v] = append(g.rows[v], row{Name: spec.ID(st.GetCheck()), Verdict: v.String(), Summary: st.GetSummary(), Incident: st.GetIncident(), Undecided: st.GetUndecidedSummary(),
 			Since: alert.Span(max(0, g.now.Sub(st.GetSince().AsTime())).Truncate(time.Second))})
 	}
 	return true
@@ -107,7 +107,7 @@ table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} t
 {{range .Warnings}}<p class="warn">{{.}}</p>{{end}}
 <h2>Checks{{range .Counts}} &nbsp;<span class="v {{.Verdict}}">{{.N}} {{.Verdict}}</span>{{end}}</h2>
 {{if .Checks}}<table><tr><th>Check</th><th>Verdict</th><th>For</th><th>Why</th><th>Target</th></tr>
-{{range .Checks}}<tr><td>{{.Name}}</td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td>{{.Since}}</td><td>{{.Summary}}{{if .Incident}}<br><span class="dim">{{.Incident}}</span>{{end}}</td><td class="uri">{{.URI}}</td></tr>
+{{range .Checks}}<tr><td>{{.Name}}</td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td>{{.Since}}</td><td>{{.Summary}}{{if .Undecided}}<br><b>{{.Undecided}}</b>{{end}}{{if .Incident}}<br><span class="dim">{{.Incident}}</span>{{end}}</td><td class="uri">{{.URI}}</td></tr>
 {{end}}</table>{{if .More}}<p class="dim">Only the first ones are shown; <code>probemesh get checks</code> lists all.</p>{{end}}
 {{else}}<p class="dim">None yet. Write them into a file and run <code>probemesh apply -f FILE</code>.</p>{{end}}
 <h2>Probers</h2>

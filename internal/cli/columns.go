@@ -39,7 +39,7 @@ func checkRow(m proto.Message, wide bool, now time.Time) []cell {
 		quorum = e.GetQuorum()
 	}
 	row := []cell{
-		text(spec.ID(c.GetName())), verdictCell(s.GetVerdict()), text(age(s.GetSince(), now)), text(c.GetUri()),
+		text(spec.ID(c.GetName())), statusCell(s), text(age(s.GetSince(), now)), text(c.GetUri()),
 		text(wished(e.GetInterval())), text(strconv.Itoa(int(probers))), text(strconv.Itoa(int(quorum))),
 	}
 	if wide {
@@ -59,7 +59,7 @@ func statusColumns(t *table, wide bool) {
 
 func statusRow(m proto.Message, wide bool, now time.Time) []cell {
 	s := m.(*meshv1.CheckStatus)
-	row := []cell{text(spec.ID(s.GetCheck())), verdictCell(s.GetVerdict()), text(age(s.GetSince(), now)), text(enumText(s.GetReason(), s.GetReason() == 0))}
+	row := []cell{text(spec.ID(s.GetCheck())), statusCell(s), text(age(s.GetSince(), now)), text(enumText(s.GetReason(), s.GetReason() == 0))}
 	if wide {
 		row = append(row, text(strconv.Itoa(int(s.GetProbers()))), text(strconv.Itoa(int(s.GetQuorum()))), text(list(s.GetFailingDatacenters())),
 			text(orDash(spec.ID(s.GetIncident()))), text(age(s.GetUpdateTime(), now)))

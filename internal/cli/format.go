@@ -113,6 +113,15 @@ func orDash(s string) string {
 	return s
 }
 
+// statusCell is the verdict of a status, marked when nobody can act on it.
+func statusCell(s *meshv1.CheckStatus) cell {
+	c := verdictCell(s.GetVerdict())
+	if s.GetUndecided() {
+		c.text += " (undecided)"
+	}
+	return c
+}
+
 // verdictCell is a verdict in its colour.
 func verdictCell(v meshv1.CheckStatus_Verdict) cell {
 	switch v {
