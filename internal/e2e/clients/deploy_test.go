@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
@@ -350,7 +351,12 @@ func TestEveryPanelOfTheDashboardShowsData(t *testing.T) {
 // what they tell of.
 func TestTheDashboardOfTheMeshReadsMetricsThatTheMeshExports(t *testing.T) {
 	m := running(t)
+	// Its members are on the page with the second look at the mesh, a second after the first.
 	page, err := m.fetch("/metrics")
+	for end := time.Now().Add(time.Minute); err == nil && !strings.Contains(page, "\nprobemesh_etcd_member_healthy{") && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+		page, err = m.fetch("/metrics")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

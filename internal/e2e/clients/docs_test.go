@@ -149,11 +149,11 @@ func TestTheOperatorsManualNamesWhatExists(t *testing.T) {
 	}
 }
 
-// messagesOf is the source of server and prober, where log messages are literals.
+// messagesOf is the source of server, prober and spool, where log messages are literals.
 func messagesOf(t *testing.T, root string) string {
 	t.Helper()
 	var all strings.Builder
-	for _, tree := range []string{"server", "prober"} {
+	for _, tree := range []string{"server", "prober", "internal/spool"} {
 		err := filepath.WalkDir(filepath.Join(root, tree), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return err
