@@ -40,6 +40,7 @@ type mesh struct {
 	receivers meshv1.ReceiverServiceClient
 	history   meshv1.HistoryServiceClient
 	sessions  meshv1.SessionServiceClient
+	control   meshv1.ServerServiceClient
 }
 
 // startMesh runs `probemesh verb` on ports that no outgoing connection is given while it is down, so that it can be started again, and waits until it serves.
@@ -99,6 +100,7 @@ func (m *mesh) connect(address string) {
 	m.checks, m.statuses, m.incidents = meshv1.NewCheckServiceClient(cc), meshv1.NewStatusServiceClient(cc), meshv1.NewIncidentServiceClient(cc)
 	m.receivers = meshv1.NewReceiverServiceClient(cc)
 	m.probers, m.history, m.sessions = meshv1.NewProberServiceClient(cc), meshv1.NewHistoryServiceClient(cc), meshv1.NewSessionServiceClient(cc)
+	m.control = meshv1.NewServerServiceClient(cc)
 }
 
 func dial(t *testing.T, address string) *grpc.ClientConn {
