@@ -122,6 +122,21 @@ func (x *trio) agreed() (*mesh, string) {
 	return nil, ""
 }
 
+// evictions are what the servers' logs say of evictions since a moment: how, and how long after it.
+func (x *trio) evictions(since time.Time) string {
+	var said []string
+	for _, s := range x.servers {
+		for _, l := range s.proc.log.lines(`msg="leader evicted"`) {
+			stamp, rest, _ := strings.Cut(strings.TrimPrefix(l, "time="), " ")
+			if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil && at.After(since) {
+				_, rest, _ = strings.Cut(rest, " term=")
+				said = append(said, fmt.Sprintf("evicted after %s: term=%s", at.Sub(since).Round(time.Millisecond), rest))
+			}
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
 // distribution says of measured times what matters.
 func distribution(all []time.Duration) string {
 	s := slices.Clone(all)
@@ -139,14 +154,17 @@ func TestKilledLeaderIsReplacedLongBeforeItsLease(t *testing.T) {
 	measure := func(t *testing.T, rounds int, args ...string) []time.Duration {
 		x := startTrio(t, args...)
 		var took []time.Duration
+		var how []string
 		for range rounds {
 			s := x.settled()
 			killed := time.Now()
 			s.proc.kill()
 			_, at := x.leader(killed)
 			took = append(took, at.Sub(killed))
+			how = append(how, fmt.Sprintf("%s: %s", at.Sub(killed).Round(time.Millisecond), x.evictions(killed)))
 			s.start()
 		}
+		t.Log(strings.Join(how, "\n"))
 		t.Logf("kill to next leader, %v: %s", args, distribution(took))
 		t.Logf("%v", took)
 		return took
