@@ -53,6 +53,7 @@ type check struct {
 	tokens      bucket    // runs asked for
 	repeated    bool      // runs were asked for again: what is known is shown, it has been held back long enough
 	quorumAt    time.Time // since when a quorum fails, in one probe each, without an incident
+	doubtful    bool      // a vote waits to be held against the others
 	roundAt     time.Time // when the second round of a recovery is asked for
 	outages     []*outage // what happened without a store and is not joined yet, oldest first, and what is joined and goes on
 	joinedKeys  []string  // of outages that were
@@ -68,6 +69,10 @@ type seat struct {
 	rank int
 	// result is the newest result, nil before the first.
 	result *meshv1.Result
+	// aside is the domain for which the prober is set aside, when it is.
+	aside string
+	// doubt is the vote that waits to be held against those of the others.
+	doubt doubt
 	// runID, asked and until are of a run asked for that has not been answered.
 	runID string
 	asked time.Time
@@ -140,7 +145,7 @@ func (s *State) resolve(c *check) {
 }
 
 func blank(v verdict.Vote) verdict.Vote {
-	return verdict.Vote{Prober: v.Prober, Datacenter: v.Datacenter, Domains: v.Domains, Drained: v.Drained}
+	return verdict.Vote{Prober: v.Prober, Datacenter: v.Datacenter, Domains: v.Domains, Drained: v.Drained, Aside: v.Aside}
 }
 
 // contentHash identifies what is probed. It is positive, so that it reads well where a revision is shown.
@@ -212,6 +217,7 @@ func (s *State) place(now time.Time) {
 		if p.enrolled == nil && !p.online && len(p.assignments) == 0 {
 			delete(s.roster.probers, name)
 			delete(s.budget.probers, name)
+			s.book.Forget(name)
 		}
 	}
 }
@@ -235,6 +241,7 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 			v, x = verdict.Vote{}, seat{} // it has moved house: what it saw, it saw from elsewhere
 		}
 		v.Prober, v.Datacenter, v.Domains, v.Drained = name, p.enrolled.GetDatacenter(), p.domains, p.enrolled.GetDrained()
+		v.Aside, x.aside = p.aside != "", p.aside
 		x.rank = rank
 		votes, seats = append(votes, v), append(seats, x)
 		s.assign(name, c, rank)
@@ -265,7 +272,7 @@ func (s *State) sits(c *check, names []string) bool {
 	}
 	for rank, name := range names {
 		v, p := &c.votes[rank], s.roster.probers[name]
-		if v.Prober != name || c.seats[rank].rank != rank || v.Datacenter != p.enrolled.GetDatacenter() || v.Drained != p.enrolled.GetDrained() ||
+		if v.Prober != name || c.seats[rank].rank != rank || v.Datacenter != p.enrolled.GetDatacenter() || v.Drained != p.enrolled.GetDrained() || v.Aside != (p.aside != "") ||
 			!maps.Equal(v.Domains, p.domains) {
 			return false
 		}

@@ -173,6 +173,10 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 		s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = e.Incident, e.ModRevision, time.Time{}
 		return
 	}
+	if strings.HasPrefix(e.Key, suspectPrefix) {
+		s.putSuspect(now, e)
+		return
+	}
 	c := s.checks[e.Key]
 	if c == nil {
 		// The check may come later in the same snapshot; if it does not, the incident is closed.
@@ -195,6 +199,10 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 func (s *State) goneIncident(now time.Time, key string) {
 	if key == MeshKey {
 		s.mesh.incident, s.mesh.effectUntil = nil, time.Time{}
+		return
+	}
+	if strings.HasPrefix(key, suspectPrefix) {
+		s.goneSuspect(now, key)
 		return
 	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
@@ -221,6 +229,10 @@ func (s *State) effectFailed(now time.Time, e EffectFailed) {
 	}
 	if e.Key == MeshKey {
 		s.mesh.effectUntil = until
+		return
+	}
+	if x := s.suspects[e.Key]; x != nil {
+		x.effectUntil = until
 		return
 	}
 	if c := s.checks[e.Key]; c != nil {

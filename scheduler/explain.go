@@ -170,11 +170,13 @@ func (s *State) Prober(name string) (*meshv1.Prober, bool) {
 	m := &meshv1.Prober{
 		Name: spec.Name(spec.Probers, name), Datacenter: p.enrolled.GetDatacenter(), Domains: p.domains, Build: p.enrolled.GetBuild(),
 		Capabilities: p.enrolled.GetCapabilities(), Server: p.server, StateTime: timestampOf(p.stateSince()), Assignments: int32(len(p.assignments)),
-		CreateTime: p.enrolled.GetCreateTime(), Drained: p.enrolled.GetDrained(), State: meshv1.Prober_OFFLINE,
+		CreateTime: p.enrolled.GetCreateTime(), Drained: p.enrolled.GetDrained(), State: meshv1.Prober_OFFLINE, SetAside: p.aside,
 	}
 	switch {
 	case p.enrolled.GetDrained():
 		m.State = meshv1.Prober_DRAINED
+	case p.online && p.aside != "":
+		m.State = meshv1.Prober_QUARANTINED
 	case p.online:
 		m.State = meshv1.Prober_ONLINE
 	}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"sort"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -17,6 +18,9 @@ import (
 // MeshKey is the key of the mesh's own incident: checks that cannot be judged because votes are missing. It is one incident, however many checks there are.
 // It is what the store derives from the incident's reason, MESH_BLIND, and tells as the subject.
 const MeshKey = "_mesh-mesh_blind"
+
+// IsMesh tells whether the key is that of an incident of the mesh itself.
+func IsMesh(key string) bool { return strings.HasPrefix(key, "_mesh-") }
 
 // maxAffected bounds the checks that the mesh's incident names.
 const maxAffected = 100

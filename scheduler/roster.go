@@ -25,6 +25,8 @@ type prober struct {
 	since    time.Time // of online or offline
 	turned   time.Time // when it was drained or put back, if that was seen
 	leaving  bool
+	// aside is the domain for which it is set aside; empty when its votes count.
+	aside string
 	// unheard: nothing says that it is gone, only its server is; it begins so.
 	unheard bool
 	// away: it has been offline for so long that its rows move.

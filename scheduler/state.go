@@ -5,8 +5,10 @@ import (
 	"sort"
 	"time"
 
+	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/credibility"
 	"github.com/probemesh/probemesh/scheduler/placement"
 )
 
@@ -27,6 +29,8 @@ type Config struct {
 	BreakGlassAfter time.Duration
 	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
 	ConfirmRate, ConfirmBurst float64
+	// Credibility are the constants of the test that finds sick probers.
+	Credibility credibility.Config
 	// TargetRate is how many runs a second one host is asked for, TargetBurst how many at once. Default 20 and 60.
 	TargetRate, TargetBurst float64
 }
@@ -65,6 +69,8 @@ type Counters struct {
 	UnknownCheck, UnknownProber, OldRevision, OldResult int64
 	// Confirmations asked for, and those that a budget refused.
 	Confirmations, ConfirmationsRefused int64
+	// Dissents are votes that went against the consensus of the others.
+	Dissents int64
 	// RowsMoved are placement rows that moved.
 	RowsMoved int64
 	// OutagesRefused are outages of checks that had too many waiting to be joined: they were not told of.
@@ -82,6 +88,8 @@ type State struct {
 	started   time.Time
 	warm      bool
 	mesh      meshCondition
+	book      *credibility.Book
+	suspects  map[string]*suspect // what is set aside, by key
 	store     storeState
 	budget    budgets
 	early     early
@@ -102,6 +110,7 @@ func New(cfg Config) *State {
 	return &State{
 		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
 		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg), early: newEarly(),
+		book: credibility.New(cfg.Credibility), suspects: map[string]*suspect{},
 	}
 }
 
@@ -161,8 +170,10 @@ func (s *State) apply(now time.Time, e Event) {
 		s.goneCheck(now, e.Name)
 	case EnrolmentPut:
 		s.roster.enrol(e.Enrolment, now)
+		s.putInBook(now, spec.ID(e.Enrolment.GetName()))
 	case EnrolmentGone:
 		s.roster.forget(e.Name)
+		s.book.Forget(spec.ID(e.Name))
 	case TablePut:
 		s.roster.putTable(e)
 	case TableGone:
@@ -206,6 +217,9 @@ func (s *State) leadership(now time.Time, e Leadership) {
 	s.lead, s.leadAt, s.warm = e, now, false
 	s.next = now
 	s.mesh.effectUntil = time.Time{}
+	for _, x := range s.suspects {
+		x.effectUntil = time.Time{}
+	}
 	s.roster.unsettled = true
 	for _, t := range s.roster.tables {
 		t.until = time.Time{}
@@ -240,6 +254,9 @@ func (s *State) reset(now time.Time) {
 	}
 	s.receivers = map[string]*meshv1.Receiver{}
 	s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = nil, 0, time.Time{}
+	for _, x := range s.suspects {
+		x.incident, x.effectUntil = nil, time.Time{}
+	}
 	s.roster.reset()
 	s.placed = time.Time{}
 }
@@ -265,6 +282,7 @@ func (s *State) keepHouse(now time.Time) {
 		s.moveRows(now)
 	}
 	s.watchMesh(now)
+	s.watchProbers(now)
 }
 
 // heard is the share of seats that have a fresh vote, 1 when there are none.
@@ -313,6 +331,9 @@ func (s *State) Leading() (bool, int64) { return s.lead.Leading, s.lead.Term }
 func (s *State) Incident(key string) *statev1.StoredIncident {
 	if key == MeshKey {
 		return s.mesh.incident
+	}
+	if x := s.suspects[key]; x != nil {
+		return x.incident
 	}
 	if c := s.checks[key]; c != nil {
 		return c.incident

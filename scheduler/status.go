@@ -106,6 +106,9 @@ func (c *check) voteList(now time.Time, evidence bool) []*meshv1.Vote {
 			Prober: spec.Name(spec.Probers, v.Prober), Datacenter: v.Datacenter, Domains: v.Domains, Fresh: c.policy.IsFresh(v, now) && v.Outcome != verdict.Fault,
 			Streak: int32(v.Streak), Pending: x.pending(now), Rank: int32(x.rank),
 		}
+		if v.Aside {
+			m.SetAside = x.aside
+		}
 		if x.rank >= 0 {
 			m.Phase = durationpb.New(assignment.Phase(c.name, x.rank, max(int(c.eff.GetProbers()), x.rank+1), c.interval))
 		}

@@ -65,11 +65,15 @@ func (s *State) cast(now time.Time, e Cast) {
 	x.result = r
 	c.updated = now
 	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
-	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail {
+	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful {
+		s.agree(c, i)
 		return
 	}
+	s.compare(now, c, i)
 	// Others are asked first: while they are, one bad vote is not shown and opens nothing.
 	switch turned := before.Outcome != v.Outcome || !c.policy.IsFresh(&before, now); {
+	case v.Aside:
+		// What it says opens nothing, so nobody is asked about it.
 	case v.Outcome == verdict.Fail && turned:
 		s.confirm(now, c, i)
 	case v.Outcome == verdict.OK && turned && c.isOpen():

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -69,7 +70,7 @@ func (w *World) datacenters() int {
 // opened notes that an incident was opened.
 func (w *World) opened(key string, i *meshv1.Incident) {
 	w.log("incident opened: %s", i.GetSummary())
-	if key == scheduler.MeshKey {
+	if scheduler.IsMesh(key) {
 		return
 	}
 	t := w.truthOf(key)
@@ -82,7 +83,7 @@ func (w *World) opened(key string, i *meshv1.Incident) {
 // audit checks, every second, the bounds that the package doc states.
 func (w *World) audit() {
 	for _, key := range sorted(w.store.open) {
-		if key == scheduler.MeshKey {
+		if scheduler.IsMesh(key) {
 			continue
 		}
 		if c, ok := w.store.checks[key]; !ok || c.value.GetPaused() {
@@ -112,6 +113,23 @@ func (w *World) latest(times ...time.Time) time.Time {
 	return l
 }
 
+// setAside are the probers whose votes do not count because they disagreed with all others.
+func (w *World) setAside() map[string]bool {
+	names := map[string]bool{}
+	for _, i := range w.store.open {
+		a := i.value.GetIncident().GetSetAside()
+		if a == nil {
+			continue
+		}
+		for n, p := range w.probers {
+			if a.GetDimension() == "prober" && a.GetValue() == n || a.GetDimension() == "datacenter" && a.GetValue() == p.datacenter || slices.Contains(a.GetProbers(), "probers/"+n) {
+				names[n] = true
+			}
+		}
+	}
+	return names
+}
+
 func (w *World) auditCheck(name string) {
 	t := w.truthOf(name)
 	c := spec.Effective(w.store.checks[name].value, w.datacenters())
@@ -120,9 +138,10 @@ func (w *World) auditCheck(name string) {
 		return
 	}
 	able, places, faulty := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	aside := w.setAside()
 	for n, p := range w.probers {
-		if p.held[name] == nil {
-			continue
+		if p.held[name] == nil || aside[n] {
+			continue // the vote of one that is set aside does not count, for better or worse
 		}
 		if p.correct() {
 			able[n], places[p.datacenter] = true, true

@@ -12,7 +12,7 @@
 //   - At most one incident of a check is open, and none is opened that does not rest on fresh failures from as many datacenters as the quorum, counted here
 //     again from the results that the server was given. So a minority never opens one.
 //   - A check whose target refuses or swallows everything has an open incident within interval + timeout + 25 s, from when all of these hold: the target is down,
-//     there is a leader, the check was not edited, and a quorum of datacenters have only correct probers on it and none of these was lost. This is the bound
+//     there is a leader, the check was not edited, and a quorum of datacenters have only correct probers on it, not counting those that are set aside, and none of these was lost. This is the bound
 //     without any confirmation. Without losses the bound is interval/n + 2d + 1 s, where d is how long a failing probe takes; see TestFaultFreeDetection.
 //   - An incident whose target answers everybody again is closed within 3 intervals + 2 timeouts + 35 s, and the hold of a flapping check, under the same conditions,
 //     and while fewer datacenters than the quorum (for a check that alerts when DEGRADED: none) have a prober at fault.

@@ -195,7 +195,7 @@ func (s *Script) ask(f []string) error {
 	case "expect-incidents":
 		n := 0
 		for k := range w.store.open {
-			if k != scheduler.MeshKey {
+			if !scheduler.IsMesh(k) {
 				n++
 			}
 		}

@@ -112,7 +112,7 @@ func (s *store) effect(term int64, a scheduler.Action) error {
 		if _, open := s.open[a.Key]; open {
 			return errConflict
 		}
-		if a.Key != scheduler.MeshKey && s.checks[a.Key].rev != a.CheckRevision {
+		if !scheduler.IsMesh(a.Key) && s.checks[a.Key].rev != a.CheckRevision {
 			return errConflict
 		}
 		s.putIncident(a.Key, a.Incident)

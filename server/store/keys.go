@@ -1,6 +1,7 @@
 package store
 
 import (
+	"net/url"
 	"strings"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -48,8 +49,12 @@ const (
 	KindLeader   Kind = "leader"
 )
 
-// subject is the part of an open incident's key after its prefix: the id of the check, or "_mesh-<reason>".
+// subject is the part of an open incident's key after its prefix: the id of the check, "_mesh-<reason>", or "_mesh-<reason>-<domain>".
 func subject(inc *meshv1.Incident) string {
+	if a := inc.GetSetAside(); a != nil {
+		// One of each domain may be open. A value may have any character.
+		return "_mesh-" + strings.ToLower(inc.GetReason().String()) + "-" + url.PathEscape(a.GetDimension()+"="+a.GetValue())
+	}
 	if inc.GetKind() == meshv1.Incident_MESH {
 		return "_mesh-" + strings.ToLower(inc.GetReason().String())
 	}

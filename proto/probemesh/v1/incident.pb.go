@@ -202,7 +202,7 @@ func (x TimelineEntry_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TimelineEntry_Event.Descriptor instead.
 func (TimelineEntry_Event) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1, 0}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{2, 0}
 }
 
 // Incident is a period in which a check is DOWN (or DEGRADED, if the check asks for that), or in which the mesh itself
@@ -261,6 +261,8 @@ type Incident struct {
 	Annotations map[string]string `protobuf:"bytes,25,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The key of the break-glass messages that told of it while etcd had no quorum; empty when none did. Their `Idempotency-Key` begins with it.
 	BreakGlassKey string `protobuf:"bytes,26,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
+	// What is set aside, in an incident of the mesh for reason SUSPECT_PROBERS.
+	SetAside      *SetAside `protobuf:"bytes,27,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +479,141 @@ func (x *Incident) GetBreakGlassKey() string {
 	return ""
 }
 
+func (x *Incident) GetSetAside() *SetAside {
+	if x != nil {
+		return x.SetAside
+	}
+	return nil
+}
+
+// SetAside is a prober, or a failure domain that several probers share, whose votes do not count because it disagrees with all others across unrelated targets.
+// It goes on probing, and comes back by itself when it agrees again.
+type SetAside struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The dimension, for example `build` or `provider`; `prober` for a single one.
+	Dimension string `protobuf:"bytes,1,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	// Its value, for example `1.4.2`, or the prober's name without `probers/`.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Other domains, `key=value`, that have exactly the same probers: any of them explains it as well.
+	Also []string `protobuf:"bytes,3,rep,name=also,proto3" json:"also,omitempty"`
+	// The probers in it when it was set aside, `probers/{prober}`, sorted.
+	Probers []string `protobuf:"bytes,4,rep,name=probers,proto3" json:"probers,omitempty"`
+	// When the first of the disagreements was seen.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// How often its probers were alone against the others lately, and how often they agreed; counts that halve every 10 minutes.
+	Dissents int32 `protobuf:"varint,6,opt,name=dissents,proto3" json:"dissents,omitempty"`
+	// See dissents.
+	Agreements int32 `protobuf:"varint,7,opt,name=agreements,proto3" json:"agreements,omitempty"`
+	// The share of the disagreements, 0 to 1, in which its probers saw a failure that nobody else saw. The rest are answers where all others saw a failure.
+	FailedShare float64 `protobuf:"fixed64,8,opt,name=failed_share,json=failedShare,proto3" json:"failed_share,omitempty"`
+	// Checks on which it disagrees, at most 10 of them, sorted.
+	Checks []string `protobuf:"bytes,9,rep,name=checks,proto3" json:"checks,omitempty"`
+	// Kinds of check on which it disagrees, for example `http`, sorted.
+	Kinds         []string `protobuf:"bytes,10,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAside) Reset() {
+	*x = SetAside{}
+	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAside) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAside) ProtoMessage() {}
+
+func (x *SetAside) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAside.ProtoReflect.Descriptor instead.
+func (*SetAside) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SetAside) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *SetAside) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SetAside) GetAlso() []string {
+	if x != nil {
+		return x.Also
+	}
+	return nil
+}
+
+func (x *SetAside) GetProbers() []string {
+	if x != nil {
+		return x.Probers
+	}
+	return nil
+}
+
+func (x *SetAside) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *SetAside) GetDissents() int32 {
+	if x != nil {
+		return x.Dissents
+	}
+	return 0
+}
+
+func (x *SetAside) GetAgreements() int32 {
+	if x != nil {
+		return x.Agreements
+	}
+	return 0
+}
+
+func (x *SetAside) GetFailedShare() float64 {
+	if x != nil {
+		return x.FailedShare
+	}
+	return 0
+}
+
+func (x *SetAside) GetChecks() []string {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *SetAside) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
 // TimelineEntry is one thing that happened in an incident.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -496,7 +633,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +645,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +658,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -563,8 +700,7 @@ var File_probemesh_v1_incident_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xf0\n" +
-	"\n" +
+	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xa5\v\n" +
 	"\bIncident\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.probemesh.v1.Incident.KindR\x04kind\x12\x14\n" +
@@ -593,7 +729,8 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x0faffected_checks\x18\x17 \x03(\tR\x0eaffectedChecks\x12%\n" +
 	"\x0eaffected_count\x18\x18 \x01(\x05R\raffectedCount\x12I\n" +
 	"\vannotations\x18\x19 \x03(\v2'.probemesh.v1.Incident.AnnotationsEntryR\vannotations\x12&\n" +
-	"\x0fbreak_glass_key\x18\x1a \x01(\tR\rbreakGlassKey\x1a9\n" +
+	"\x0fbreak_glass_key\x18\x1a \x01(\tR\rbreakGlassKey\x123\n" +
+	"\tset_aside\x18\x1b \x01(\v2\x16.probemesh.v1.SetAsideR\bsetAside\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -607,7 +744,21 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05CHECK\x10\x01\x12\b\n" +
-	"\x04MESH\x10\x02\"\xf6\x02\n" +
+	"\x04MESH\x10\x02\"\xab\x02\n" +
+	"\bSetAside\x12\x1c\n" +
+	"\tdimension\x18\x01 \x01(\tR\tdimension\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
+	"\x04also\x18\x03 \x03(\tR\x04also\x12\x18\n" +
+	"\aprobers\x18\x04 \x03(\tR\aprobers\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bdissents\x18\x06 \x01(\x05R\bdissents\x12\x1e\n" +
+	"\n" +
+	"agreements\x18\a \x01(\x05R\n" +
+	"agreements\x12!\n" +
+	"\ffailed_share\x18\b \x01(\x01R\vfailedShare\x12\x16\n" +
+	"\x06checks\x18\t \x03(\tR\x06checks\x12\x14\n" +
+	"\x05kinds\x18\n" +
+	" \x03(\tR\x05kinds\"\xf6\x02\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x127\n" +
 	"\x05event\x18\x02 \x01(\x0e2!.probemesh.v1.TimelineEntry.EventR\x05event\x12\x12\n" +
@@ -639,41 +790,44 @@ func file_probemesh_v1_incident_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probemesh_v1_incident_proto_goTypes = []any{
 	(Incident_State)(0),           // 0: probemesh.v1.Incident.State
 	(Incident_Kind)(0),            // 1: probemesh.v1.Incident.Kind
 	(TimelineEntry_Event)(0),      // 2: probemesh.v1.TimelineEntry.Event
 	(*Incident)(nil),              // 3: probemesh.v1.Incident
-	(*TimelineEntry)(nil),         // 4: probemesh.v1.TimelineEntry
-	nil,                           // 5: probemesh.v1.Incident.LabelsEntry
-	nil,                           // 6: probemesh.v1.Incident.AnnotationsEntry
-	(CheckStatus_Verdict)(0),      // 7: probemesh.v1.CheckStatus.Verdict
-	(CheckStatus_Reason)(0),       // 8: probemesh.v1.CheckStatus.Reason
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*Vote)(nil),                  // 10: probemesh.v1.Vote
+	(*SetAside)(nil),              // 4: probemesh.v1.SetAside
+	(*TimelineEntry)(nil),         // 5: probemesh.v1.TimelineEntry
+	nil,                           // 6: probemesh.v1.Incident.LabelsEntry
+	nil,                           // 7: probemesh.v1.Incident.AnnotationsEntry
+	(CheckStatus_Verdict)(0),      // 8: probemesh.v1.CheckStatus.Verdict
+	(CheckStatus_Reason)(0),       // 9: probemesh.v1.CheckStatus.Reason
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Vote)(nil),                  // 11: probemesh.v1.Vote
 }
 var file_probemesh_v1_incident_proto_depIdxs = []int32{
 	1,  // 0: probemesh.v1.Incident.kind:type_name -> probemesh.v1.Incident.Kind
 	0,  // 1: probemesh.v1.Incident.state:type_name -> probemesh.v1.Incident.State
-	7,  // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	8,  // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	9,  // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
-	9,  // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
-	10, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
-	4,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
-	9,  // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
-	5,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
-	6,  // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
-	9,  // 13: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 14: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	9,  // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	10, // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
+	10, // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
+	10, // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	10, // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
+	11, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
+	5,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
+	10, // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
+	6,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
+	7,  // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
+	4,  // 13: probemesh.v1.Incident.set_aside:type_name -> probemesh.v1.SetAside
+	10, // 14: probemesh.v1.SetAside.since:type_name -> google.protobuf.Timestamp
+	10, // 15: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 16: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_incident_proto_init() }
@@ -688,7 +842,7 @@ func file_probemesh_v1_incident_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_incident_proto_rawDesc), len(file_probemesh_v1_incident_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

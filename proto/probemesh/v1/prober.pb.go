@@ -35,6 +35,8 @@ const (
 	Prober_OFFLINE Prober_State = 2
 	// An operator drained it: its checks have moved away, its votes do not count.
 	Prober_DRAINED Prober_State = 3
+	// It is set aside, because it, or a failure domain that it is in, disagrees with all others: it goes on probing, its votes do not count. `set_aside` says for what.
+	Prober_QUARANTINED Prober_State = 4
 )
 
 // Enum value maps for Prober_State.
@@ -44,12 +46,14 @@ var (
 		1: "ONLINE",
 		2: "OFFLINE",
 		3: "DRAINED",
+		4: "QUARANTINED",
 	}
 	Prober_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"ONLINE":            1,
 		"OFFLINE":           2,
 		"DRAINED":           3,
+		"QUARANTINED":       4,
 	}
 )
 
@@ -122,7 +126,9 @@ type Prober struct {
 	// Changes with every change of the enrolment; see Check.etag.
 	Etag string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Number of its boot, chosen at random when the process starts.
-	BootId        string `protobuf:"bytes,20,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	BootId string `protobuf:"bytes,20,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// The failure domain for which it is set aside, `key=value`, or `prober={prober}`; empty when it is not. The open incident of the mesh about it has the evidence.
+	SetAside      string `protobuf:"bytes,21,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,6 +303,13 @@ func (x *Prober) GetBootId() string {
 	return ""
 }
 
+func (x *Prober) GetSetAside() string {
+	if x != nil {
+		return x.SetAside
+	}
+	return ""
+}
+
 // AssignmentRefusal is an assignment that a prober cannot run.
 type AssignmentRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -365,7 +378,7 @@ var File_probemesh_v1_prober_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\a\n" +
+	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\a\n" +
 	"\x06Prober\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -391,16 +404,18 @@ const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\brevision\x18\x11 \x01(\x03R\brevision\x12\x17\n" +
 	"\ain_sync\x18\x12 \x01(\bR\x06inSync\x12\x12\n" +
 	"\x04etag\x18\x13 \x01(\tR\x04etag\x12\x17\n" +
-	"\aboot_id\x18\x14 \x01(\tR\x06bootId\x1a:\n" +
+	"\aboot_id\x18\x14 \x01(\tR\x06bootId\x12\x1b\n" +
+	"\tset_aside\x18\x15 \x01(\tR\bsetAside\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06ONLINE\x10\x01\x12\v\n" +
 	"\aOFFLINE\x10\x02\x12\v\n" +
-	"\aDRAINED\x10\x03\"a\n" +
+	"\aDRAINED\x10\x03\x12\x0f\n" +
+	"\vQUARANTINED\x10\x04\"a\n" +
 	"\x11AssignmentRefusal\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1e\n" +

@@ -122,6 +122,8 @@ const (
 	CheckStatus_PROBER_ERRORS CheckStatus_Reason = 13
 	// DEGRADED: a quorum sees it fail while others see it answer, and it has not failed twice in a row in a quorum of domains; they are asked again.
 	CheckStatus_DISPUTED CheckStatus_Reason = 14
+	// An incident of the mesh: a prober, or a failure domain that several share, disagrees with all others across unrelated targets, and is set aside.
+	CheckStatus_SUSPECT_PROBERS CheckStatus_Reason = 15
 )
 
 // Enum value maps for CheckStatus_Reason.
@@ -142,6 +144,7 @@ var (
 		12: "MESH_BLIND",
 		13: "PROBER_ERRORS",
 		14: "DISPUTED",
+		15: "SUSPECT_PROBERS",
 	}
 	CheckStatus_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -159,6 +162,7 @@ var (
 		"MESH_BLIND":         12,
 		"PROBER_ERRORS":      13,
 		"DISPUTED":           14,
+		"SUSPECT_PROBERS":    15,
 	}
 )
 
@@ -396,7 +400,9 @@ type Vote struct {
 	// The prober's place among the probers of the check, from 0: it decides when in the interval it probes.
 	Rank int32 `protobuf:"varint,15,opt,name=rank,proto3" json:"rank,omitempty"`
 	// Where in the interval the prober starts, from the Unix epoch modulo the interval.
-	Phase         *durationpb.Duration `protobuf:"bytes,16,opt,name=phase,proto3" json:"phase,omitempty"`
+	Phase *durationpb.Duration `protobuf:"bytes,16,opt,name=phase,proto3" json:"phase,omitempty"`
+	// The failure domain for which the prober is set aside, `key=value`, or `prober={prober}`: its vote does not count. Empty when it is not.
+	SetAside      string `protobuf:"bytes,17,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,11 +549,18 @@ func (x *Vote) GetPhase() *durationpb.Duration {
 	return nil
 }
 
+func (x *Vote) GetSetAside() string {
+	if x != nil {
+		return x.SetAside
+	}
+	return ""
+}
+
 var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xe9\a\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xfe\a\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -575,7 +588,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\x8f\x02\n" +
+	"\x06PAUSED\x10\x05\"\xa4\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -595,7 +608,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"MESH_BLIND\x10\f\x12\x11\n" +
 	"\rPROBER_ERRORS\x10\r\x12\f\n" +
-	"\bDISPUTED\x10\x0e\"\xc4\x05\n" +
+	"\bDISPUTED\x10\x0e\x12\x13\n" +
+	"\x0fSUSPECT_PROBERS\x10\x0f\"\xe1\x05\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
@@ -617,7 +631,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\apending\x18\r \x01(\bR\apending\x12\x19\n" +
 	"\btrace_id\x18\x0e \x01(\tR\atraceId\x12\x12\n" +
 	"\x04rank\x18\x0f \x01(\x05R\x04rank\x12/\n" +
-	"\x05phase\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x05phase\x1a:\n" +
+	"\x05phase\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x05phase\x12\x1b\n" +
+	"\tset_aside\x18\x11 \x01(\tR\bsetAside\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"

@@ -1,0 +1,95 @@
+package scheduler
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/scheduler/credibility"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+// doubt is a vote that waits to be held against the others': they have to say something that is not older.
+type doubt struct {
+	at     time.Time // when its probe began; zero when none waits
+	failed bool
+}
+
+// agree notes an answer in a check that everybody sees answer. It is on the hot path.
+func (s *State) agree(c *check, i int) {
+	if c.votes[i].Outcome != verdict.OK || c.tally.Failing+c.tally.Mixed > 0 || c.tally.Verdict != verdict.Up {
+		return
+	}
+	// Two other datacenters at least.
+	others := c.tally.OK
+	if !c.votes[i].Aside {
+		others--
+	}
+	if others >= 2 {
+		s.book.Agree(c.votes[i].Prober)
+	}
+}
+
+// compare holds votes against each other after that of seat i: a vote is compared with what the probers of other datacenters have seen since its probe began. Two
+// datacenters at least must have said something, and two thirds of them the same. Each vote is compared once; one that nobody else has anything to say about is
+// forgotten when it is stale.
+func (s *State) compare(now time.Time, c *check, i int) {
+	v := &c.votes[i]
+	if d := &c.seats[i].doubt; v.Outcome == verdict.OK || v.Outcome == verdict.Fail {
+		// One that waits already is not replaced: a failure that a repetition at once has not met again is a failure still.
+		if d.at.IsZero() || now.Sub(d.at) > c.policy.Fresh {
+			*d = doubt{at: v.Start, failed: v.Outcome == verdict.Fail}
+		}
+	}
+	c.doubtful = false
+	for j := range c.seats {
+		d := &c.seats[j].doubt
+		if d.at.IsZero() {
+			continue
+		}
+		if now.Sub(d.at) > c.policy.Fresh {
+			*d = doubt{}
+			continue
+		}
+		fail, ok := c.othersSince(j, d.at)
+		switch {
+		case fail+ok < 2 || 2*fail > ok && 2*ok > fail:
+			c.doubtful = true
+		case d.failed == (fail > ok):
+			s.book.Agree(c.votes[j].Prober)
+			*d = doubt{}
+		default:
+			kind, _ := spec.KindOf(c.eff.GetUri())
+			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: c.host, Kind: string(kind), Failed: d.failed}) {
+				s.Counters.Dissents++
+			}
+			*d = doubt{}
+		}
+	}
+}
+
+// othersSince counts the datacenters other than that of seat j whose probers have seen the check fail, and answer, in probes that began at the time or later. A datacenter of
+// two minds counts as neither, and probers that are set aside do not count.
+func (c *check) othersSince(j int, at time.Time) (fail, ok int) {
+	var seen, failed, answered uint64
+	for k := range c.votes {
+		v := &c.votes[k]
+		if v.Datacenter == c.votes[j].Datacenter || v.Aside || v.Drained || v.Start.Before(at) {
+			continue
+		}
+		// The first vote of a datacenter stands for it.
+		first := k
+		for m := seen; m != 0; m &= m - 1 {
+			if b := bits.TrailingZeros64(m); c.votes[b].Datacenter == v.Datacenter {
+				first = b
+			}
+		}
+		switch v.Outcome {
+		case verdict.Fail:
+			seen, failed = seen|1<<first, failed|1<<first
+		case verdict.OK:
+			seen, answered = seen|1<<first, answered|1<<first
+		}
+	}
+	return bits.OnesCount64(failed &^ answered), bits.OnesCount64(answered &^ failed)
+}

@@ -1,0 +1,155 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/credibility"
+)
+
+// suspectRig is a mesh of five datacenters with one prober each and twelve checks of different hosts, everywhere up.
+func suspectRig(t *testing.T) (*rig, []string) {
+	r := newRig(t)
+	r.apply(ReceiverPut{Receiver: &meshv1.Receiver{Name: "receivers/mesh", MeshIncidents: true}})
+	places := []string{"ams", "fra", "iad", "nrt", "syd"}
+	for i, d := range places {
+		build := "1.0"
+		if i == 3 {
+			build = "2.0"
+		}
+		r.apply(EnrolmentPut{Enrolment: &statev1.Enrolment{Name: "probers/" + d + "-1", Datacenter: d, Build: build, Capabilities: []string{"tcp", "ipv4"}}},
+			ProberOnline{Name: d + "-1", Server: "servers/a"})
+	}
+	r.after(2 * time.Second)
+	for i := range 12 {
+		c := tcpCheck(fmt.Sprint("c", i), 3)
+		c.Uri, c.Probers = fmt.Sprintf("tcp://host%d.example.com:80", i), 5
+		r.check(c)
+	}
+	return r, places
+}
+
+// round has everybody vote on every check; says what a prober of the datacenter sees.
+func round(r *rig, places []string, says func(datacenter string, check int) meshv1.Result_Outcome) {
+	for i := range 12 {
+		for _, d := range places {
+			r.votes(fmt.Sprint("c", i), says(d, i), d)
+		}
+		r.after(100 * time.Millisecond)
+	}
+	r.after(2 * time.Second)
+}
+
+func asideOf(r *rig) (list []string) {
+	for _, p := range r.s.Probers() {
+		if m, _ := r.s.Prober(p); m.GetSetAside() != "" {
+			list = append(list, p+" for "+m.GetSetAside()+" "+m.GetState().String())
+		}
+	}
+	return list
+}
+
+func TestProberThatSeesEverythingFailIsSetAsideAndNobodyIsPagedForChecks(t *testing.T) {
+	r, places := suspectRig(t)
+	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+	r.owed = nil
+	for range 2 {
+		round(r, places, func(d string, _ int) meshv1.Result_Outcome {
+			if d == "nrt" {
+				return fail
+			}
+			return ok
+		})
+	}
+	if got := asideOf(r); len(got) != 1 || got[0] != "nrt-1 for prober=nrt-1 QUARANTINED" {
+		t.Fatalf("set aside: %q", got)
+	}
+	if len(r.owed) != 1 || !strings.HasPrefix(r.owed[0], "OPENED") {
+		t.Fatalf("owed %q, want one incident of the mesh and none of a check", r.owed)
+	}
+	x := r.s.suspects[suspectKey(credibility.Domain{Dimension: "prober", Value: "nrt-1"})]
+	if x == nil || x.incident.GetIncident().GetReason() != meshv1.CheckStatus_SUSPECT_PROBERS || x.incident.GetIncident().GetSetAside().GetFailedShare() != 1 {
+		t.Fatalf("%+v", x)
+	}
+	t.Log(x.incident.GetIncident().GetSummary())
+	st, _ := r.s.Status("checks/c0", r.now, true)
+	for _, v := range st.GetVotes() {
+		if aside := v.GetSetAside() != ""; aside != (v.GetDatacenter() == "nrt") || aside && v.GetFresh() {
+			t.Errorf("vote of %s: set aside %q, fresh %t", v.GetProber(), v.GetSetAside(), v.GetFresh())
+		}
+	}
+	// A real outage is opened without it.
+	r.votes("c5", fail, "ams", "fra", "iad", "syd")
+	r.after(2 * patience)
+	if len(r.owed) != 2 || r.owed[1] != "OPENED checks/c5" {
+		t.Fatalf("owed %q", r.owed)
+	}
+}
+
+func TestProberThatSeesEverythingAnswerIsSetAsideToo(t *testing.T) {
+	r, places := suspectRig(t)
+	for range 4 {
+		round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+		// Four targets fail, and one prober does not see it.
+		for range 3 {
+			round(r, places, func(d string, i int) meshv1.Result_Outcome {
+				if i < 5 && d != "syd" {
+					return fail
+				}
+				return ok
+			})
+		}
+	}
+	if got := asideOf(r); len(got) != 1 || !strings.HasPrefix(got[0], "syd-1") {
+		t.Fatalf("set aside: %q", got)
+	}
+}
+
+func TestWhatIsSetAsideComesBackAndTheNextLeaderKnowsIt(t *testing.T) {
+	r, places := suspectRig(t)
+	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+	for range 2 {
+		round(r, places, func(d string, _ int) meshv1.Result_Outcome {
+			if d == "nrt" {
+				return fail
+			}
+			return ok
+		})
+	}
+	if len(asideOf(r)) != 1 {
+		t.Fatalf("set aside: %q", asideOf(r))
+	}
+	r.apply(Leadership{Term: 1})
+	r.apply(Leadership{Leading: true, Term: 2})
+	for i := 0; len(asideOf(r)) > 0; i++ {
+		if i == 400 {
+			t.Fatal("it does not come back")
+		}
+		round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+	}
+	if away := r.now.Sub(epoch); away < 5*time.Minute {
+		t.Errorf("it was back after %s", away)
+	}
+	if last := r.owed[len(r.owed)-1]; !strings.HasPrefix(last, "RESOLVED") {
+		t.Errorf("owed %q", r.owed)
+	}
+}
+
+func TestRealOutageSeenFromSomePlacesOnlySetsNobodyAside(t *testing.T) {
+	r, places := suspectRig(t)
+	for range 30 {
+		round(r, places, func(d string, i int) meshv1.Result_Outcome {
+			if i < 2 && (d == "nrt" || d == "syd") {
+				return fail
+			}
+			return ok
+		})
+	}
+	if got := asideOf(r); len(got) != 0 {
+		t.Fatalf("set aside: %q", got)
+	}
+}
