@@ -80,6 +80,9 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 	if t.Undistinct != "" {
 		lines = append(lines, fmt.Sprintf("all failing votes share one %s while others differ in it: not counted as independent", t.Undistinct))
 	}
+	if t.Reason == verdict.Disputed {
+		lines = append(lines, fmt.Sprintf("others see it answer meanwhile: %d of the failing %s failed twice in a row, quorum %d", t.Firm, plural(t.Failing, "datacenter has", "datacenters have"), c.policy.Quorum))
+	}
 	if c.incident != nil {
 		steady := max(c.gap(), c.damping.Hold(c.interval, now))
 		lines = append(lines, fmt.Sprintf("%s is open; it closes when %d %s answered twice in a row, %s apart or more", c.incident.GetIncident().GetName(),
@@ -132,6 +135,8 @@ func (c *check) voteLine(i int, now time.Time) string {
 	switch {
 	case v.Drained:
 		line += ", does not count: drained"
+	case v.Aside:
+		line += ", does not count: set aside for " + x.aside
 	case !c.policy.IsFresh(v, now):
 		line += ", does not count: stale"
 	case v.Outcome == verdict.Fault:
