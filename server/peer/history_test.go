@@ -232,6 +232,23 @@ func TestAJournalThatIsFullDropsTheOldestAndCounts(t *testing.T) {
 	})
 }
 
+// A server whose disk hangs still stops, in time.
+func TestAHistoryThatHangsDoesNotKeepAServerFromStopping(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.start("a", "a1"), w.start("b", "b1")
+		time.Sleep(time.Second)
+		b.history.stall()
+		a.file(results("p", "c", 1, 10))
+		time.Sleep(time.Second)
+		began := time.Now()
+		b.stop()
+		if err := <-b.ended; err != nil || time.Since(began) > 2*patience {
+			t.Errorf("it stopped after %s: %v", time.Since(began), err)
+		}
+		b.ended = nil
+	})
+}
+
 func TestNothingIsTakenWhenTheServerStops(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a := w.start("a", "a1")

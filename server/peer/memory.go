@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,10 +35,12 @@ type remembered struct {
 
 // memory is the file peers.json.
 type memory struct {
-	path    string
-	log     *slog.Logger
-	list    []remembered // as it was found
-	before  []byte       // as it was written last
+	path string
+	log  *slog.Logger
+	list []remembered // as it was found
+
+	mu      sync.Mutex // guards everything below
+	before  []byte     // as it was written last
 	failing bool
 }
 
@@ -56,8 +59,10 @@ func openMemory(dir string, log *slog.Logger) (*memory, error) {
 	return m, nil
 }
 
-// save writes the list if it has changed. One goroutine at a time may call it.
+// save writes the list if it has changed. It waits for the disk.
 func (m *memory) save(list []remembered) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	b, err := json.MarshalIndent(list, "", "  ")
 	if err == nil && bytes.Equal(b, m.before) {
 		return

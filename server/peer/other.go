@@ -147,7 +147,7 @@ func (p *Peers) followLocked(ctx context.Context, group *sync.WaitGroup, o *othe
 	p.changedLocked()
 }
 
-// patience is how long the end of a server waits for a history that hangs.
+// patience is how long the end of a server waits for a disk that hangs.
 const patience = 2 * time.Second
 
 // patiently runs f and waits for it, but not for long after ctx has ended: a disk that hangs must not keep a server from stopping.
@@ -167,7 +167,7 @@ func (p *Peers) patiently(ctx context.Context, f func()) {
 	select {
 	case <-done:
 	case <-timer.C:
-		p.log.Warn("the history hangs: what other servers sent is not waited for, and will be sent again")
+		p.log.Warn("a disk hangs: what was to be written of other servers is not waited for, and comes again")
 	}
 }
 

@@ -138,17 +138,33 @@ func (p *Peers) Run(ctx context.Context, mesh Mesh) error {
 	var work, keep sync.WaitGroup
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopKeeping()
-	keep.Go(func() { p.journal.run(keeping) })
+	keep.Go(func() { p.patiently(keeping, func() { p.journal.run(keeping) }) })
 	work.Go(func() { p.pulse(ctx) })
-	work.Go(func() { p.remember(ctx) })
+	work.Go(func() { p.patiently(ctx, func() { p.remember(ctx) }) })
 	p.survey(ctx, &work)
 	cancel()
 	work.Wait()
-	p.memory.save(p.memories())
-	err := p.journal.close()
+	err := p.finish()
 	stopKeeping()
 	keep.Wait()
 	return err
+}
+
+// finish writes everything down. A disk that hangs is not waited for.
+func (p *Peers) finish() error {
+	done := make(chan error, 1)
+	go func() {
+		p.memory.save(p.memories())
+		done <- p.journal.close()
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errors.New("the journal cannot be closed: its disk hangs")
+	}
 }
 
 // Presence tells the followers that a prober attached, changed or went. It belongs to the peers afterwards. It does not block.
