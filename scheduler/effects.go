@@ -5,7 +5,9 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,15 +138,28 @@ func (c *check) facts(v string) alert.Facts {
 	return f
 }
 
-// failureStart is when the first of the failing streaks began.
+// failureStart is when the first of the failing streaks began that make up the quorum. Every prober probes once an interval, so a streak that began more than an
+// interval before the quorum was complete is of a prober that failed alone, while the others saw the target answer: it may have done so for days, and the outage
+// has not lasted for days.
 func (c *check) failureStart(now time.Time) time.Time {
-	begin := now
+	first := map[string]time.Time{} // by datacenter
 	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
-		if t := c.votes[bits.TrailingZeros64(m)].Since; t.Before(begin) {
-			begin = t
+		v := &c.votes[bits.TrailingZeros64(m)]
+		if t, ok := first[v.Datacenter]; !ok || v.Since.Before(t) {
+			first[v.Datacenter] = v.Since
 		}
 	}
-	return begin
+	if len(first) == 0 {
+		return now
+	}
+	began := slices.SortedFunc(maps.Values(first), time.Time.Compare)
+	complete := began[min(max(c.policy.Quorum, 1), len(began))-1]
+	for _, t := range began {
+		if !t.Before(complete.Add(-c.interval)) {
+			return t
+		}
+	}
+	return complete
 }
 
 // recoveryStart is when the first of the answering streaks that go on now began.

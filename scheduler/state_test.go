@@ -473,3 +473,42 @@ func TestNewCheckIsProbedAtOnce(t *testing.T) {
 		t.Errorf("%d probers were asked for a first vote, want all three: %v", len(asked), asked)
 	}
 }
+
+// A prober that fails alone, for whatever reason of its own, has seen nothing of an outage that begins later.
+func TestAProberThatFailedAloneDoesNotDateTheOutage(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	for range 10 {
+		r.votes("shop", fail, "fra")
+		r.votes("shop", ok, "ams", "iad")
+		r.after(time.Minute)
+	}
+	r.want("shop", "DEGRADED MINORITY_DOWN")
+	begin := r.now
+	r.votes("shop", fail, "fra", "ams", "iad")
+	r.want("shop", "DOWN QUORUM_DOWN")
+	r.wantBegun(begin)
+}
+
+func TestAnOutageBeginsWithTheFirstProbeThatSawIt(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	begin := r.now
+	r.votes("shop", fail, "fra")
+	r.after(5 * time.Second)
+	r.votes("shop", fail, "ams", "iad")
+	r.want("shop", "DOWN QUORUM_DOWN")
+	r.wantBegun(begin)
+}
+
+// wantBegun looks at the incident that was opened, to 10 ms: votes are cast a millisecond apart.
+func (r *rig) wantBegun(want time.Time) {
+	r.t.Helper()
+	for _, a := range r.acted {
+		if o, ok := a.(Open); ok {
+			if got := o.Incident.GetIncident().GetStartTime().AsTime(); got.Sub(want).Abs() > 10*time.Millisecond {
+				r.t.Errorf("the incident began at %s, want %s", got, want)
+			}
+			return
+		}
+	}
+	r.t.Error("no incident was opened")
+}

@@ -151,7 +151,7 @@ type saying int
 
 const (
 	consistent saying = iota
-	// impossible: it succeeded while the target was down all the time.
+	// impossible: it succeeded while the target was down all the time. One that was only cut off may well answer those that are cut off with it.
 	impossible
 	// contrary: it failed while the target was up all the time.
 	contrary
@@ -164,7 +164,7 @@ func says(truth []Outage, check string, x Sample, timeout time.Duration) saying 
 		switch {
 		case o.Check != check || end.Before(o.Down) || !o.Up.IsZero() && x.At.After(o.Up):
 			continue // up all the time, as far as this outage goes
-		case x.OK && x.At.After(o.Down.Add(clockSlack)) && (o.Up.IsZero() || end.Before(o.Up)):
+		case x.OK && o.Fault != Unreachable && x.At.After(o.Down.Add(clockSlack)) && (o.Up.IsZero() || end.Before(o.Up)):
 			return impossible
 		}
 		return consistent
