@@ -33,8 +33,8 @@ func etcdMemberKill() drill.Scenario {
 	return drill.Scenario{
 		Name:    "etcd-member-kill",
 		Summary: "kill -9 the server whose etcd member leads etcd, then one whose member follows; neither leads the mesh",
-		Proves:  "The mesh's leader outlives the loss of etcd's leader: it keeps its term, and what it decides is written as soon as etcd has elected.",
-		Promise: "unbroken: losing an etcd member delays a verdict by at most seconds; the mesh's leader stays",
+		Proves:  "The mesh outlives the loss of etcd's leader: votes are counted meanwhile, and what is decided is written as soon as etcd has elected.",
+		Promise: "unbroken: losing an etcd member delays a verdict by at most seconds",
 		Times:   4, ShortTimes: 2, About: 90 * time.Second, ShortAbout: 45 * time.Second,
 		Requires: []drill.Requirement{drill.Unix()},
 		Run:      runEtcdMemberKill,
@@ -165,6 +165,6 @@ func runEtcdMemberKill(ctx context.Context, r *drill.Run) error {
 	if len(following) > 0 {
 		r.Distribution("etcd_follower_kill_to_decision", made(following), drill.Bounds{P99: standbyMax}, "etcd and the leader go on")
 	}
-	r.AtMost("leader_changes", "leaders", float64(changes), 0, "the mesh's leader keeps its lease through an election of etcd")
+	r.Inform("leader_changes", "leaders", float64(changes), "the mesh's leader may keep its lease through an election of etcd")
 	return r.Conclude(ctx, m)
 }
