@@ -19,7 +19,7 @@ const (
 	killMax     = 2 * time.Second
 	killMaxEtcd = 3 * time.Second
 	gracefulMax = 300 * time.Millisecond
-	whyKill     = "assisted eviction: 600 ms of missed beats, an election, and what is due at once"
+	whyKill     = "assisted eviction: a process that dies breaks its connections, a silent one is missed after 600 ms; then an election, and what is due at once"
 	whyKillEtcd = "etcd elects first, after an election timeout of 1 to 2 s"
 	whyGraceful = "a leader that stops resigns first: an election, and what is due at once"
 )
