@@ -188,6 +188,28 @@ func TestALostServerIsReplacedWithinMilliseconds(t *testing.T) {
 	})
 }
 
+// An upgrade ends every session within seconds, again and again; each time another server is there, and the prober is there at once.
+func TestServersRestartedInTurnNeverMakeTheProberWait(t *testing.T) {
+	inMesh(t, func(m *mesh) {
+		m.warm()
+		for i := range 9 {
+			time.Sleep(4 * time.Second)
+			for _, s := range []*linktest.Server{m.a, m.b, m.c} {
+				if s.Attached() {
+					s.Stop()
+					time.Sleep(moveJitter + 10*time.Millisecond)
+					s.Start(m.net)
+					break
+				}
+			}
+			if st := m.link.Stats(); st.Server == "" || st.Gap > moveJitter+10*time.Millisecond {
+				t.Errorf("after stop %d of a server: %+v", i+1, st)
+			}
+		}
+		m.nothingLost()
+	})
+}
+
 func TestASilentServerIsLeftAfterThreeSeconds(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		standby := m.warm()

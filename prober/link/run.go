@@ -18,6 +18,9 @@ const (
 	moveJitter = 50 * time.Millisecond
 	// quickMoves is how many sessions in a row may end young before the next attempt has to wait although there is another server to go to.
 	quickMoves = 2
+	// settledAfter is how long a session must have lived for its end to be no reason to wait, however often it happens: servers that are restarted one after the
+	// other end every session within seconds, and each time the next server is there. It bounds the attempts to about one a second.
+	settledAfter = time.Second
 	// lingerMin is how long a session stays that was replaced by another, so that what its server has just sent is still taken in.
 	lingerMin = 200 * time.Millisecond
 	// lingerMax is how long it stays for runs that its server has asked for. A check's timeout is 10 s unless somebody set another.
@@ -174,7 +177,7 @@ func (r *retries) pause(a *attempt) time.Duration {
 		l.count(func(s *Stats) { s.Lost++ })
 		l.book.leave(a.address)
 		r.said = ""
-		return r.after(a, r.failures <= quickMoves && (l.book.hasPreferred() || l.keeper.warmServer() != "" || l.book.alternative()))
+		return r.after(a, (r.failures <= quickMoves || a.lived >= settledAfter) && (l.book.hasPreferred() || l.keeper.warmServer() != "" || l.book.alternative()))
 	}
 	if r.said != a.err.Error() {
 		l.log.Warn("no session; the prober goes on without and tries again", "address", a.address, "err", a.err)
