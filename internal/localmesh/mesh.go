@@ -76,15 +76,15 @@ func New(o Options) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{options: o, plan: p, ended: make(chan Ending, 256), thread: newThread()}
-	var cluster, addresses []string
+	var cluster []string
 	for _, s := range p.Servers {
-		cluster, addresses = append(cluster, s.Name+"=http://"+s.Peer), append(addresses, s.GRPC)
+		cluster = append(cluster, s.Name+"=http://"+s.Peer)
 	}
 	for i := range p.Servers {
 		m.servers = append(m.servers, m.server(p.Servers[i], strings.Join(cluster, ",")))
 	}
 	for i := range p.Probers {
-		m.probers = append(m.probers, m.prober(p.Probers[i], strings.Join(addresses, ",")))
+		m.probers = append(m.probers, m.prober(p.Probers[i], strings.Join(p.addressesFrom(p.Probers[i].Datacenter), ",")))
 	}
 	return m, nil
 }

@@ -95,6 +95,19 @@ func plan(o Options) (*Plan, error) {
 	return p, os.WriteFile(path, append(b, '\n'), 0o600)
 }
 
+// addressesFrom are the gRPC addresses of all servers, those of a datacenter first: a prober tries its own server before the others.
+func (p *Plan) addressesFrom(datacenter string) []string {
+	var own, others []string
+	for _, s := range p.Servers {
+		if s.Datacenter == datacenter {
+			own = append(own, s.GRPC)
+		} else {
+			others = append(others, s.GRPC)
+		}
+	}
+	return append(own, others...)
+}
+
 // place chooses the addresses of the i-th server.
 func (o Options) place(i int) (Server, error) {
 	dc := Datacenter(i)

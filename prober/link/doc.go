@@ -49,6 +49,11 @@
 // still has its session; with Welcome the new session takes over, and the old one ends without Goodbye, as soon as the runs that its server asked for are answered
 // (to both), or after 10 s. So there is no moment without a session. A prober that was redirected stays for 10 minutes.
 //
+// A prober that has just been started knows no more than some addresses. When it hears within its first 30 s that its home is another server, it goes there within a second, in the
+// same way: nothing has failed, so there is nothing to wait for.
+//
+// A home that is among the servers and yet does not answer from here for 30 s is logged once: its published address may lead nowhere from where the prober runs.
+//
 // # Time
 //
 // Every pong is a sample for the prober's clock; Welcome is a first, rough one. Timestamps in Hello, Ping and Pong are the prober's own clock, results' are

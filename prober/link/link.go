@@ -84,6 +84,8 @@ type Stats struct {
 	Server string
 	// Home is the server where the prober belongs, empty before the first Welcome.
 	Home string
+	// HomeFault says why the home does not answer although it is among the servers, once it has not for 30 s; else empty.
+	HomeFault string
 	// Standby is the server to which a connection is warm, empty when to none.
 	Standby string
 	// Sessions that began, since the start.
@@ -122,7 +124,7 @@ func (l *Link) Stats() Stats {
 	if all := l.book.ranked(); len(all) > 0 {
 		st.Home = all[0].Server
 	}
-	st.Standby = l.keeper.warmServer()
+	st.Standby, st.HomeFault = l.keeper.warmServer(), l.keeper.homeFault()
 	return st
 }
 

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -77,12 +78,21 @@ type mesh struct {
 	maker   *maker
 	link    *Link
 	stop    func()
+	// servers are the configured addresses; default: a's.
+	servers []string
+	log     *slog.Logger
 }
 
 func inMesh(t *testing.T, f func(m *mesh)) {
 	t.Helper()
+	inMeshFrom(t, quiet, []string{"a:1"}, f)
+}
+
+// inMeshFrom starts the prober with the addresses of some servers.
+func inMeshFrom(t *testing.T, log *slog.Logger, servers []string, f func(m *mesh)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &mesh{t: t, net: linktest.NewNetwork()}
+		m := &mesh{t: t, net: linktest.NewNetwork(), servers: servers, log: log}
 		var all []*meshv1.ServerAddress
 		for _, n := range []string{"a", "b", "c"} {
 			all = append(all, &meshv1.ServerAddress{Server: "servers/" + n, Datacenter: n, Address: n + ":1"})
@@ -107,8 +117,8 @@ func (m *mesh) start(dir string) {
 	}
 	c := clock.New()
 	m.maker = &maker{spool: s, clock: c, newest: map[string]*meshv1.Result{}}
-	m.link = New(Config{Prober: "p-1", Boot: strings.Repeat("b", 32), Datacenter: "a", Protocol: 1, Servers: []string{"a:1"}, Book: filepath.Join(dir, "servers.json"),
-		DialOptions: []grpc.DialOption{m.net.DialOption()}}, m.maker, c, s, quiet)
+	m.link = New(Config{Prober: "p-1", Boot: strings.Repeat("b", 32), Datacenter: "a", Protocol: 1, Servers: m.servers, Book: filepath.Join(dir, "servers.json"),
+		DialOptions: []grpc.DialOption{m.net.DialOption()}}, m.maker, c, s, m.log)
 	m.maker.link = m.link
 	ctx, cancel := context.WithCancel(context.Background())
 	making, enough := context.WithCancel(context.Background())
@@ -345,7 +355,7 @@ func TestARedirectedProberStaysAway(t *testing.T) {
 
 func TestNewServersAreLearnedWithinASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &mesh{t: t, net: linktest.NewNetwork()}
+		m := &mesh{t: t, net: linktest.NewNetwork(), servers: []string{"a:1"}, log: quiet}
 		m.a = &linktest.Server{Address: "a:1", Name: "a"}
 		m.b = &linktest.Server{Address: "b:1", Name: "b"}
 		m.c = &linktest.Server{Address: "c:1", Name: "c"}
@@ -361,8 +371,8 @@ func TestNewServersAreLearnedWithinASession(t *testing.T) {
 		list := []*meshv1.ServerAddress{{Server: "servers/a", Datacenter: "x", Address: "0.0.0.0:1"}, {Server: "servers/b", Datacenter: "a", Address: "b:1"}}
 		m.a.Say(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Servers{Servers: &meshv1.Servers{Servers: list}}})
 		time.Sleep(3 * time.Second)
-		if st := m.link.Stats(); st.Standby != "servers/b" || st.Home != "servers/b" {
-			t.Errorf("%+v; want b, of the prober's datacenter, as home and standby", st)
+		if st := m.link.Stats(); st.Server != "servers/b" || st.Standby != "servers/a" || st.Home != "servers/b" || st.Lost != 0 {
+			t.Errorf("%+v; want it to be at home with b, of its datacenter, and a as its standby", st)
 		}
 		if got := openBook(Config{Book: filepath.Join(dir, "servers.json"), Prober: "p-1", Datacenter: "a", Servers: []string{"a:1"}}, quiet).ranked(); len(got) != 2 ||
 			got[0] != (place{"servers/b", "a", "b:1"}) || got[1] != (place{"servers/a", "x", "a:1"}) {

@@ -95,7 +95,7 @@ func (l *Link) follow(ctx context.Context, group *sync.WaitGroup, a *attempt) *a
 				c.close()
 				continue
 			}
-			l.log.Info("the home server is back; the prober attaches there before it leaves the other", "server", c.Server, "address", c.Address)
+			l.log.Info("the home server is healthy; the prober attaches there before it leaves the other", "server", c.Server, "address", c.Address)
 			home := l.begin(ctx, group, c.Address, false, c.conn)
 			select {
 			case <-home.s.welcomed:

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -24,6 +25,11 @@ const (
 	// homeAfter is how long a home must have been healthy before the prober goes back; up to as long again is added by chance, so that the probers of a server that
 	// has come back do not all return at once.
 	homeAfter = 30 * time.Second
+	// freshFor is how long after the first Welcome of a run the home is gone to at once when it is another server: nothing has been lost yet, and a prober that was started
+	// with the address of some server should not stay there because it was named first. It is long enough for the servers of a mesh that starts as a whole to appear.
+	freshFor = homeAfter
+	// freshJitter spreads those moves.
+	freshJitter = time.Second
 	// redirectHolds is how long the prober stays where a Redirect sent it: the server that sent it had a reason.
 	redirectHolds = 10 * time.Minute
 )
@@ -48,14 +54,18 @@ type keeper struct {
 	moves chan *connection // home is healthy again; the receiver owns the connection
 	rand  *rand.Rand       // run's goroutine only
 
-	home      *connection // run's goroutine only, as the next three
+	home      *connection // run's goroutine only, as all down to missed
 	homeDue   time.Time
 	betterDue time.Time
 	heldUntil time.Time
+	first     time.Time // when the first session was seen
+	missed    missed
 
 	mu   sync.Mutex // guards everything below
 	warm *connection
 	hold bool // a Redirect was followed
+	// fault says why the home does not answer, once that has been said.
+	fault string
 }
 
 func newKeeper(l *Link, r *rand.Rand) *keeper {
@@ -66,21 +76,36 @@ func newKeeper(l *Link, r *rand.Rand) *keeper {
 func (k *keeper) run(ctx context.Context) {
 	ticker := time.NewTicker(checkEvery)
 	defer ticker.Stop()
+	soon := time.NewTimer(checkEvery) // when the home is gone to, if that is before the next tick
+	defer soon.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			k.close()
 			return
 		case <-ticker.C:
+		case <-soon.C:
 		case <-k.wake:
 		}
-		current := k.link.Stats().Server
-		if current == "" {
+		st := k.link.Stats()
+		if st.Server == "" {
 			continue // what is warm is about to be taken
 		}
+		if k.first.IsZero() {
+			k.first = time.Now()
+		}
 		ranked := k.link.book.ranked()
-		k.tend(ctx, ranked, current)
-		k.watch(ctx, ranked, current)
+		fresh := st.Lost == 0 && st.Redirected == 0 && time.Since(k.first) < freshFor
+		if fresh { // the way home is short, and what is warm depends on where the session is
+			k.watch(ctx, ranked, st.Server, fresh)
+		}
+		k.tend(ctx, ranked, st.Server)
+		if !fresh {
+			k.watch(ctx, ranked, st.Server, fresh)
+		}
+		if left := time.Until(k.homeDue); k.home != nil && left > 0 {
+			soon.Reset(left)
+		}
 	}
 }
 
@@ -164,7 +189,7 @@ func (k *keeper) tend(ctx context.Context, ranked []place, current string) {
 		list = list[:at]
 	}
 	for _, p := range list[:min(len(list), tries)] {
-		if next := k.connect(ctx, p); next != nil {
+		if next, err := k.connect(ctx, p); err == nil {
 			k.replace(c, next)
 			k.link.log.Info("standby server chosen", "server", p.Server, "address", p.Address, "datacenter", p.Datacenter)
 			return
@@ -172,7 +197,7 @@ func (k *keeper) tend(ctx context.Context, ranked []place, current string) {
 	}
 	if len(list) > tries && at < 0 { // those further down, too, when the first do not answer
 		for _, i := range k.rand.Perm(len(list) - tries)[:1] {
-			if next := k.connect(ctx, list[tries+i]); next != nil {
+			if next, err := k.connect(ctx, list[tries+i]); err == nil {
 				k.replace(c, next)
 			}
 		}
@@ -194,8 +219,8 @@ func (k *keeper) replace(old, next *connection) {
 	k.warm = next
 }
 
-// watch looks after the home while the session is elsewhere, and says so when it has been healthy for long enough.
-func (k *keeper) watch(ctx context.Context, ranked []place, current string) {
+// watch looks after the home while the session is elsewhere, and says so when it has been healthy for long enough; fresh: when it is healthy.
+func (k *keeper) watch(ctx context.Context, ranked []place, current string, fresh bool) {
 	now := time.Now()
 	k.mu.Lock()
 	if k.hold {
@@ -205,6 +230,7 @@ func (k *keeper) watch(ctx context.Context, ranked []place, current string) {
 	if len(ranked) == 0 || ranked[0].Server == current || now.Before(k.heldUntil) {
 		k.home.close()
 		k.home = nil
+		k.answered()
 		k.discard()
 		return
 	}
@@ -214,9 +240,17 @@ func (k *keeper) watch(ctx context.Context, ranked []place, current string) {
 		return
 	}
 	if k.home == nil {
-		if k.home = k.connect(ctx, ranked[0]); k.home != nil {
-			k.homeDue = time.Now().Add(homeAfter + time.Duration(k.rand.Float64()*float64(homeAfter)))
+		var err error
+		if k.home, err = k.connect(ctx, ranked[0]); err != nil {
+			k.miss(ranked[0], current, err)
+			return
 		}
+		k.answered()
+		wait := homeAfter
+		if fresh {
+			wait = 0
+		}
+		k.homeDue = time.Now().Add(wait + time.Duration(k.rand.Float64()*float64(max(wait, freshJitter))))
 		return
 	}
 	if now.Before(k.homeDue) {
@@ -229,23 +263,74 @@ func (k *keeper) watch(ctx context.Context, ranked []place, current string) {
 	}
 }
 
-// connect makes a connection to a server that is serving; nil when it is not.
-func (k *keeper) connect(ctx context.Context, p place) *connection {
-	conn, err := k.link.dial(p.Address)
-	if err != nil {
-		return nil
-	}
-	if !serving(ctx, conn) {
-		conn.Close()
-		return nil
-	}
-	return &connection{place: p, conn: conn}
+// missed is a home that does not answer although the mesh has it among its servers.
+type missed struct {
+	place
+	since time.Time
 }
 
-// serving asks the standard health service.
-func serving(ctx context.Context, conn *grpc.ClientConn) bool {
+// answered takes in that the home answers, or is where the prober is.
+func (k *keeper) answered() {
+	k.missed = missed{}
+	k.setFault("")
+}
+
+func (k *keeper) setFault(s string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fault = s
+}
+
+// homeFault says why the home does not answer; empty when that is not worth telling.
+func (k *keeper) homeFault() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.fault
+}
+
+// miss takes in that the home did not answer. A server that has died leaves the list of servers within seconds; one that is on it for longer lives, and this prober cannot
+// reach the address under which it is published.
+func (k *keeper) miss(home place, current string, err error) {
+	if k.missed.place != home {
+		k.missed = missed{place: home, since: time.Now()}
+		k.setFault("")
+	}
+	if time.Since(k.missed.since) < homeAfter {
+		return
+	}
+	if k.homeFault() == "" {
+		k.link.log.Warn("the home server of this prober is part of the mesh, but does not answer from here at the address that it publishes; the prober stays elsewhere",
+			"server", home.Server, "address", home.Address, "attached_to", current, "err", err)
+	}
+	k.setFault(fmt.Sprintf("%s at %s: %v", home.Server, home.Address, err))
+}
+
+// connect makes a connection to a server that is serving; the error says why there is none.
+func (k *keeper) connect(ctx context.Context, p place) (*connection, error) {
+	conn, err := k.link.dial(p.Address)
+	if err != nil {
+		return nil, err
+	}
+	if err := health(ctx, conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &connection{place: p, conn: conn}, nil
+}
+
+// serving tells whether a server says that it is serving.
+func serving(ctx context.Context, conn *grpc.ClientConn) bool { return health(ctx, conn) == nil }
+
+// health asks the standard health service; nil: it is serving.
+func health(ctx context.Context, conn *grpc.ClientConn) error {
 	ctx, cancel := context.WithTimeout(ctx, checkMax)
 	defer cancel()
 	answer, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
-	return err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING
+	if err != nil {
+		return err
+	}
+	if st := answer.GetStatus(); st != healthv1.HealthCheckResponse_SERVING {
+		return fmt.Errorf("it answers, and says that it is %s", st)
+	}
+	return nil
 }
