@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"sort"
 	"time"
 
@@ -340,6 +342,23 @@ func (s *State) Incident(key string) *statev1.StoredIncident {
 	}
 	return nil
 }
+
+// OpenIncidents are all open incidents, in no order. They must not be changed.
+func (s *State) OpenIncidents() []*statev1.StoredIncident {
+	var all []*statev1.StoredIncident
+	for _, c := range s.checks {
+		if c.incident != nil {
+			all = append(all, c.incident)
+		}
+	}
+	if s.mesh.incident != nil {
+		all = append(all, s.mesh.incident)
+	}
+	return all
+}
+
+// Receivers are all receivers, in no order. They must not be changed.
+func (s *State) Receivers() []*meshv1.Receiver { return slices.Collect(maps.Values(s.receivers)) }
 
 // dueHeap orders checks by when they must be looked at, then by name, so that equal events give equal actions.
 type dueItem struct {

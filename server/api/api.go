@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -22,6 +23,8 @@ type API struct {
 	log   *slog.Logger
 	// describe fills in what has been heard of a server; nil: nothing has.
 	describe func(*meshv1.Server)
+	// lost tells whether etcd is lost; nil: that shows when it does not answer.
+	lost func() (time.Time, bool)
 
 	checks    collection[*meshv1.Check]
 	receivers collection[*meshv1.Receiver]

@@ -92,7 +92,13 @@ func (s checkService) GetCheck(ctx context.Context, req *meshv1.GetCheckRequest)
 	if err != nil {
 		return nil, err
 	}
-	return s.shown(s.api.store.GetCheck(ctx, name))
+	return s.shown(s.api.check(ctx, name))
+}
+
+// check gives a check as the store has it; as the mesh follows it, while etcd does not answer.
+func (a *API) check(ctx context.Context, name string) (*meshv1.Check, error) {
+	return recalled(a.recall(ctx), func(ctx context.Context) (*meshv1.Check, error) { return a.store.GetCheck(ctx, name) },
+		func() (*meshv1.Check, bool) { return a.mesh.Check(name) })
 }
 
 // shown fills in the status of a check that is about to be returned.
@@ -111,8 +117,12 @@ func (s checkService) ListChecks(ctx context.Context, req *meshv1.ListChecksRequ
 	if err != nil {
 		return nil, err
 	}
+	memory := s.api.recall(ctx)
 	from := func(after string, limit int) ([]*meshv1.Check, string, error) {
-		batch, _, err := s.api.store.ListChecks(ctx, after, limit)
+		batch, err := recalled(memory, func(ctx context.Context) ([]*meshv1.Check, error) {
+			batch, _, err := s.api.store.ListChecks(ctx, after, limit)
+			return batch, err
+		}, func() ([]*meshv1.Check, bool) { return s.api.checksAfter(after, limit), true })
 		return batch, nextAfter(batch, len(batch) == limit), err
 	}
 	keep := func(c *meshv1.Check) bool {

@@ -4,6 +4,9 @@
 // The API owns no state. It writes through server/store, by compare-and-set, and reads what the mesh holds true through [Mesh]. So any server
 // answers any call, and a write that has returned is seen by every later read through any server.
 //
+// While etcd does not answer, reads are answered from what this server has followed, within a moment and with the header [FromMemory]: checks, statuses, probers,
+// receivers, servers and open incidents. What is in no memory (resolved incidents; what is owed to receivers) is refused with UNAVAILABLE, or said to be unknown.
+//
 // One call is one method in the file of its noun (checks.go, receivers.go, ...). What they share is next to them: names.go and validate.go (what a
 // request may say), requests.go (repeating a write), watch.go (streams), and the pure packages below: filter, page and fields.
 //

@@ -68,11 +68,31 @@ func (s incidentService) GetIncident(ctx context.Context, req *meshv1.GetInciden
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.api.store.GetIncident(ctx, name)
-	if err != nil {
-		return nil, err
+	return s.read(s.api.recall(ctx), name)
+}
+
+// read gives an incident from the store, or from memory when it is open.
+func (s incidentService) read(r *recall, name string) (*meshv1.Incident, error) {
+	return recalled(r, func(ctx context.Context) (*meshv1.Incident, error) {
+		v, err := s.api.store.GetIncident(ctx, name)
+		return v.Value.GetIncident(), err
+	}, func() (*meshv1.Incident, bool) { return s.api.openIncident(name) })
+}
+
+// open gives the open incidents from the store, or from memory.
+func (s incidentService) open(r *recall) ([]*meshv1.Incident, error) {
+	return recalled(r, func(ctx context.Context) ([]*meshv1.Incident, error) {
+		open, _, err := s.api.store.ListOpenIncidents(ctx)
+		return bare(open), err
+	}, func() ([]*meshv1.Incident, bool) { return s.api.mesh.OpenIncidents(), true })
+}
+
+func bare(stored []store.Versioned[*statev1.StoredIncident]) []*meshv1.Incident {
+	list := make([]*meshv1.Incident, 0, len(stored))
+	for _, v := range stored {
+		list = append(list, v.Value.GetIncident())
 	}
-	return v.Value.GetIncident(), nil
+	return list
 }
 
 // ListIncidents returns a page of incidents, newest first.
@@ -81,8 +101,9 @@ func (s incidentService) ListIncidents(ctx context.Context, req *meshv1.ListInci
 	if err != nil {
 		return nil, err
 	}
+	memory := s.api.recall(ctx)
 	from := func(before string, limit int) ([]*meshv1.Incident, string, error) {
-		return s.older(ctx, f, before, limit)
+		return s.older(memory, f, before, limit)
 	}
 	found, next, err := collect(cursor, !f.Empty(), from, func(i *meshv1.Incident) bool { return f.Match(incidentValues(i)) })
 	if err != nil {
@@ -93,17 +114,17 @@ func (s incidentService) ListIncidents(ctx context.Context, req *meshv1.ListInci
 
 // older is the source of incidents in descending order of name, that is, of time. The open ones are read first: one that is resolved in between
 // is then seen twice, not missed, and taken once, as resolved.
-func (s incidentService) older(ctx context.Context, f filter.Filter, before string, limit int) ([]*meshv1.Incident, string, error) {
+func (s incidentService) older(r *recall, f filter.Filter, before string, limit int) ([]*meshv1.Incident, string, error) {
 	byName := map[string]*meshv1.Incident{}
-	add := func(list []store.Versioned[*statev1.StoredIncident]) {
-		for _, v := range list {
-			if i := v.Value.GetIncident(); before == "" || i.GetName() < before {
+	add := func(list []*meshv1.Incident) {
+		for _, i := range list {
+			if before == "" || i.GetName() < before {
 				byName[i.GetName()] = i
 			}
 		}
 	}
 	if !f.Excludes("state", meshv1.Incident_OPEN.String()) {
-		open, _, err := s.api.store.ListOpenIncidents(ctx)
+		open, err := s.open(r)
 		if err != nil {
 			return nil, "", err
 		}
@@ -111,7 +132,13 @@ func (s incidentService) older(ctx context.Context, f filter.Filter, before stri
 	}
 	more := false
 	if !f.Excludes("state", meshv1.Incident_RESOLVED.String()) {
-		closed, _, err := s.api.store.ListClosedIncidents(ctx, before, limit)
+		closed, err := recalled(r, func(ctx context.Context) ([]*meshv1.Incident, error) {
+			closed, _, err := s.api.store.ListClosedIncidents(ctx, before, limit)
+			return bare(closed), err
+		}, func() ([]*meshv1.Incident, bool) { return nil, false })
+		if r.away {
+			return nil, "", errHistoryAway
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -139,12 +166,12 @@ func (s incidentService) WatchIncidents(req *meshv1.WatchIncidentsRequest, strea
 		changes := s.api.mesh.SubscribeIncidents() // before the snapshot, so that what changes meanwhile is sent again
 		defer changes.Close()
 		view := &incidentView{filter: f, shown: map[string]string{}, send: send}
-		open, _, err := s.api.store.ListOpenIncidents(ctx)
+		open, err := s.open(s.api.recall(ctx))
 		if err != nil {
 			return err
 		}
-		for _, v := range open {
-			if err := view.show(v.Value.GetIncident()); err != nil {
+		for _, i := range open {
+			if err := view.show(i); err != nil {
 				return err
 			}
 		}
@@ -158,14 +185,14 @@ func (s incidentService) WatchIncidents(req *meshv1.WatchIncidentsRequest, strea
 			}
 			slices.Sort(names)
 			for _, name := range names {
-				v, err := s.api.store.GetIncident(ctx, name)
+				i, err := s.read(s.api.recall(ctx), name)
 				if isNotFound(err) {
 					continue // so old that it is no longer kept
 				}
 				if err != nil {
 					return err
 				}
-				if err := view.show(v.Value.GetIncident()); err != nil {
+				if err := view.show(i); err != nil {
 					return err
 				}
 			}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -31,6 +32,12 @@ type Mesh interface {
 	Probers() []*meshv1.Prober
 	// Prober gives one prober; false when the mesh knows none of that name.
 	Prober(name string) (*meshv1.Prober, bool)
+	// Receivers gives every receiver, sorted by name.
+	Receivers() []*meshv1.Receiver
+	// OpenIncidents gives every incident that is open, newest (greatest name) first.
+	OpenIncidents() []*meshv1.Incident
+	// Records gives what the servers that are alive publish of themselves, sorted by name.
+	Records() []*statev1.ServerRecord
 	// Server tells of this server and of who leads.
 	Server() ServerInfo
 	// StepDown ends the reign of this server, if it leads and term is 0 or its own, and returns the term that ended. Otherwise it fails with a

@@ -173,6 +173,7 @@ func TestServersAreListedWithTheirLeader(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		synctest.Wait() // the mesh follows them
 		w.mesh.mu.Lock()
 		w.mesh.server = ServerInfo{Name: "servers/a", Leader: "servers/b", LeaderAddress: "10.0.0.2:7700", Term: 7, Sessions: 3, Revision: 42}
 		w.mesh.mu.Unlock()

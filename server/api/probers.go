@@ -53,11 +53,13 @@ func (s proberService) GetProber(ctx context.Context, req *meshv1.GetProberReque
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.api.store.GetEnrolment(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return s.shown(v), nil
+	return recalled(s.api.recall(ctx), func(ctx context.Context) (*meshv1.Prober, error) {
+		v, err := s.api.store.GetEnrolment(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return s.shown(v), nil
+	}, func() (*meshv1.Prober, bool) { return s.api.mesh.Prober(name) })
 }
 
 // shown is a prober as the mesh knows it, with what its enrolment says now: the mesh may not have heard of the latest change.
@@ -90,6 +92,19 @@ func (s proberService) ListProbers(ctx context.Context, req *meshv1.ListProbersR
 	if err != nil {
 		return nil, err
 	}
+	all, err := recalled(s.api.recall(ctx), s.enrolled, func() ([]*meshv1.Prober, bool) { return s.api.mesh.Probers(), true })
+	if err != nil {
+		return nil, err
+	}
+	found, next, err := collect(cursor, !f.Empty(), inMemory(all), func(p *meshv1.Prober) bool { return f.Match(proberValues(p)) })
+	if err != nil {
+		return nil, err
+	}
+	return &meshv1.ListProbersResponse{Probers: found, NextPageToken: next}, nil
+}
+
+// enrolled are all probers that the store has.
+func (s proberService) enrolled(ctx context.Context) ([]*meshv1.Prober, error) {
 	enrolments, _, err := s.api.store.ListEnrolments(ctx)
 	if err != nil {
 		return nil, err
@@ -98,11 +113,7 @@ func (s proberService) ListProbers(ctx context.Context, req *meshv1.ListProbersR
 	for i, v := range enrolments {
 		all[i] = s.shown(v)
 	}
-	found, next, err := collect(cursor, !f.Empty(), inMemory(all), func(p *meshv1.Prober) bool { return f.Match(proberValues(p)) })
-	if err != nil {
-		return nil, err
-	}
-	return &meshv1.ListProbersResponse{Probers: found, NextPageToken: next}, nil
+	return all, nil
 }
 
 // DrainProber takes a prober out of service.

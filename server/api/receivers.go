@@ -34,9 +34,19 @@ type receiverService struct {
 
 // shown fills in what is owed to receivers that are about to be returned.
 func (s receiverService) shown(ctx context.Context, receivers ...*meshv1.Receiver) error {
-	d, err := s.api.deliveries(ctx)
+	unknown := false
+	d, err := recalled(s.api.recall(ctx), s.api.deliveries, func() (*deliveries, bool) {
+		unknown = true
+		return nil, true
+	})
 	if err != nil {
 		return err
+	}
+	if unknown {
+		for _, r := range receivers {
+			r.LastError = "not known: what is owed and what was sent is recorded in etcd, which does not answer"
+		}
+		return nil
 	}
 	for _, r := range receivers {
 		d.fill(r)
@@ -57,7 +67,8 @@ func (s receiverService) GetReceiver(ctx context.Context, req *meshv1.GetReceive
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.api.store.GetReceiver(ctx, name)
+	r, err := recalled(s.api.recall(ctx), func(ctx context.Context) (*meshv1.Receiver, error) { return s.api.store.GetReceiver(ctx, name) },
+		func() (*meshv1.Receiver, bool) { return s.api.receiver(name) })
 	return s.one(ctx, r, err)
 }
 
@@ -68,8 +79,12 @@ func (s receiverService) ListReceivers(ctx context.Context, req *meshv1.ListRece
 	if err != nil {
 		return nil, err
 	}
+	memory := s.api.recall(ctx)
 	from := func(after string, limit int) ([]*meshv1.Receiver, string, error) {
-		batch, _, err := s.api.store.ListReceivers(ctx, after, limit)
+		batch, err := recalled(memory, func(ctx context.Context) ([]*meshv1.Receiver, error) {
+			batch, _, err := s.api.store.ListReceivers(ctx, after, limit)
+			return batch, err
+		}, func() ([]*meshv1.Receiver, bool) { return s.api.receiversAfter(after, limit), true })
 		return batch, nextAfter(batch, len(batch) == limit), err
 	}
 	keep := func(r *meshv1.Receiver) bool { return f.Match(func(string) []string { return []string{r.GetName()} }) }

@@ -14,16 +14,11 @@ type serverService struct {
 	api *API
 }
 
-// ListServers lists the servers that are alive.
-func (s serverService) ListServers(ctx context.Context, _ *meshv1.ListServersRequest) (*meshv1.ListServersResponse, error) {
-	records, _, err := s.api.store.ListServers(ctx)
-	if err != nil {
-		return nil, err
-	}
+// ListServers lists the servers that are alive, as this server knows them: it answers while etcd is lost, and shows those then that were there last.
+func (s serverService) ListServers(_ context.Context, _ *meshv1.ListServersRequest) (*meshv1.ListServersResponse, error) {
 	here := s.api.mesh.Server()
 	response := &meshv1.ListServersResponse{}
-	for _, v := range records {
-		r := v.Value
+	for _, r := range s.api.mesh.Records() {
 		server := &meshv1.Server{
 			Name: r.GetName(), Datacenter: r.GetDatacenter(), GrpcAddress: r.GetGrpcAddress(), HttpAddress: r.GetHttpAddress(), Version: r.GetVersion(),
 			StartTime: r.GetStartTime(), BootId: r.GetBootId(), Labels: r.GetLabels(), Term: int32(here.Term), Leader: here.Leader != "" && here.Leader == r.GetName(),

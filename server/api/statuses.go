@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api/filter"
@@ -49,7 +48,7 @@ func (s statusService) GetStatus(ctx context.Context, req *meshv1.GetStatusReque
 		return nil, err
 	}
 	// The store decides whether it exists: the mesh may not have heard yet of a check that was just created or deleted.
-	c, err := s.api.checkFor(ctx, name)
+	c, err := s.api.check(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -65,22 +64,6 @@ type checkStatus struct{ *meshv1.CheckStatus }
 
 // GetName is the name of the check.
 func (s checkStatus) GetName() string { return s.GetCheck() }
-
-// storePatience is how long the store is waited for when what is in memory would do as well: far longer than a read takes, and short of what a user waits.
-const storePatience = 2 * time.Second
-
-// checkFor reads a check. While etcd does not answer, it is as the mesh followed it last: that is when a status matters most.
-func (a *API) checkFor(ctx context.Context, name string) (*meshv1.Check, error) {
-	brief, cancel := context.WithTimeout(ctx, storePatience)
-	defer cancel()
-	c, err := a.store.GetCheck(brief, name)
-	if fault.IsReason(err, meshv1.ErrorReason_STORE_UNAVAILABLE) {
-		if known, ok := a.mesh.Check(name); ok {
-			return known, nil
-		}
-	}
-	return c, err
-}
 
 // ListStatuses returns a page of statuses, with votes.
 func (s statusService) ListStatuses(_ context.Context, req *meshv1.ListStatusesRequest) (*meshv1.ListStatusesResponse, error) {

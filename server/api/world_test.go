@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -129,35 +131,41 @@ type mesh struct {
 	server   ServerInfo
 	answer   *meshv1.TestReceiverResponse
 	summary  string // of every status
+	open     map[string]*meshv1.Incident // by key
+	hooks    map[string]*meshv1.Receiver
+	records  map[string]*statev1.ServerRecord
 }
 
 func newMesh() *mesh {
-	return &mesh{known: map[string]*meshv1.Check{}, verdicts: map[string]meshv1.CheckStatus_Verdict{}, probers: map[string]*meshv1.Prober{},
+	return &mesh{open: map[string]*meshv1.Incident{}, hooks: map[string]*meshv1.Receiver{}, records: map[string]*statev1.ServerRecord{}, known: map[string]*meshv1.Check{}, verdicts: map[string]meshv1.CheckStatus_Verdict{}, probers: map[string]*meshv1.Prober{},
 		answer: &meshv1.TestReceiverResponse{Delivered: true, Status: 204}}
 }
 
 func (m *mesh) follow(_ context.Context, b store.Batch) error {
 	for _, e := range b.Events {
+		m.mu.Lock()
 		switch value := e.Value.(type) {
 		case *statev1.StoredIncident:
-			m.incidents.tell(value.GetIncident().GetName())
-			continue
+			m.open[e.Subject] = value.GetIncident()
+		case *meshv1.Receiver:
+			m.hooks[e.Name] = value
+		case *statev1.ServerRecord:
+			m.records[e.Name] = value
 		case *meshv1.Check:
-			m.mu.Lock()
 			m.known[e.Name] = value
-			m.mu.Unlock()
-		default:
-			if e.Kind == store.KindIncident {
-				m.incidents.tell(e.Name)
-			}
-			if e.Kind != store.KindCheck {
-				continue
-			}
-			m.mu.Lock()
+		case nil:
+			delete(m.open, e.Subject)
+			delete(m.hooks, e.Name)
+			delete(m.records, e.Name)
 			delete(m.known, e.Name)
-			m.mu.Unlock()
 		}
-		m.statuses.tell(e.Name)
+		m.mu.Unlock()
+		switch e.Kind {
+		case store.KindIncident:
+			m.incidents.tell(e.Name)
+		case store.KindCheck:
+			m.statuses.tell(e.Name)
+		}
 	}
 	return nil
 }
@@ -214,6 +222,28 @@ func (m *mesh) EachStatus(after string, yield func(*meshv1.CheckStatus) bool) {
 			return
 		}
 	}
+}
+
+func (m *mesh) Receivers() []*meshv1.Receiver    { return sortedCopies(m, m.hooks) }
+func (m *mesh) Records() []*statev1.ServerRecord { return sortedCopies(m, m.records) }
+
+func (m *mesh) OpenIncidents() []*meshv1.Incident {
+	all := sortedCopies(m, m.open)
+	slices.Reverse(all)
+	return all
+}
+
+func sortedCopies[T interface {
+	proto.Message
+	GetName() string
+}](m *mesh, of map[string]T) (all []T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range of {
+		all = append(all, proto.CloneOf(x))
+	}
+	slices.SortFunc(all, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all
 }
 
 func (m *mesh) SubscribeStatuses() Subscription  { return m.statuses.subscribe() }

@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -81,6 +82,31 @@ func (c *Controller) Explain(check string) (*meshv1.ExplainCheckResponse, bool) 
 		return nil, false
 	}
 	return proto.CloneOf(e), true
+}
+
+// Receivers gives every receiver, sorted by name, the caller's own copies.
+func (c *Controller) Receivers() []*meshv1.Receiver {
+	c.mu.Lock()
+	all := c.mind.Receivers()
+	c.mu.Unlock()
+	for i, r := range all {
+		all[i] = proto.CloneOf(r)
+	}
+	slices.SortFunc(all, func(a, b *meshv1.Receiver) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all
+}
+
+// OpenIncidents gives every incident that the store has as open, as far as this server has heard: newest first, the caller's own copies.
+func (c *Controller) OpenIncidents() []*meshv1.Incident {
+	c.mu.Lock()
+	stored := c.mind.OpenIncidents()
+	c.mu.Unlock()
+	all := make([]*meshv1.Incident, 0, len(stored))
+	for _, st := range stored {
+		all = append(all, proto.CloneOf(st.GetIncident()))
+	}
+	slices.SortFunc(all, func(a, b *meshv1.Incident) int { return strings.Compare(b.GetName(), a.GetName()) })
+	return all
 }
 
 // Server tells of this server and of who leads.
