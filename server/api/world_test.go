@@ -130,7 +130,7 @@ type mesh struct {
 	probers  map[string]*meshv1.Prober
 	server   ServerInfo
 	answer   *meshv1.TestReceiverResponse
-	summary  string // of every status
+	summary  string                      // of every status
 	open     map[string]*meshv1.Incident // by key
 	hooks    map[string]*meshv1.Receiver
 	records  map[string]*statev1.ServerRecord
