@@ -10,7 +10,7 @@
 //
 // # What is skipped, and when
 //
-//   - With -short: ten outages in a row, the rounds of SIGKILL around an opening, the local mesh that loses its leader, and the 30 s without a server.
+//   - With -short: ten outages in a row, the rounds of SIGKILL around an opening, the local mesh that loses its leader, the 30 s without a server, and the drills.
 //   - Not on Linux: all of it, since the tests use /proc, parent-death signals and the kernel's listen queues.
 //   - Without root and network namespaces (ip, nsenter): the part of the datacenter test that drops packets on a real link. The same claim is always
 //     tested by a target that looks up, in /proc, which prober's process is calling, and refuses that one.
