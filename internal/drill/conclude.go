@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // Bound is how long after a target's failure its alert may come: interval/n until the next of the n = 3 probers probes it, two probe durations (the probe that
@@ -106,10 +108,29 @@ func (r *Run) Conclude(ctx context.Context, meshes ...*Mesh) error {
 	}
 	r.judge()
 	for _, m := range meshes {
+		if err := r.concludeProbers(ctx, m); err != nil {
+			return err
+		}
 		if err := r.concludeHistory(ctx, m); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// concludeProbers counts the probers that the mesh has set aside as sick. In a drill every prober is sound: it is the targets that fail.
+func (r *Run) concludeProbers(ctx context.Context, m *Mesh) error {
+	incidents, err := m.AllIncidents(ctx)
+	if err != nil {
+		return err
+	}
+	var cases []string
+	for _, i := range incidents {
+		if i.GetReason() == meshv1.CheckStatus_SUSPECT_PROBERS {
+			cases = append(cases, fmt.Sprintf("%s at %s: %s", i.GetName(), clock(i.GetOpenTime().AsTime()), i.GetSummary()))
+		}
+	}
+	r.AtMost("probers_set_aside", "probers", float64(len(cases)), 0, "it is the targets that fail, never a prober", cases...)
 	return nil
 }
 

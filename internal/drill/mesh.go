@@ -267,7 +267,7 @@ func (m *Mesh) AwaitProbers(ctx context.Context) error {
 		}
 		online := map[string]bool{}
 		for _, p := range resp.GetProbers() {
-			online[bare(p.GetName())] = p.GetState() == meshv1.Prober_ONLINE
+			online[bare(p.GetName())] = p.GetState() != meshv1.Prober_OFFLINE
 		}
 		for _, p := range m.Probers() {
 			if p.Alive() && !online[p.Name] {
