@@ -27,7 +27,9 @@ type Config struct {
 	// The checks. Their names may be written with or without `checks/`.
 	Checks []*Check `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
 	// The receivers. Their names may be written with or without `receivers/`.
-	Receivers     []*Receiver `protobuf:"bytes,2,rep,name=receivers,proto3" json:"receivers,omitempty"`
+	Receivers []*Receiver `protobuf:"bytes,2,rep,name=receivers,proto3" json:"receivers,omitempty"`
+	// How builds of the prober are tried; without it, that stays as it is. Its name may be left out.
+	BuildPolicy   *BuildPolicy `protobuf:"bytes,3,opt,name=build_policy,json=buildPolicy,proto3" json:"build_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -76,14 +78,22 @@ func (x *Config) GetReceivers() []*Receiver {
 	return nil
 }
 
+func (x *Config) GetBuildPolicy() *BuildPolicy {
+	if x != nil {
+		return x.BuildPolicy
+	}
+	return nil
+}
+
 var File_probemesh_v1_config_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/config.proto\x12\fprobemesh.v1\x1a\x18probemesh/v1/check.proto\x1a\x1bprobemesh/v1/receiver.proto\"k\n" +
+	"\x19probemesh/v1/config.proto\x12\fprobemesh.v1\x1a\x18probemesh/v1/build.proto\x1a\x18probemesh/v1/check.proto\x1a\x1bprobemesh/v1/receiver.proto\"\xa9\x01\n" +
 	"\x06Config\x12+\n" +
 	"\x06checks\x18\x01 \x03(\v2\x13.probemesh.v1.CheckR\x06checks\x124\n" +
-	"\treceivers\x18\x02 \x03(\v2\x16.probemesh.v1.ReceiverR\treceiversB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\treceivers\x18\x02 \x03(\v2\x16.probemesh.v1.ReceiverR\treceivers\x12<\n" +
+	"\fbuild_policy\x18\x03 \x01(\v2\x19.probemesh.v1.BuildPolicyR\vbuildPolicyB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_config_proto_rawDescOnce sync.Once
@@ -99,18 +109,20 @@ func file_probemesh_v1_config_proto_rawDescGZIP() []byte {
 
 var file_probemesh_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_probemesh_v1_config_proto_goTypes = []any{
-	(*Config)(nil),   // 0: probemesh.v1.Config
-	(*Check)(nil),    // 1: probemesh.v1.Check
-	(*Receiver)(nil), // 2: probemesh.v1.Receiver
+	(*Config)(nil),      // 0: probemesh.v1.Config
+	(*Check)(nil),       // 1: probemesh.v1.Check
+	(*Receiver)(nil),    // 2: probemesh.v1.Receiver
+	(*BuildPolicy)(nil), // 3: probemesh.v1.BuildPolicy
 }
 var file_probemesh_v1_config_proto_depIdxs = []int32{
 	1, // 0: probemesh.v1.Config.checks:type_name -> probemesh.v1.Check
 	2, // 1: probemesh.v1.Config.receivers:type_name -> probemesh.v1.Receiver
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: probemesh.v1.Config.build_policy:type_name -> probemesh.v1.BuildPolicy
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_config_proto_init() }
@@ -118,6 +130,7 @@ func file_probemesh_v1_config_proto_init() {
 	if File_probemesh_v1_config_proto != nil {
 		return
 	}
+	file_probemesh_v1_build_proto_init()
 	file_probemesh_v1_check_proto_init()
 	file_probemesh_v1_receiver_proto_init()
 	type x struct{}

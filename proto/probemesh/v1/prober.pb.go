@@ -128,7 +128,9 @@ type Prober struct {
 	// Number of its boot, chosen at random when the process starts.
 	BootId string `protobuf:"bytes,20,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// The failure domain for which it is set aside, `key=value`, or `prober={prober}`; empty when it is not. The open incident of the mesh about it has the evidence.
-	SetAside      string `protobuf:"bytes,21,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	SetAside string `protobuf:"bytes,21,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	// How far its build is trusted; unset when the mesh knows of no builds yet.
+	BuildStage    Build_Stage `protobuf:"varint,22,opt,name=build_stage,json=buildStage,proto3,enum=probemesh.v1.Build_Stage" json:"build_stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -310,6 +312,13 @@ func (x *Prober) GetSetAside() string {
 	return ""
 }
 
+func (x *Prober) GetBuildStage() Build_Stage {
+	if x != nil {
+		return x.BuildStage
+	}
+	return Build_STAGE_UNSPECIFIED
+}
+
 // AssignmentRefusal is an assignment that a prober cannot run.
 type AssignmentRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -378,7 +387,7 @@ var File_probemesh_v1_prober_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\a\n" +
+	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18probemesh/v1/build.proto\"\xf1\a\n" +
 	"\x06Prober\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -405,7 +414,9 @@ const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\ain_sync\x18\x12 \x01(\bR\x06inSync\x12\x12\n" +
 	"\x04etag\x18\x13 \x01(\tR\x04etag\x12\x17\n" +
 	"\aboot_id\x18\x14 \x01(\tR\x06bootId\x12\x1b\n" +
-	"\tset_aside\x18\x15 \x01(\tR\bsetAside\x1a:\n" +
+	"\tset_aside\x18\x15 \x01(\tR\bsetAside\x12:\n" +
+	"\vbuild_stage\x18\x16 \x01(\x0e2\x19.probemesh.v1.Build.StageR\n" +
+	"buildStage\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -444,6 +455,7 @@ var file_probemesh_v1_prober_proto_goTypes = []any{
 	nil,                           // 3: probemesh.v1.Prober.DomainsEntry
 	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
+	(Build_Stage)(0),              // 6: probemesh.v1.Build.Stage
 }
 var file_probemesh_v1_prober_proto_depIdxs = []int32{
 	3, // 0: probemesh.v1.Prober.domains:type_name -> probemesh.v1.Prober.DomainsEntry
@@ -453,11 +465,12 @@ var file_probemesh_v1_prober_proto_depIdxs = []int32{
 	5, // 4: probemesh.v1.Prober.clock_offset:type_name -> google.protobuf.Duration
 	5, // 5: probemesh.v1.Prober.round_trip_time:type_name -> google.protobuf.Duration
 	4, // 6: probemesh.v1.Prober.create_time:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6, // 7: probemesh.v1.Prober.build_stage:type_name -> probemesh.v1.Build.Stage
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_prober_proto_init() }
@@ -465,6 +478,7 @@ func file_probemesh_v1_prober_proto_init() {
 	if File_probemesh_v1_prober_proto != nil {
 		return
 	}
+	file_probemesh_v1_build_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -124,6 +124,10 @@ const (
 	CheckStatus_DISPUTED CheckStatus_Reason = 14
 	// An incident of the mesh: a prober, or a failure domain that several share, disagrees with all others across unrelated targets, and is set aside.
 	CheckStatus_SUSPECT_PROBERS CheckStatus_Reason = 15
+	// An incident of the mesh: a build of the prober disagrees with the settled builds, and its roll-out is halted.
+	CheckStatus_BUILD_HALTED CheckStatus_Reason = 16
+	// UNKNOWN: a build on trial sees it fail, no settled one does, and too few of those have a fresh vote to say that it answers.
+	CheckStatus_BUILD_ON_TRIAL CheckStatus_Reason = 17
 )
 
 // Enum value maps for CheckStatus_Reason.
@@ -145,6 +149,8 @@ var (
 		13: "PROBER_ERRORS",
 		14: "DISPUTED",
 		15: "SUSPECT_PROBERS",
+		16: "BUILD_HALTED",
+		17: "BUILD_ON_TRIAL",
 	}
 	CheckStatus_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -163,6 +169,8 @@ var (
 		"PROBER_ERRORS":      13,
 		"DISPUTED":           14,
 		"SUSPECT_PROBERS":    15,
+		"BUILD_HALTED":       16,
+		"BUILD_ON_TRIAL":     17,
 	}
 )
 
@@ -402,7 +410,9 @@ type Vote struct {
 	// Where in the interval the prober starts, from the Unix epoch modulo the interval.
 	Phase *durationpb.Duration `protobuf:"bytes,16,opt,name=phase,proto3" json:"phase,omitempty"`
 	// The failure domain for which the prober is set aside, `key=value`, or `prober={prober}`: its vote does not count. Empty when it is not.
-	SetAside      string `protobuf:"bytes,17,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	SetAside string `protobuf:"bytes,17,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	// Why the vote counts less than others although nothing is wrong with it: its prober runs a build on trial. A sentence; empty when it does not.
+	OnTrial       string `protobuf:"bytes,18,opt,name=on_trial,json=onTrial,proto3" json:"on_trial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,11 +566,18 @@ func (x *Vote) GetSetAside() string {
 	return ""
 }
 
+func (x *Vote) GetOnTrial() string {
+	if x != nil {
+		return x.OnTrial
+	}
+	return ""
+}
+
 var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xfe\a\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xa4\b\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -588,7 +605,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\xa4\x02\n" +
+	"\x06PAUSED\x10\x05\"\xca\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -609,7 +626,9 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"MESH_BLIND\x10\f\x12\x11\n" +
 	"\rPROBER_ERRORS\x10\r\x12\f\n" +
 	"\bDISPUTED\x10\x0e\x12\x13\n" +
-	"\x0fSUSPECT_PROBERS\x10\x0f\"\xe1\x05\n" +
+	"\x0fSUSPECT_PROBERS\x10\x0f\x12\x10\n" +
+	"\fBUILD_HALTED\x10\x10\x12\x12\n" +
+	"\x0eBUILD_ON_TRIAL\x10\x11\"\xfc\x05\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
@@ -632,7 +651,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\btrace_id\x18\x0e \x01(\tR\atraceId\x12\x12\n" +
 	"\x04rank\x18\x0f \x01(\x05R\x04rank\x12/\n" +
 	"\x05phase\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x05phase\x12\x1b\n" +
-	"\tset_aside\x18\x11 \x01(\tR\bsetAside\x1a:\n" +
+	"\tset_aside\x18\x11 \x01(\tR\bsetAside\x12\x19\n" +
+	"\bon_trial\x18\x12 \x01(\tR\aonTrial\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
