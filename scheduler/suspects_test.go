@@ -153,3 +153,29 @@ func TestRealOutageSeenFromSomePlacesOnlySetsNobodyAside(t *testing.T) {
 		t.Fatalf("set aside: %q", got)
 	}
 }
+
+// Every target goes down and comes back, again and again, each time just after one and the same prober has probed it: what that one says last is what the others
+// said before, so it is nobody's fault.
+func TestProberThatProbesJustBeforeTargetsChangeIsNotSetAside(t *testing.T) {
+	r, places := suspectRig(t)
+	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+	was := ok
+	for range 6 {
+		now := fail
+		if was == fail {
+			now = ok
+		}
+		// The first of each round still sees what was; the others come after the change.
+		round(r, append([]string{"nrt"}, "ams", "fra", "iad", "syd"), func(d string, _ int) meshv1.Result_Outcome {
+			if d == "nrt" {
+				return was
+			}
+			return now
+		})
+		round(r, places, func(string, int) meshv1.Result_Outcome { return now })
+		was = now
+	}
+	if got := asideOf(r); len(got) != 0 {
+		t.Errorf("set aside: %q", got)
+	}
+}
