@@ -73,15 +73,17 @@ type Glass struct {
 	log  *slog.Logger
 	m    *metrics
 	wake chan struct{}
+	// changed: what was delivered is to be written down; save does that, into the directory, and may hang with its disk.
+	changed chan struct{}
+	save    func(dir string, outages []*peerv1.Outage) error
 
 	// Only Run's goroutine touches these.
-	looked    time.Time
-	listened  time.Time
-	stamp     stamp
-	said      scheduler.Store
-	back      time.Time // since when this server reads etcd again, after a loss or its start
-	checked   bool      // whether the store was asked for outages that are joined, since then
-	unwritten bool
+	looked   time.Time
+	listened time.Time
+	stamp    stamp
+	said     scheduler.Store
+	back     time.Time // since when this server reads etcd again, after a loss or its start
+	checked  bool      // whether the store was asked for outages that are joined, since then
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -116,8 +118,9 @@ func New(cfg Config, deps Deps) (*Glass, error) {
 		deps.Meter = noop.Meter{}
 	}
 	g := &Glass{
-		cfg: cfg, name: spec.Name(spec.Servers, cfg.Server), deps: deps, log: deps.Log, wake: make(chan struct{}, 1), entries: map[string]*entry{},
-		others: map[string][]*peerv1.OutageDelivery{}, windows: map[meshv1.Notification_Transition]*window{},
+		cfg: cfg, name: spec.Name(spec.Servers, cfg.Server), deps: deps, log: deps.Log, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), save: writeJournal,
+		entries: map[string]*entry{},
+		others:  map[string][]*peerv1.OutageDelivery{}, windows: map[meshv1.Notification_Transition]*window{},
 	}
 	var err error
 	if cfg.File != "" {
@@ -152,10 +155,7 @@ func (g *Glass) Take(a scheduler.Action) {
 		return
 	}
 	g.inbox = append(g.inbox, a)
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	signal(g.wake)
 }
 
 // Begin tells a mind that has just been made that nothing is settled yet; it is to be called before that mind is told that it leads.
@@ -164,10 +164,11 @@ func (g *Glass) Begin(mesh Mesh) {
 	mesh.Apply(g.said)
 }
 
-// Run does all of it until ctx ends; then it waits for messages under way, and returns nil.
+// Run does all of it until ctx ends; then it waits for messages under way, writes down what was delivered, and returns nil. A disk that hangs is not waited for.
 func (g *Glass) Run(ctx context.Context, mesh Mesh) error {
 	t := time.NewTicker(beat)
 	defer t.Stop()
+	defer g.keep()()
 	defer g.work.Wait()
 	for {
 		g.step(ctx, mesh, time.Now())
@@ -301,7 +302,7 @@ func (g *Glass) reconcile(ctx context.Context, mesh Mesh, peers []Peer) bool {
 			g.forgetLocked(key)
 		}
 		g.mu.Unlock()
-		g.write()
+		signal(g.changed)
 	}
 	return true
 }

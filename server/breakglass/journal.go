@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -82,4 +83,60 @@ func delivered(entries map[string]*entry) (list []*peerv1.Outage) {
 		}
 	}
 	return list
+}
+
+// patience is how long the end of a server waits for a disk that hangs.
+const patience = 2 * time.Second
+
+// keep begins to write down what was delivered whenever that changes, in a goroutine of its own: a disk may hang just when etcd is lost, because both are on it, and
+// neither beats nor the mind, which take the mutex, may wait for it. end has the last of it written and waits for that, but not for a disk that hangs.
+func (g *Glass) keep() (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		failing := false
+		for last := false; !last; {
+			select {
+			case <-g.changed:
+			case <-stop:
+				last = true
+				select {
+				case <-g.changed:
+				default:
+					return
+				}
+			}
+			failing = g.write(failing)
+		}
+	}()
+	return func() {
+		close(stop)
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+			g.log.Error("a disk hangs: what was delivered without etcd is not written down, and may be told again after a restart, with the same key")
+		}
+	}
+}
+
+// write puts the journal on the disk, and tells whether that failed. A disk that does not take it costs a repetition after a restart, with the same key.
+func (g *Glass) write(failing bool) bool {
+	g.mu.Lock()
+	list := delivered(g.entries)
+	g.mu.Unlock()
+	err := g.save(g.cfg.Dir, list)
+	if err != nil && !failing {
+		g.log.Error("what was delivered without etcd cannot be written down", "err", err)
+	}
+	return err != nil
+}
+
+// signal sets a channel of one element, if it is not set.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

@@ -76,7 +76,7 @@ func (g *Glass) sort(now time.Time) {
 		}
 	}
 	if changed {
-		g.writeLocked()
+		signal(g.changed)
 	}
 }
 
@@ -265,11 +265,8 @@ func (g *Glass) took(ctx context.Context, t *task, key string, a Answer, blind i
 		}
 	}
 	t.items = nil // done; the next dispatch takes it away
-	g.writeLocked()
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	signal(g.changed)
+	signal(g.wake)
 }
 
 // message is what is told of the outages of a task, and what its idempotency key begins with: the key of the outage, or one made of all of theirs.
@@ -322,18 +319,3 @@ func giveUp(r *meshv1.Receiver) time.Duration {
 }
 
 func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
-
-func (g *Glass) write() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.writeLocked()
-}
-
-// writeLocked puts the journal on the disk. A disk that does not take it costs a repetition after a restart, with the same key.
-func (g *Glass) writeLocked() {
-	err := writeJournal(g.cfg.Dir, delivered(g.entries))
-	if err != nil && !g.unwritten {
-		g.log.Error("what was delivered without etcd cannot be written down", "err", err)
-	}
-	g.unwritten = err != nil
-}
