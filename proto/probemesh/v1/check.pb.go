@@ -222,6 +222,9 @@ type Check struct {
 	// Dimensions besides the datacenter in which the failing votes must not all be the same before the check is DOWN,
 	// for example `provider`: two values at least, wherever the probers that vote have two. If empty, `build`.
 	Distinct []string `protobuf:"bytes,12,rep,name=distinct,proto3" json:"distinct,omitempty"`
+	// Dimensions besides the datacenter in which its probers should differ: placement takes a prober that shares no value of them with those placed before, where there is one.
+	// It is a wish: a place is rather shared than left empty, which ExplainCheck tells. If empty, `provider` and `network`. At most 8.
+	Spread []string `protobuf:"bytes,17,rep,name=spread,proto3" json:"spread,omitempty"`
 	// True: being DEGRADED opens an incident too, with its own severity.
 	AlertOnDegraded bool `protobuf:"varint,13,opt,name=alert_on_degraded,json=alertOnDegraded,proto3" json:"alert_on_degraded,omitempty"`
 	// Free text for the people who are alerted, such as `runbook: https://...`. Sent with every notification. At most 16, values at most 2 KiB.
@@ -364,6 +367,13 @@ func (x *Check) GetDatacenters() []string {
 func (x *Check) GetDistinct() []string {
 	if x != nil {
 		return x.Distinct
+	}
+	return nil
+}
+
+func (x *Check) GetSpread() []string {
+	if x != nil {
+		return x.Spread
 	}
 	return nil
 }
@@ -1185,7 +1195,7 @@ var File_probemesh_v1_check_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\n" +
-	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xec\b\n" +
+	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\x84\t\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x10\n" +
@@ -1199,7 +1209,8 @@ const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\x06paused\x18\n" +
 	" \x01(\bR\x06paused\x12 \n" +
 	"\vdatacenters\x18\v \x03(\tR\vdatacenters\x12\x1a\n" +
-	"\bdistinct\x18\f \x03(\tR\bdistinct\x12*\n" +
+	"\bdistinct\x18\f \x03(\tR\bdistinct\x12\x16\n" +
+	"\x06spread\x18\x11 \x03(\tR\x06spread\x12*\n" +
 	"\x11alert_on_degraded\x18\r \x01(\bR\x0falertOnDegraded\x12F\n" +
 	"\vannotations\x18\x0e \x03(\v2$.probemesh.v1.Check.AnnotationsEntryR\vannotations\x12+\n" +
 	"\x04http\x18\x14 \x01(\v2\x17.probemesh.v1.HttpProbeR\x04http\x12(\n" +

@@ -982,7 +982,9 @@ type ExplainCheckResponse struct {
 	// The effective interval.
 	Interval *durationpb.Duration `protobuf:"bytes,7,opt,name=interval,proto3" json:"interval,omitempty"`
 	// The effective timeout.
-	Timeout       *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// How independent its probers are of each other: the datacenter, each dimension of `spread` and `distinct`, and what all of them share.
+	Independence  []*Independence `protobuf:"bytes,20,rep,name=independence,proto3" json:"independence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1075,113 @@ func (x *ExplainCheckResponse) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *ExplainCheckResponse) GetIndependence() []*Independence {
+	if x != nil {
+		return x.Independence
+	}
+	return nil
+}
+
+// Independence says how much the probers of a check have in common in one dimension.
+type Independence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The dimension, for example `provider`.
+	Dimension string `protobuf:"bytes,1,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	// How many different values the probers that run the check have. One without a value counts for none.
+	Values int32 `protobuf:"varint,2,opt,name=values,proto3" json:"values,omitempty"`
+	// How many of the probers have a value.
+	Known int32 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	// How many run the check.
+	Probers int32 `protobuf:"varint,4,opt,name=probers,proto3" json:"probers,omitempty"`
+	// Whether the check asks for it, with `spread` or `distinct` or by default.
+	Asked bool `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"`
+	// True: it is less than asked, or one value is shared by all.
+	Weak bool `protobuf:"varint,6,opt,name=weak,proto3" json:"weak,omitempty"`
+	// What that means, in a sentence; empty when it is as asked.
+	Warning       string `protobuf:"bytes,7,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Independence) Reset() {
+	*x = Independence{}
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Independence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Independence) ProtoMessage() {}
+
+func (x *Independence) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Independence.ProtoReflect.Descriptor instead.
+func (*Independence) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Independence) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *Independence) GetValues() int32 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+func (x *Independence) GetKnown() int32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *Independence) GetProbers() int32 {
+	if x != nil {
+		return x.Probers
+	}
+	return 0
+}
+
+func (x *Independence) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
+}
+
+func (x *Independence) GetWeak() bool {
+	if x != nil {
+		return x.Weak
+	}
+	return false
+}
+
+func (x *Independence) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
 var File_probemesh_v1_check_service_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_check_service_proto_rawDesc = "" +
@@ -1148,7 +1257,7 @@ const file_probemesh_v1_check_service_proto_rawDesc = "" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\")\n" +
 	"\x13ExplainCheckRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xb9\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xf9\x02\n" +
 	"\x14ExplainCheckResponse\x121\n" +
 	"\x06status\x18\x01 \x01(\v2\x19.probemesh.v1.CheckStatusR\x06status\x12\x1c\n" +
 	"\tplacement\x18\x02 \x03(\tR\tplacement\x12\x1e\n" +
@@ -1159,7 +1268,16 @@ const file_probemesh_v1_check_service_proto_rawDesc = "" +
 	"\aprobers\x18\x05 \x01(\x05R\aprobers\x12\x16\n" +
 	"\x06quorum\x18\x06 \x01(\x05R\x06quorum\x125\n" +
 	"\binterval\x18\a \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
-	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout2\xda\x04\n" +
+	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
+	"\findependence\x18\x14 \x03(\v2\x1a.probemesh.v1.IndependenceR\findependence\"\xb8\x01\n" +
+	"\fIndependence\x12\x1c\n" +
+	"\tdimension\x18\x01 \x01(\tR\tdimension\x12\x16\n" +
+	"\x06values\x18\x02 \x01(\x05R\x06values\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\x05R\x05known\x12\x18\n" +
+	"\aprobers\x18\x04 \x01(\x05R\aprobers\x12\x14\n" +
+	"\x05asked\x18\x05 \x01(\bR\x05asked\x12\x12\n" +
+	"\x04weak\x18\x06 \x01(\bR\x04weak\x12\x18\n" +
+	"\awarning\x18\a \x01(\tR\awarning2\xda\x04\n" +
 	"\fCheckService\x12>\n" +
 	"\bGetCheck\x12\x1d.probemesh.v1.GetCheckRequest\x1a\x13.probemesh.v1.Check\x12O\n" +
 	"\n" +
@@ -1184,7 +1302,7 @@ func file_probemesh_v1_check_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_check_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_check_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_probemesh_v1_check_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_probemesh_v1_check_service_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: probemesh.v1.Change.Action
 	(*GetCheckRequest)(nil),       // 1: probemesh.v1.GetCheckRequest
@@ -1202,52 +1320,54 @@ var file_probemesh_v1_check_service_proto_goTypes = []any{
 	(*AssignmentFailure)(nil),     // 13: probemesh.v1.AssignmentFailure
 	(*ExplainCheckRequest)(nil),   // 14: probemesh.v1.ExplainCheckRequest
 	(*ExplainCheckResponse)(nil),  // 15: probemesh.v1.ExplainCheckResponse
-	nil,                           // 16: probemesh.v1.ApplyRequest.PruneLabelsEntry
-	(*Check)(nil),                 // 17: probemesh.v1.Check
-	(*fieldmaskpb.FieldMask)(nil), // 18: google.protobuf.FieldMask
-	(*Receiver)(nil),              // 19: probemesh.v1.Receiver
-	(*Result)(nil),                // 20: probemesh.v1.Result
-	(*CheckStatus)(nil),           // 21: probemesh.v1.CheckStatus
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*emptypb.Empty)(nil),         // 23: google.protobuf.Empty
+	(*Independence)(nil),          // 16: probemesh.v1.Independence
+	nil,                           // 17: probemesh.v1.ApplyRequest.PruneLabelsEntry
+	(*Check)(nil),                 // 18: probemesh.v1.Check
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
+	(*Receiver)(nil),              // 20: probemesh.v1.Receiver
+	(*Result)(nil),                // 21: probemesh.v1.Result
+	(*CheckStatus)(nil),           // 22: probemesh.v1.CheckStatus
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*emptypb.Empty)(nil),         // 24: google.protobuf.Empty
 }
 var file_probemesh_v1_check_service_proto_depIdxs = []int32{
-	17, // 0: probemesh.v1.ListChecksResponse.checks:type_name -> probemesh.v1.Check
-	17, // 1: probemesh.v1.CreateCheckRequest.check:type_name -> probemesh.v1.Check
-	17, // 2: probemesh.v1.UpdateCheckRequest.check:type_name -> probemesh.v1.Check
-	18, // 3: probemesh.v1.UpdateCheckRequest.update_mask:type_name -> google.protobuf.FieldMask
-	17, // 4: probemesh.v1.ApplyRequest.checks:type_name -> probemesh.v1.Check
-	19, // 5: probemesh.v1.ApplyRequest.receivers:type_name -> probemesh.v1.Receiver
-	16, // 6: probemesh.v1.ApplyRequest.prune_labels:type_name -> probemesh.v1.ApplyRequest.PruneLabelsEntry
+	18, // 0: probemesh.v1.ListChecksResponse.checks:type_name -> probemesh.v1.Check
+	18, // 1: probemesh.v1.CreateCheckRequest.check:type_name -> probemesh.v1.Check
+	18, // 2: probemesh.v1.UpdateCheckRequest.check:type_name -> probemesh.v1.Check
+	19, // 3: probemesh.v1.UpdateCheckRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18, // 4: probemesh.v1.ApplyRequest.checks:type_name -> probemesh.v1.Check
+	20, // 5: probemesh.v1.ApplyRequest.receivers:type_name -> probemesh.v1.Receiver
+	17, // 6: probemesh.v1.ApplyRequest.prune_labels:type_name -> probemesh.v1.ApplyRequest.PruneLabelsEntry
 	9,  // 7: probemesh.v1.ApplyResponse.changes:type_name -> probemesh.v1.Change
 	0,  // 8: probemesh.v1.Change.action:type_name -> probemesh.v1.Change.Action
 	10, // 9: probemesh.v1.Change.fields:type_name -> probemesh.v1.FieldChange
-	20, // 10: probemesh.v1.RunCheckResponse.result:type_name -> probemesh.v1.Result
+	21, // 10: probemesh.v1.RunCheckResponse.result:type_name -> probemesh.v1.Result
 	13, // 11: probemesh.v1.RunCheckResponse.failures:type_name -> probemesh.v1.AssignmentFailure
-	21, // 12: probemesh.v1.ExplainCheckResponse.status:type_name -> probemesh.v1.CheckStatus
-	22, // 13: probemesh.v1.ExplainCheckResponse.interval:type_name -> google.protobuf.Duration
-	22, // 14: probemesh.v1.ExplainCheckResponse.timeout:type_name -> google.protobuf.Duration
-	1,  // 15: probemesh.v1.CheckService.GetCheck:input_type -> probemesh.v1.GetCheckRequest
-	2,  // 16: probemesh.v1.CheckService.ListChecks:input_type -> probemesh.v1.ListChecksRequest
-	4,  // 17: probemesh.v1.CheckService.CreateCheck:input_type -> probemesh.v1.CreateCheckRequest
-	5,  // 18: probemesh.v1.CheckService.UpdateCheck:input_type -> probemesh.v1.UpdateCheckRequest
-	6,  // 19: probemesh.v1.CheckService.DeleteCheck:input_type -> probemesh.v1.DeleteCheckRequest
-	7,  // 20: probemesh.v1.CheckService.Apply:input_type -> probemesh.v1.ApplyRequest
-	11, // 21: probemesh.v1.CheckService.RunCheck:input_type -> probemesh.v1.RunCheckRequest
-	14, // 22: probemesh.v1.CheckService.ExplainCheck:input_type -> probemesh.v1.ExplainCheckRequest
-	17, // 23: probemesh.v1.CheckService.GetCheck:output_type -> probemesh.v1.Check
-	3,  // 24: probemesh.v1.CheckService.ListChecks:output_type -> probemesh.v1.ListChecksResponse
-	17, // 25: probemesh.v1.CheckService.CreateCheck:output_type -> probemesh.v1.Check
-	17, // 26: probemesh.v1.CheckService.UpdateCheck:output_type -> probemesh.v1.Check
-	23, // 27: probemesh.v1.CheckService.DeleteCheck:output_type -> google.protobuf.Empty
-	8,  // 28: probemesh.v1.CheckService.Apply:output_type -> probemesh.v1.ApplyResponse
-	12, // 29: probemesh.v1.CheckService.RunCheck:output_type -> probemesh.v1.RunCheckResponse
-	15, // 30: probemesh.v1.CheckService.ExplainCheck:output_type -> probemesh.v1.ExplainCheckResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	22, // 12: probemesh.v1.ExplainCheckResponse.status:type_name -> probemesh.v1.CheckStatus
+	23, // 13: probemesh.v1.ExplainCheckResponse.interval:type_name -> google.protobuf.Duration
+	23, // 14: probemesh.v1.ExplainCheckResponse.timeout:type_name -> google.protobuf.Duration
+	16, // 15: probemesh.v1.ExplainCheckResponse.independence:type_name -> probemesh.v1.Independence
+	1,  // 16: probemesh.v1.CheckService.GetCheck:input_type -> probemesh.v1.GetCheckRequest
+	2,  // 17: probemesh.v1.CheckService.ListChecks:input_type -> probemesh.v1.ListChecksRequest
+	4,  // 18: probemesh.v1.CheckService.CreateCheck:input_type -> probemesh.v1.CreateCheckRequest
+	5,  // 19: probemesh.v1.CheckService.UpdateCheck:input_type -> probemesh.v1.UpdateCheckRequest
+	6,  // 20: probemesh.v1.CheckService.DeleteCheck:input_type -> probemesh.v1.DeleteCheckRequest
+	7,  // 21: probemesh.v1.CheckService.Apply:input_type -> probemesh.v1.ApplyRequest
+	11, // 22: probemesh.v1.CheckService.RunCheck:input_type -> probemesh.v1.RunCheckRequest
+	14, // 23: probemesh.v1.CheckService.ExplainCheck:input_type -> probemesh.v1.ExplainCheckRequest
+	18, // 24: probemesh.v1.CheckService.GetCheck:output_type -> probemesh.v1.Check
+	3,  // 25: probemesh.v1.CheckService.ListChecks:output_type -> probemesh.v1.ListChecksResponse
+	18, // 26: probemesh.v1.CheckService.CreateCheck:output_type -> probemesh.v1.Check
+	18, // 27: probemesh.v1.CheckService.UpdateCheck:output_type -> probemesh.v1.Check
+	24, // 28: probemesh.v1.CheckService.DeleteCheck:output_type -> google.protobuf.Empty
+	8,  // 29: probemesh.v1.CheckService.Apply:output_type -> probemesh.v1.ApplyResponse
+	12, // 30: probemesh.v1.CheckService.RunCheck:output_type -> probemesh.v1.RunCheckResponse
+	15, // 31: probemesh.v1.CheckService.ExplainCheck:output_type -> probemesh.v1.ExplainCheckResponse
+	24, // [24:32] is the sub-list for method output_type
+	16, // [16:24] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_check_service_proto_init() }
@@ -1265,7 +1385,7 @@ func file_probemesh_v1_check_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_check_service_proto_rawDesc), len(file_probemesh_v1_check_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -91,7 +91,9 @@ type Prober struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where it runs: its first failure domain.
 	Datacenter string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	// All failure domains: its labels, `datacenter`, and `build` as the server saw it.
+	// All failure domains: its labels, and what the mesh sees itself, which no label overrides: `datacenter`, `build`, `address` (from which its sessions come, unless that is a
+	// loopback or link-local one), `network` (the /24 or /48 of the address), `resolver`, `families` (`ipv4`, `ipv6` or `ipv4+ipv6`), `os`. A label that claims one of those keys
+	// is shown as `claimed.KEY`.
 	Domains map[string]string `protobuf:"bytes,3,rep,name=domains,proto3" json:"domains,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the mesh makes of it.
 	State Prober_State `protobuf:"varint,4,opt,name=state,proto3,enum=probemesh.v1.Prober_State" json:"state,omitempty"`
@@ -130,7 +132,9 @@ type Prober struct {
 	// The failure domain for which it is set aside, `key=value`, or `prober={prober}`; empty when it is not. The open incident of the mesh about it has the evidence.
 	SetAside string `protobuf:"bytes,21,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	// How far its build is trusted; unset when the mesh knows of no builds yet.
-	BuildStage    Build_Stage `protobuf:"varint,22,opt,name=build_stage,json=buildStage,proto3,enum=probemesh.v1.Build_Stage" json:"build_stage,omitempty"`
+	BuildStage Build_Stage `protobuf:"varint,22,opt,name=build_stage,json=buildStage,proto3,enum=probemesh.v1.Build_Stage" json:"build_stage,omitempty"`
+	// How its canaries do, a family each; empty when it has no session, or no canaries.
+	Canaries      []*CanaryState `protobuf:"bytes,30,rep,name=canaries,proto3" json:"canaries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +323,114 @@ func (x *Prober) GetBuildStage() Build_Stage {
 	return Build_STAGE_UNSPECIFIED
 }
 
+func (x *Prober) GetCanaries() []*CanaryState {
+	if x != nil {
+		return x.Canaries
+	}
+	return nil
+}
+
+// CanaryState is how a prober's canaries of one address family do: addresses that it connects to again and again, only to know whether its own network works. While none of them
+// answers, what fails over that family is the prober's own error.
+type CanaryState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `ipv4` or `ipv6`.
+	Family string `protobuf:"bytes,1,opt,name=family,proto3" json:"family,omitempty"`
+	// True: none answers, in three attempts each.
+	Failing bool `protobuf:"varint,2,opt,name=failing,proto3" json:"failing,omitempty"`
+	// Since when it has been failing, or answering.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// How many canaries there are, and how many answered in the newest round.
+	Targets int32 `protobuf:"varint,4,opt,name=targets,proto3" json:"targets,omitempty"`
+	// See `targets`.
+	Answering int32 `protobuf:"varint,5,opt,name=answering,proto3" json:"answering,omitempty"`
+	// The last error of one that did not answer; empty when all did.
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Failures over this family that became errors of the prober's own because of it, since its start.
+	Excused       int64 `protobuf:"varint,7,opt,name=excused,proto3" json:"excused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryState) Reset() {
+	*x = CanaryState{}
+	mi := &file_probemesh_v1_prober_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryState) ProtoMessage() {}
+
+func (x *CanaryState) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_prober_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryState.ProtoReflect.Descriptor instead.
+func (*CanaryState) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_prober_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CanaryState) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *CanaryState) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *CanaryState) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *CanaryState) GetTargets() int32 {
+	if x != nil {
+		return x.Targets
+	}
+	return 0
+}
+
+func (x *CanaryState) GetAnswering() int32 {
+	if x != nil {
+		return x.Answering
+	}
+	return 0
+}
+
+func (x *CanaryState) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CanaryState) GetExcused() int64 {
+	if x != nil {
+		return x.Excused
+	}
+	return 0
+}
+
 // AssignmentRefusal is an assignment that a prober cannot run.
 type AssignmentRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -334,7 +446,7 @@ type AssignmentRefusal struct {
 
 func (x *AssignmentRefusal) Reset() {
 	*x = AssignmentRefusal{}
-	mi := &file_probemesh_v1_prober_proto_msgTypes[1]
+	mi := &file_probemesh_v1_prober_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +458,7 @@ func (x *AssignmentRefusal) String() string {
 func (*AssignmentRefusal) ProtoMessage() {}
 
 func (x *AssignmentRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_prober_proto_msgTypes[1]
+	mi := &file_probemesh_v1_prober_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,7 +471,7 @@ func (x *AssignmentRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentRefusal.ProtoReflect.Descriptor instead.
 func (*AssignmentRefusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_prober_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_prober_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AssignmentRefusal) GetCheck() string {
@@ -387,7 +499,7 @@ var File_probemesh_v1_prober_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18probemesh/v1/build.proto\"\xf1\a\n" +
+	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18probemesh/v1/build.proto\"\xa8\b\n" +
 	"\x06Prober\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -416,7 +528,8 @@ const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\aboot_id\x18\x14 \x01(\tR\x06bootId\x12\x1b\n" +
 	"\tset_aside\x18\x15 \x01(\tR\bsetAside\x12:\n" +
 	"\vbuild_stage\x18\x16 \x01(\x0e2\x19.probemesh.v1.Build.StageR\n" +
-	"buildStage\x1a:\n" +
+	"buildStage\x125\n" +
+	"\bcanaries\x18\x1e \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -426,7 +539,15 @@ const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\x06ONLINE\x10\x01\x12\v\n" +
 	"\aOFFLINE\x10\x02\x12\v\n" +
 	"\aDRAINED\x10\x03\x12\x0f\n" +
-	"\vQUARANTINED\x10\x04\"a\n" +
+	"\vQUARANTINED\x10\x04\"\xd9\x01\n" +
+	"\vCanaryState\x12\x16\n" +
+	"\x06family\x18\x01 \x01(\tR\x06family\x12\x18\n" +
+	"\afailing\x18\x02 \x01(\bR\afailing\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\atargets\x18\x04 \x01(\x05R\atargets\x12\x1c\n" +
+	"\tanswering\x18\x05 \x01(\x05R\tanswering\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x18\n" +
+	"\aexcused\x18\a \x01(\x03R\aexcused\"a\n" +
 	"\x11AssignmentRefusal\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1e\n" +
@@ -447,30 +568,33 @@ func file_probemesh_v1_prober_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_prober_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_prober_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_probemesh_v1_prober_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_probemesh_v1_prober_proto_goTypes = []any{
 	(Prober_State)(0),             // 0: probemesh.v1.Prober.State
 	(*Prober)(nil),                // 1: probemesh.v1.Prober
-	(*AssignmentRefusal)(nil),     // 2: probemesh.v1.AssignmentRefusal
-	nil,                           // 3: probemesh.v1.Prober.DomainsEntry
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(Build_Stage)(0),              // 6: probemesh.v1.Build.Stage
+	(*CanaryState)(nil),           // 2: probemesh.v1.CanaryState
+	(*AssignmentRefusal)(nil),     // 3: probemesh.v1.AssignmentRefusal
+	nil,                           // 4: probemesh.v1.Prober.DomainsEntry
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(Build_Stage)(0),              // 7: probemesh.v1.Build.Stage
 }
 var file_probemesh_v1_prober_proto_depIdxs = []int32{
-	3, // 0: probemesh.v1.Prober.domains:type_name -> probemesh.v1.Prober.DomainsEntry
-	0, // 1: probemesh.v1.Prober.state:type_name -> probemesh.v1.Prober.State
-	4, // 2: probemesh.v1.Prober.state_time:type_name -> google.protobuf.Timestamp
-	2, // 3: probemesh.v1.Prober.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	5, // 4: probemesh.v1.Prober.clock_offset:type_name -> google.protobuf.Duration
-	5, // 5: probemesh.v1.Prober.round_trip_time:type_name -> google.protobuf.Duration
-	4, // 6: probemesh.v1.Prober.create_time:type_name -> google.protobuf.Timestamp
-	6, // 7: probemesh.v1.Prober.build_stage:type_name -> probemesh.v1.Build.Stage
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4,  // 0: probemesh.v1.Prober.domains:type_name -> probemesh.v1.Prober.DomainsEntry
+	0,  // 1: probemesh.v1.Prober.state:type_name -> probemesh.v1.Prober.State
+	5,  // 2: probemesh.v1.Prober.state_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: probemesh.v1.Prober.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	6,  // 4: probemesh.v1.Prober.clock_offset:type_name -> google.protobuf.Duration
+	6,  // 5: probemesh.v1.Prober.round_trip_time:type_name -> google.protobuf.Duration
+	5,  // 6: probemesh.v1.Prober.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: probemesh.v1.Prober.build_stage:type_name -> probemesh.v1.Build.Stage
+	2,  // 8: probemesh.v1.Prober.canaries:type_name -> probemesh.v1.CanaryState
+	5,  // 9: probemesh.v1.CanaryState.since:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_prober_proto_init() }
@@ -485,7 +609,7 @@ func file_probemesh_v1_prober_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_prober_proto_rawDesc), len(file_probemesh_v1_prober_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -522,6 +522,9 @@ type Hello struct {
 	// the first of this boot. Batches of kind BACKLOG go up from here without a gap, except for what the spool drops meanwhile: a number that
 	// BACKLOG has passed over will not come.
 	FirstSequence uint64 `protobuf:"varint,12,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
+	// What the program sees of its machine, which is not for people to claim: `resolver` (address of the first name server that is not on the machine itself), `os` (distribution and
+	// kernel). Other keys are ignored. The server adds what it sees itself; see Prober.domains.
+	Machine       map[string]string `protobuf:"bytes,20,rep,name=machine,proto3" json:"machine,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +641,13 @@ func (x *Hello) GetFirstSequence() uint64 {
 		return x.FirstSequence
 	}
 	return 0
+}
+
+func (x *Hello) GetMachine() map[string]string {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
 }
 
 // Welcome is how a server answers Hello.
@@ -871,6 +881,8 @@ type Ping struct {
 	ClockOffset *durationpb.Duration `protobuf:"bytes,6,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
 	// From a prober: the round trip it measured last.
 	RoundTripTime *durationpb.Duration `protobuf:"bytes,7,opt,name=round_trip_time,json=roundTripTime,proto3" json:"round_trip_time,omitempty"`
+	// From a prober: how its canaries do, a family each. Empty: it has none.
+	Canaries      []*CanaryState `protobuf:"bytes,8,rep,name=canaries,proto3" json:"canaries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +962,13 @@ func (x *Ping) GetClockOffset() *durationpb.Duration {
 func (x *Ping) GetRoundTripTime() *durationpb.Duration {
 	if x != nil {
 		return x.RoundTripTime
+	}
+	return nil
+}
+
+func (x *Ping) GetCanaries() []*CanaryState {
+	if x != nil {
+		return x.Canaries
 	}
 	return nil
 }
@@ -1883,7 +1902,7 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x06resend\x18\t \x01(\v2\x14.probemesh.v1.ResendH\x00R\x06resend\x121\n" +
 	"\aservers\x18\n" +
 	" \x01(\v2\x15.probemesh.v1.ServersH\x00R\aserversB\t\n" +
-	"\amessage\"\xd2\x03\n" +
+	"\amessage\"\xca\x04\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x14\n" +
@@ -1899,8 +1918,12 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\x04time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
 	"\rlast_sequence\x18\v \x01(\x04R\flastSequence\x12%\n" +
-	"\x0efirst_sequence\x18\f \x01(\x04R\rfirstSequence\x1a9\n" +
+	"\x0efirst_sequence\x18\f \x01(\x04R\rfirstSequence\x12:\n" +
+	"\amachine\x18\x14 \x03(\v2 .probemesh.v1.Hello.MachineEntryR\amachine\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fMachineEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x02\n" +
 	"\aWelcome\x12\x16\n" +
@@ -1918,7 +1941,7 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"datacenter\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\"@\n" +
 	"\aServers\x125\n" +
-	"\aservers\x18\x01 \x03(\v2\x1b.probemesh.v1.ServerAddressR\aservers\"\xd0\x02\n" +
+	"\aservers\x18\x01 \x03(\v2\x1b.probemesh.v1.ServerAddressR\aservers\"\x87\x03\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12A\n" +
 	"\x0eoriginate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\roriginateTime\x12,\n" +
@@ -1926,7 +1949,8 @@ const file_probemesh_v1_session_service_proto_rawDesc = "" +
 	"\aspooled\x18\x04 \x01(\x03R\aspooled\x12\x18\n" +
 	"\adropped\x18\x05 \x01(\x03R\adropped\x12<\n" +
 	"\fclock_offset\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12A\n" +
-	"\x0fround_trip_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\rroundTripTimeB\x12\n" +
+	"\x0fround_trip_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\rroundTripTime\x125\n" +
+	"\bcanaries\x18\b \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanariesB\x12\n" +
 	"\x10_expected_digest\"\xd9\x01\n" +
 	"\x04Pong\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12A\n" +
@@ -2009,7 +2033,7 @@ func file_probemesh_v1_session_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_probemesh_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_probemesh_v1_session_service_proto_goTypes = []any{
 	(ResultBatch_Kind)(0),         // 0: probemesh.v1.ResultBatch.Kind
 	(*ProberMessage)(nil),         // 1: probemesh.v1.ProberMessage
@@ -2034,11 +2058,13 @@ var file_probemesh_v1_session_service_proto_goTypes = []any{
 	(*Redirect)(nil),              // 20: probemesh.v1.Redirect
 	(*Goodbye)(nil),               // 21: probemesh.v1.Goodbye
 	nil,                           // 22: probemesh.v1.Hello.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*Check)(nil),                 // 25: probemesh.v1.Check
-	(*AssignmentRefusal)(nil),     // 26: probemesh.v1.AssignmentRefusal
-	(*Result)(nil),                // 27: probemesh.v1.Result
+	nil,                           // 23: probemesh.v1.Hello.MachineEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*CanaryState)(nil),           // 26: probemesh.v1.CanaryState
+	(*Check)(nil),                 // 27: probemesh.v1.Check
+	(*AssignmentRefusal)(nil),     // 28: probemesh.v1.AssignmentRefusal
+	(*Result)(nil),                // 29: probemesh.v1.Result
 }
 var file_probemesh_v1_session_service_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.ProberMessage.hello:type_name -> probemesh.v1.Hello
@@ -2060,33 +2086,35 @@ var file_probemesh_v1_session_service_proto_depIdxs = []int32{
 	17, // 16: probemesh.v1.ServerMessage.resend:type_name -> probemesh.v1.Resend
 	6,  // 17: probemesh.v1.ServerMessage.servers:type_name -> probemesh.v1.Servers
 	22, // 18: probemesh.v1.Hello.labels:type_name -> probemesh.v1.Hello.LabelsEntry
-	23, // 19: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
-	23, // 20: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
-	5,  // 21: probemesh.v1.Welcome.servers:type_name -> probemesh.v1.ServerAddress
-	5,  // 22: probemesh.v1.Servers.servers:type_name -> probemesh.v1.ServerAddress
-	23, // 23: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
-	24, // 24: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
-	24, // 25: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
-	23, // 26: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
-	23, // 27: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
-	23, // 28: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
-	25, // 29: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
-	24, // 30: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
-	12, // 31: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
-	9,  // 32: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
-	26, // 33: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	0,  // 34: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
-	27, // 35: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
-	9,  // 36: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
-	23, // 37: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
-	24, // 38: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
-	1,  // 39: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
-	2,  // 40: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
-	40, // [40:41] is the sub-list for method output_type
-	39, // [39:40] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	24, // 19: probemesh.v1.Hello.time:type_name -> google.protobuf.Timestamp
+	23, // 20: probemesh.v1.Hello.machine:type_name -> probemesh.v1.Hello.MachineEntry
+	24, // 21: probemesh.v1.Welcome.time:type_name -> google.protobuf.Timestamp
+	5,  // 22: probemesh.v1.Welcome.servers:type_name -> probemesh.v1.ServerAddress
+	5,  // 23: probemesh.v1.Servers.servers:type_name -> probemesh.v1.ServerAddress
+	24, // 24: probemesh.v1.Ping.originate_time:type_name -> google.protobuf.Timestamp
+	25, // 25: probemesh.v1.Ping.clock_offset:type_name -> google.protobuf.Duration
+	25, // 26: probemesh.v1.Ping.round_trip_time:type_name -> google.protobuf.Duration
+	26, // 27: probemesh.v1.Ping.canaries:type_name -> probemesh.v1.CanaryState
+	24, // 28: probemesh.v1.Pong.originate_time:type_name -> google.protobuf.Timestamp
+	24, // 29: probemesh.v1.Pong.receive_time:type_name -> google.protobuf.Timestamp
+	24, // 30: probemesh.v1.Pong.transmit_time:type_name -> google.protobuf.Timestamp
+	27, // 31: probemesh.v1.Assignment.check:type_name -> probemesh.v1.Check
+	25, // 32: probemesh.v1.Assignment.phase:type_name -> google.protobuf.Duration
+	12, // 33: probemesh.v1.Inventory.items:type_name -> probemesh.v1.InventoryItem
+	9,  // 34: probemesh.v1.AssignmentUpdate.upserts:type_name -> probemesh.v1.Assignment
+	28, // 35: probemesh.v1.AssignmentAck.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	0,  // 36: probemesh.v1.ResultBatch.kind:type_name -> probemesh.v1.ResultBatch.Kind
+	29, // 37: probemesh.v1.ResultBatch.results:type_name -> probemesh.v1.Result
+	9,  // 38: probemesh.v1.RunNow.assignment:type_name -> probemesh.v1.Assignment
+	24, // 39: probemesh.v1.RunNow.deadline:type_name -> google.protobuf.Timestamp
+	25, // 40: probemesh.v1.Redirect.delay:type_name -> google.protobuf.Duration
+	1,  // 41: probemesh.v1.SessionService.Session:input_type -> probemesh.v1.ProberMessage
+	2,  // 42: probemesh.v1.SessionService.Session:output_type -> probemesh.v1.ServerMessage
+	42, // [42:43] is the sub-list for method output_type
+	41, // [41:42] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_session_service_proto_init() }
@@ -2126,7 +2154,7 @@ func file_probemesh_v1_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_session_service_proto_rawDesc), len(file_probemesh_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

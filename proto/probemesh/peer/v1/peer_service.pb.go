@@ -976,7 +976,9 @@ type Presence struct {
 	// Newest etcd revision whose assignments it acknowledged.
 	Revision int64 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Whether the digest it acknowledged is that of what it should run.
-	InSync        bool `protobuf:"varint,12,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
+	InSync bool `protobuf:"varint,12,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
+	// How its canaries do, a family each.
+	Canaries      []*v1.CanaryState `protobuf:"bytes,20,rep,name=canaries,proto3" json:"canaries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1095,13 @@ func (x *Presence) GetInSync() bool {
 		return x.InSync
 	}
 	return false
+}
+
+func (x *Presence) GetCanaries() []*v1.CanaryState {
+	if x != nil {
+		return x.Canaries
+	}
+	return nil
 }
 
 // Votes are results that may be votes: LIVE ones as they come, and in a snapshot the newest of each prober and check.
@@ -1513,7 +1522,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\tPresences\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\bR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\x129\n" +
-	"\tpresences\x18\x03 \x03(\v2\x1b.probemesh.peer.v1.PresenceR\tpresences\"\xc2\x03\n" +
+	"\tpresences\x18\x03 \x03(\v2\x1b.probemesh.peer.v1.PresenceR\tpresences\"\xf9\x03\n" +
 	"\bPresence\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x12\n" +
@@ -1527,7 +1536,8 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\brefusals\x18\n" +
 	" \x03(\v2\x1f.probemesh.v1.AssignmentRefusalR\brefusals\x12\x1a\n" +
 	"\brevision\x18\v \x01(\x03R\brevision\x12\x17\n" +
-	"\ain_sync\x18\f \x01(\bR\x06inSync\"7\n" +
+	"\ain_sync\x18\f \x01(\bR\x06inSync\x125\n" +
+	"\bcanaries\x18\x14 \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\"7\n" +
 	"\x05Votes\x12.\n" +
 	"\aresults\x18\x01 \x03(\v2\x14.probemesh.v1.ResultR\aresults\"z\n" +
 	"\aHistory\x12\x1a\n" +
@@ -1587,8 +1597,9 @@ var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
 	(v1.CheckStatus_Verdict)(0),     // 18: probemesh.v1.CheckStatus.Verdict
 	(v1.Notification_Transition)(0), // 19: probemesh.v1.Notification.Transition
 	(*v1.AssignmentRefusal)(nil),    // 20: probemesh.v1.AssignmentRefusal
-	(*v1.Result)(nil),               // 21: probemesh.v1.Result
-	(*v1.RunNow)(nil),               // 22: probemesh.v1.RunNow
+	(*v1.CanaryState)(nil),          // 21: probemesh.v1.CanaryState
+	(*v1.Result)(nil),               // 22: probemesh.v1.Result
+	(*v1.RunNow)(nil),               // 23: probemesh.v1.RunNow
 }
 var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	2,  // 0: probemesh.peer.v1.FollowRequest.start:type_name -> probemesh.peer.v1.Start
@@ -1620,17 +1631,18 @@ var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	17, // 26: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
 	17, // 27: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
 	20, // 28: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	21, // 29: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	12, // 30: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	21, // 31: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	22, // 32: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 33: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 34: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	21, // 29: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	22, // 30: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	12, // 31: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	22, // 32: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	23, // 33: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 34: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 35: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }

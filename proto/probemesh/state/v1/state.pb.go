@@ -42,7 +42,11 @@ type Enrolment struct {
 	// Whether an operator drained it.
 	Drained bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
 	// When it was enrolled.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Failure domains that the mesh saw itself; see Prober.domains. They go over labels of the same key.
+	Observed map[string]string `protobuf:"bytes,20,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When they were written last: they are not written again within ten minutes unless the prober comes back with another identity.
+	ObservedTime  *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=observed_time,json=observedTime,proto3" json:"observed_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +126,20 @@ func (x *Enrolment) GetDrained() bool {
 func (x *Enrolment) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Enrolment) GetObserved() map[string]string {
+	if x != nil {
+		return x.Observed
+	}
+	return nil
+}
+
+func (x *Enrolment) GetObservedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObservedTime
 	}
 	return nil
 }
@@ -578,7 +596,7 @@ var File_probemesh_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_probemesh_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1eprobemesh/state/v1/state.proto\x12\x12probemesh.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bprobemesh/v1/incident.proto\x1a\x1fprobemesh/v1/notification.proto\"\xce\x02\n" +
+	"\x1eprobemesh/state/v1/state.proto\x12\x12probemesh.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bprobemesh/v1/incident.proto\x1a\x1fprobemesh/v1/notification.proto\"\x95\x04\n" +
 	"\tEnrolment\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -589,8 +607,13 @@ const file_probemesh_state_v1_state_proto_rawDesc = "" +
 	"\fcapabilities\x18\x05 \x03(\tR\fcapabilities\x12\x18\n" +
 	"\adrained\x18\x06 \x01(\bR\adrained\x12;\n" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x1a9\n" +
+	"createTime\x12G\n" +
+	"\bobserved\x18\x14 \x03(\v2+.probemesh.state.v1.Enrolment.ObservedEntryR\bobserved\x12?\n" +
+	"\robserved_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\fobservedTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rObservedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
 	"\x0ePlacementTable\x12\x1e\n" +
@@ -646,7 +669,7 @@ func file_probemesh_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_probemesh_state_v1_state_proto_rawDescData
 }
 
-var file_probemesh_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_probemesh_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_probemesh_state_v1_state_proto_goTypes = []any{
 	(*Enrolment)(nil),             // 0: probemesh.state.v1.Enrolment
 	(*PlacementTable)(nil),        // 1: probemesh.state.v1.PlacementTable
@@ -656,24 +679,27 @@ var file_probemesh_state_v1_state_proto_goTypes = []any{
 	(*StoredIncident)(nil),        // 5: probemesh.state.v1.StoredIncident
 	(*RequestRecord)(nil),         // 6: probemesh.state.v1.RequestRecord
 	nil,                           // 7: probemesh.state.v1.Enrolment.LabelsEntry
-	nil,                           // 8: probemesh.state.v1.ServerRecord.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v1.Notification)(nil),       // 10: probemesh.v1.Notification
-	(*v1.Incident)(nil),           // 11: probemesh.v1.Incident
+	nil,                           // 8: probemesh.state.v1.Enrolment.ObservedEntry
+	nil,                           // 9: probemesh.state.v1.ServerRecord.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*v1.Notification)(nil),       // 11: probemesh.v1.Notification
+	(*v1.Incident)(nil),           // 12: probemesh.v1.Incident
 }
 var file_probemesh_state_v1_state_proto_depIdxs = []int32{
 	7,  // 0: probemesh.state.v1.Enrolment.labels:type_name -> probemesh.state.v1.Enrolment.LabelsEntry
-	9,  // 1: probemesh.state.v1.Enrolment.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 2: probemesh.state.v1.ServerRecord.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: probemesh.state.v1.ServerRecord.labels:type_name -> probemesh.state.v1.ServerRecord.LabelsEntry
-	10, // 4: probemesh.state.v1.OutboxEntry.notification:type_name -> probemesh.v1.Notification
-	9,  // 5: probemesh.state.v1.OutboxEntry.create_time:type_name -> google.protobuf.Timestamp
-	11, // 6: probemesh.state.v1.StoredIncident.incident:type_name -> probemesh.v1.Incident
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	10, // 1: probemesh.state.v1.Enrolment.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: probemesh.state.v1.Enrolment.observed:type_name -> probemesh.state.v1.Enrolment.ObservedEntry
+	10, // 3: probemesh.state.v1.Enrolment.observed_time:type_name -> google.protobuf.Timestamp
+	10, // 4: probemesh.state.v1.ServerRecord.start_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: probemesh.state.v1.ServerRecord.labels:type_name -> probemesh.state.v1.ServerRecord.LabelsEntry
+	11, // 6: probemesh.state.v1.OutboxEntry.notification:type_name -> probemesh.v1.Notification
+	10, // 7: probemesh.state.v1.OutboxEntry.create_time:type_name -> google.protobuf.Timestamp
+	12, // 8: probemesh.state.v1.StoredIncident.incident:type_name -> probemesh.v1.Incident
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_state_v1_state_proto_init() }
@@ -687,7 +713,7 @@ func file_probemesh_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_state_v1_state_proto_rawDesc), len(file_probemesh_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
