@@ -58,7 +58,7 @@ func TestEmptyNotificationStillHasEveryField(t *testing.T) {
 	}
 	const want = `{"incident":"","transition":"TRANSITION_UNSPECIFIED","check":"","uri":"","verdict":"VERDICT_UNSPECIFIED","reason":"REASON_UNSPECIFIED",` +
 		`"start_time":null,"end_time":null,"evidence":[],"summary":"","trace_id":"","receiver":"","decide_time":null,"labels":{},"annotations":{},` +
-		`"display_name":"","attempt":0,"break_glass":false,"break_glass_key":"","affected_checks":[],"affected_count":0}`
+		`"display_name":"","attempt":0,"break_glass":false,"break_glass_key":"","affected_checks":[],"affected_count":0,"kind":"KIND_UNSPECIFIED","shared":null}`
 	if string(b) != want {
 		t.Errorf("body %s\nwant %s", b, want)
 	}

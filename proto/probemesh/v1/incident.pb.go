@@ -85,6 +85,9 @@ const (
 	Incident_CHECK Incident_Kind = 1
 	// The mesh itself: probers are missing, checks cannot be judged.
 	Incident_MESH Incident_Kind = 2
+	// Many checks that failed together; `shared` says what they have in common. Each of them has an incident of its own, whose `group` is this one, and whose receivers
+	// are told by this one alone.
+	Incident_GROUP Incident_Kind = 3
 )
 
 // Enum value maps for Incident_Kind.
@@ -93,11 +96,13 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "CHECK",
 		2: "MESH",
+		3: "GROUP",
 	}
 	Incident_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"CHECK":            1,
 		"MESH":             2,
+		"GROUP":            3,
 	}
 )
 
@@ -126,6 +131,63 @@ func (x Incident_Kind) Number() protoreflect.EnumNumber {
 // Deprecated: Use Incident_Kind.Descriptor instead.
 func (Incident_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{0, 1}
+}
+
+// Side is where the common cause is.
+type SharedCause_Side int32
+
+const (
+	// Never returned.
+	SharedCause_SIDE_UNSPECIFIED SharedCause_Side = 0
+	// What is watched: a host, an address, a network, a label of the checks.
+	SharedCause_TARGETS SharedCause_Side = 1
+	// Who watches: all failures are seen by probers of one failure domain, while others see the targets answer.
+	SharedCause_PROBERS SharedCause_Side = 2
+	// Nothing is known that they share; they are only told of together, so that nobody is flooded.
+	SharedCause_NOTHING SharedCause_Side = 3
+)
+
+// Enum value maps for SharedCause_Side.
+var (
+	SharedCause_Side_name = map[int32]string{
+		0: "SIDE_UNSPECIFIED",
+		1: "TARGETS",
+		2: "PROBERS",
+		3: "NOTHING",
+	}
+	SharedCause_Side_value = map[string]int32{
+		"SIDE_UNSPECIFIED": 0,
+		"TARGETS":          1,
+		"PROBERS":          2,
+		"NOTHING":          3,
+	}
+)
+
+func (x SharedCause_Side) Enum() *SharedCause_Side {
+	p := new(SharedCause_Side)
+	*p = x
+	return p
+}
+
+func (x SharedCause_Side) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SharedCause_Side) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_incident_proto_enumTypes[2].Descriptor()
+}
+
+func (SharedCause_Side) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_incident_proto_enumTypes[2]
+}
+
+func (x SharedCause_Side) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SharedCause_Side.Descriptor instead.
+func (SharedCause_Side) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1, 0}
 }
 
 // Event is the kind of thing.
@@ -189,11 +251,11 @@ func (x TimelineEntry_Event) String() string {
 }
 
 func (TimelineEntry_Event) Descriptor() protoreflect.EnumDescriptor {
-	return file_probemesh_v1_incident_proto_enumTypes[2].Descriptor()
+	return file_probemesh_v1_incident_proto_enumTypes[3].Descriptor()
 }
 
 func (TimelineEntry_Event) Type() protoreflect.EnumType {
-	return &file_probemesh_v1_incident_proto_enumTypes[2]
+	return &file_probemesh_v1_incident_proto_enumTypes[3]
 }
 
 func (x TimelineEntry_Event) Number() protoreflect.EnumNumber {
@@ -202,7 +264,7 @@ func (x TimelineEntry_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TimelineEntry_Event.Descriptor instead.
 func (TimelineEntry_Event) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{2, 0}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // Incident is a period in which a check is DOWN (or DEGRADED, if the check asks for that), or in which the mesh itself
@@ -262,7 +324,13 @@ type Incident struct {
 	// The key of the break-glass messages that told of it while etcd had no quorum; empty when none did. Their `Idempotency-Key` begins with it.
 	BreakGlassKey string `protobuf:"bytes,26,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
 	// What is set aside, in an incident of the mesh for reason SUSPECT_PROBERS.
-	SetAside      *SetAside `protobuf:"bytes,27,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	SetAside *SetAside `protobuf:"bytes,27,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	// What many checks that failed together have in common, in an incident for reason SHARED_CAUSE: of kind GROUP, or of the mesh when it is on the side of the probers.
+	// `affected_checks` are then some of those checks, and `affected_count` is how many of them fail now.
+	Shared *SharedCause `protobuf:"bytes,28,opt,name=shared,proto3" json:"shared,omitempty"`
+	// In an incident of a check: the incident of kind GROUP, `incidents/{incident}`, that it belongs to. Receivers are told of that one, and not of this one. Empty when it
+	// is told of by itself.
+	Group         string `protobuf:"bytes,29,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,6 +554,120 @@ func (x *Incident) GetSetAside() *SetAside {
 	return nil
 }
 
+func (x *Incident) GetShared() *SharedCause {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
+func (x *Incident) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// SharedCause is what many checks that fail together have in common.
+type SharedCause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is.
+	Side SharedCause_Side `protobuf:"varint,1,opt,name=side,proto3,enum=probemesh.v1.SharedCause_Side" json:"side,omitempty"`
+	// What kind of thing they share: `host`, `address`, `network`, or `label.` and the key of a label; for probers the dimension, such as `provider`. Empty for NOTHING.
+	Dimension string `protobuf:"bytes,2,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	// Its value, for example `192.0.2.7`. Empty for NOTHING.
+	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// Other things, `dimension=value`, that the very same checks (or probers) share: any of them explains it as well.
+	Also []string `protobuf:"bytes,4,rep,name=also,proto3" json:"also,omitempty"`
+	// How many checks failed together at most so far.
+	Members int32 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
+	// How many checks have the value in all, when it was decided; 0 for NOTHING.
+	Sharing int32 `protobuf:"varint,6,opt,name=sharing,proto3" json:"sharing,omitempty"`
+	// How many of these were seen to answer meanwhile.
+	Answering     int32 `protobuf:"varint,7,opt,name=answering,proto3" json:"answering,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedCause) Reset() {
+	*x = SharedCause{}
+	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedCause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedCause) ProtoMessage() {}
+
+func (x *SharedCause) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedCause.ProtoReflect.Descriptor instead.
+func (*SharedCause) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SharedCause) GetSide() SharedCause_Side {
+	if x != nil {
+		return x.Side
+	}
+	return SharedCause_SIDE_UNSPECIFIED
+}
+
+func (x *SharedCause) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *SharedCause) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SharedCause) GetAlso() []string {
+	if x != nil {
+		return x.Also
+	}
+	return nil
+}
+
+func (x *SharedCause) GetMembers() int32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *SharedCause) GetSharing() int32 {
+	if x != nil {
+		return x.Sharing
+	}
+	return 0
+}
+
+func (x *SharedCause) GetAnswering() int32 {
+	if x != nil {
+		return x.Answering
+	}
+	return 0
+}
+
 // SetAside is a prober, or a failure domain that several probers share, whose votes do not count because it disagrees with all others across unrelated targets.
 // It goes on probing, and comes back by itself when it agrees again.
 type SetAside struct {
@@ -516,7 +698,7 @@ type SetAside struct {
 
 func (x *SetAside) Reset() {
 	*x = SetAside{}
-	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +710,7 @@ func (x *SetAside) String() string {
 func (*SetAside) ProtoMessage() {}
 
 func (x *SetAside) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_incident_proto_msgTypes[1]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +723,7 @@ func (x *SetAside) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAside.ProtoReflect.Descriptor instead.
 func (*SetAside) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SetAside) GetDimension() string {
@@ -633,7 +815,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +827,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_incident_proto_msgTypes[2]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +840,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{2}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -700,7 +882,7 @@ var File_probemesh_v1_incident_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xa5\v\n" +
+	"\x1bprobemesh/v1/incident.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xf9\v\n" +
 	"\bIncident\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.probemesh.v1.Incident.KindR\x04kind\x12\x14\n" +
@@ -730,7 +912,9 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x0eaffected_count\x18\x18 \x01(\x05R\raffectedCount\x12I\n" +
 	"\vannotations\x18\x19 \x03(\v2'.probemesh.v1.Incident.AnnotationsEntryR\vannotations\x12&\n" +
 	"\x0fbreak_glass_key\x18\x1a \x01(\tR\rbreakGlassKey\x123\n" +
-	"\tset_aside\x18\x1b \x01(\v2\x16.probemesh.v1.SetAsideR\bsetAside\x1a9\n" +
+	"\tset_aside\x18\x1b \x01(\v2\x16.probemesh.v1.SetAsideR\bsetAside\x121\n" +
+	"\x06shared\x18\x1c \x01(\v2\x19.probemesh.v1.SharedCauseR\x06shared\x12\x14\n" +
+	"\x05group\x18\x1d \x01(\tR\x05group\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -740,11 +924,25 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\f\n" +
-	"\bRESOLVED\x10\x02\"1\n" +
+	"\bRESOLVED\x10\x02\"<\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05CHECK\x10\x01\x12\b\n" +
-	"\x04MESH\x10\x02\"\xab\x02\n" +
+	"\x04MESH\x10\x02\x12\t\n" +
+	"\x05GROUP\x10\x03\"\xa0\x02\n" +
+	"\vSharedCause\x122\n" +
+	"\x04side\x18\x01 \x01(\x0e2\x1e.probemesh.v1.SharedCause.SideR\x04side\x12\x1c\n" +
+	"\tdimension\x18\x02 \x01(\tR\tdimension\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x12\n" +
+	"\x04also\x18\x04 \x03(\tR\x04also\x12\x18\n" +
+	"\amembers\x18\x05 \x01(\x05R\amembers\x12\x18\n" +
+	"\asharing\x18\x06 \x01(\x05R\asharing\x12\x1c\n" +
+	"\tanswering\x18\a \x01(\x05R\tanswering\"C\n" +
+	"\x04Side\x12\x14\n" +
+	"\x10SIDE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aTARGETS\x10\x01\x12\v\n" +
+	"\aPROBERS\x10\x02\x12\v\n" +
+	"\aNOTHING\x10\x03\"\xab\x02\n" +
 	"\bSetAside\x12\x1c\n" +
 	"\tdimension\x18\x01 \x01(\tR\tdimension\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
@@ -789,45 +987,49 @@ func file_probemesh_v1_incident_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_incident_proto_rawDescData
 }
 
-var file_probemesh_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_probemesh_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_probemesh_v1_incident_proto_goTypes = []any{
 	(Incident_State)(0),           // 0: probemesh.v1.Incident.State
 	(Incident_Kind)(0),            // 1: probemesh.v1.Incident.Kind
-	(TimelineEntry_Event)(0),      // 2: probemesh.v1.TimelineEntry.Event
-	(*Incident)(nil),              // 3: probemesh.v1.Incident
-	(*SetAside)(nil),              // 4: probemesh.v1.SetAside
-	(*TimelineEntry)(nil),         // 5: probemesh.v1.TimelineEntry
-	nil,                           // 6: probemesh.v1.Incident.LabelsEntry
-	nil,                           // 7: probemesh.v1.Incident.AnnotationsEntry
-	(CheckStatus_Verdict)(0),      // 8: probemesh.v1.CheckStatus.Verdict
-	(CheckStatus_Reason)(0),       // 9: probemesh.v1.CheckStatus.Reason
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*Vote)(nil),                  // 11: probemesh.v1.Vote
+	(SharedCause_Side)(0),         // 2: probemesh.v1.SharedCause.Side
+	(TimelineEntry_Event)(0),      // 3: probemesh.v1.TimelineEntry.Event
+	(*Incident)(nil),              // 4: probemesh.v1.Incident
+	(*SharedCause)(nil),           // 5: probemesh.v1.SharedCause
+	(*SetAside)(nil),              // 6: probemesh.v1.SetAside
+	(*TimelineEntry)(nil),         // 7: probemesh.v1.TimelineEntry
+	nil,                           // 8: probemesh.v1.Incident.LabelsEntry
+	nil,                           // 9: probemesh.v1.Incident.AnnotationsEntry
+	(CheckStatus_Verdict)(0),      // 10: probemesh.v1.CheckStatus.Verdict
+	(CheckStatus_Reason)(0),       // 11: probemesh.v1.CheckStatus.Reason
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Vote)(nil),                  // 13: probemesh.v1.Vote
 }
 var file_probemesh_v1_incident_proto_depIdxs = []int32{
 	1,  // 0: probemesh.v1.Incident.kind:type_name -> probemesh.v1.Incident.Kind
 	0,  // 1: probemesh.v1.Incident.state:type_name -> probemesh.v1.Incident.State
-	8,  // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	9,  // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	10, // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
-	10, // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
-	10, // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	10, // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
-	11, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
-	5,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
-	10, // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
-	6,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
-	7,  // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
-	4,  // 13: probemesh.v1.Incident.set_aside:type_name -> probemesh.v1.SetAside
-	10, // 14: probemesh.v1.SetAside.since:type_name -> google.protobuf.Timestamp
-	10, // 15: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 16: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	11, // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	12, // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
+	12, // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
+	12, // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	12, // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
+	13, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
+	7,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
+	12, // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
+	9,  // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
+	6,  // 13: probemesh.v1.Incident.set_aside:type_name -> probemesh.v1.SetAside
+	5,  // 14: probemesh.v1.Incident.shared:type_name -> probemesh.v1.SharedCause
+	2,  // 15: probemesh.v1.SharedCause.side:type_name -> probemesh.v1.SharedCause.Side
+	12, // 16: probemesh.v1.SetAside.since:type_name -> google.protobuf.Timestamp
+	12, // 17: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 18: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_incident_proto_init() }
@@ -841,8 +1043,8 @@ func file_probemesh_v1_incident_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_incident_proto_rawDesc), len(file_probemesh_v1_incident_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   5,
+			NumEnums:      4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

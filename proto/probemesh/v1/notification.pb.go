@@ -127,10 +127,15 @@ type Notification struct {
 	// The key of the outage, for a break-glass message and for every later notification of the incident that it became: the two belong together. Empty for
 	// incidents that never were such an outage.
 	BreakGlassKey string `protobuf:"bytes,19,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
-	// In a break-glass message about more outages than are told one by one: their checks, `checks/{check}`, at most 100 of them. `check` is empty then.
+	// When the notification is about many checks, their names, `checks/{check}`, at most 100 of them; `check` is empty then. So it is in one about a group of checks
+	// (these are those of them that this receiver is told of), and in a break-glass message about more outages than are told one by one.
 	AffectedChecks []string `protobuf:"bytes,20,rep,name=affected_checks,json=affectedChecks,proto3" json:"affected_checks,omitempty"`
 	// How many checks that are.
 	AffectedCount int32 `protobuf:"varint,21,opt,name=affected_count,json=affectedCount,proto3" json:"affected_count,omitempty"`
+	// What the incident is about; unset in a test and in a break-glass message.
+	Kind Incident_Kind `protobuf:"varint,30,opt,name=kind,proto3,enum=probemesh.v1.Incident_Kind" json:"kind,omitempty"`
+	// What the checks of a group have in common; unset when it is about one check.
+	Shared        *SharedCause `protobuf:"bytes,31,opt,name=shared,proto3" json:"shared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,11 +317,25 @@ func (x *Notification) GetAffectedCount() int32 {
 	return 0
 }
 
+func (x *Notification) GetKind() Incident_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Incident_KIND_UNSPECIFIED
+}
+
+func (x *Notification) GetShared() *SharedCause {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
 var File_probemesh_v1_notification_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1fprobemesh/v1/notification.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\xfd\b\n" +
+	"\x1fprobemesh/v1/notification.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bprobemesh/v1/incident.proto\x1a\x19probemesh/v1/status.proto\"\xe1\t\n" +
 	"\fNotification\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12E\n" +
 	"\n" +
@@ -344,7 +363,9 @@ const file_probemesh_v1_notification_proto_rawDesc = "" +
 	"breakGlass\x12&\n" +
 	"\x0fbreak_glass_key\x18\x13 \x01(\tR\rbreakGlassKey\x12'\n" +
 	"\x0faffected_checks\x18\x14 \x03(\tR\x0eaffectedChecks\x12%\n" +
-	"\x0eaffected_count\x18\x15 \x01(\x05R\raffectedCount\x1a9\n" +
+	"\x0eaffected_count\x18\x15 \x01(\x05R\raffectedCount\x12/\n" +
+	"\x04kind\x18\x1e \x01(\x0e2\x1b.probemesh.v1.Incident.KindR\x04kind\x121\n" +
+	"\x06shared\x18\x1f \x01(\v2\x19.probemesh.v1.SharedCauseR\x06shared\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -383,22 +404,26 @@ var file_probemesh_v1_notification_proto_goTypes = []any{
 	(CheckStatus_Reason)(0),       // 5: probemesh.v1.CheckStatus.Reason
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 	(*Vote)(nil),                  // 7: probemesh.v1.Vote
+	(Incident_Kind)(0),            // 8: probemesh.v1.Incident.Kind
+	(*SharedCause)(nil),           // 9: probemesh.v1.SharedCause
 }
 var file_probemesh_v1_notification_proto_depIdxs = []int32{
-	0, // 0: probemesh.v1.Notification.transition:type_name -> probemesh.v1.Notification.Transition
-	4, // 1: probemesh.v1.Notification.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	5, // 2: probemesh.v1.Notification.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	6, // 3: probemesh.v1.Notification.start_time:type_name -> google.protobuf.Timestamp
-	6, // 4: probemesh.v1.Notification.end_time:type_name -> google.protobuf.Timestamp
-	7, // 5: probemesh.v1.Notification.evidence:type_name -> probemesh.v1.Vote
-	6, // 6: probemesh.v1.Notification.decide_time:type_name -> google.protobuf.Timestamp
-	2, // 7: probemesh.v1.Notification.labels:type_name -> probemesh.v1.Notification.LabelsEntry
-	3, // 8: probemesh.v1.Notification.annotations:type_name -> probemesh.v1.Notification.AnnotationsEntry
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	0,  // 0: probemesh.v1.Notification.transition:type_name -> probemesh.v1.Notification.Transition
+	4,  // 1: probemesh.v1.Notification.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	5,  // 2: probemesh.v1.Notification.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	6,  // 3: probemesh.v1.Notification.start_time:type_name -> google.protobuf.Timestamp
+	6,  // 4: probemesh.v1.Notification.end_time:type_name -> google.protobuf.Timestamp
+	7,  // 5: probemesh.v1.Notification.evidence:type_name -> probemesh.v1.Vote
+	6,  // 6: probemesh.v1.Notification.decide_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: probemesh.v1.Notification.labels:type_name -> probemesh.v1.Notification.LabelsEntry
+	3,  // 8: probemesh.v1.Notification.annotations:type_name -> probemesh.v1.Notification.AnnotationsEntry
+	8,  // 9: probemesh.v1.Notification.kind:type_name -> probemesh.v1.Incident.Kind
+	9,  // 10: probemesh.v1.Notification.shared:type_name -> probemesh.v1.SharedCause
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_notification_proto_init() }
@@ -406,6 +431,7 @@ func file_probemesh_v1_notification_proto_init() {
 	if File_probemesh_v1_notification_proto != nil {
 		return
 	}
+	file_probemesh_v1_incident_proto_init()
 	file_probemesh_v1_status_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

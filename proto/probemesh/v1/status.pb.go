@@ -124,6 +124,8 @@ const (
 	CheckStatus_DISPUTED CheckStatus_Reason = 14
 	// An incident of the mesh: a prober, or a failure domain that several share, disagrees with all others across unrelated targets, and is set aside.
 	CheckStatus_SUSPECT_PROBERS CheckStatus_Reason = 15
+	// An incident of a group of checks, or of the mesh: many checks failed together, and `shared` in the incident says what they have in common.
+	CheckStatus_SHARED_CAUSE CheckStatus_Reason = 20
 	// An incident of the mesh: a build of the prober disagrees with the settled builds, and its roll-out is halted.
 	CheckStatus_BUILD_HALTED CheckStatus_Reason = 16
 	// UNKNOWN: a build on trial sees it fail, no settled one does, and too few of those have a fresh vote to say that it answers.
@@ -149,6 +151,7 @@ var (
 		13: "PROBER_ERRORS",
 		14: "DISPUTED",
 		15: "SUSPECT_PROBERS",
+		20: "SHARED_CAUSE",
 		16: "BUILD_HALTED",
 		17: "BUILD_ON_TRIAL",
 	}
@@ -169,6 +172,7 @@ var (
 		"PROBER_ERRORS":      13,
 		"DISPUTED":           14,
 		"SUSPECT_PROBERS":    15,
+		"SHARED_CAUSE":       20,
 		"BUILD_HALTED":       16,
 		"BUILD_ON_TRIAL":     17,
 	}
@@ -235,8 +239,10 @@ type CheckStatus struct {
 	UndecidedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=undecided_time,json=undecidedTime,proto3" json:"undecided_time,omitempty"`
 	// What waits, since when and why, in one sentence. Empty unless `undecided`.
 	UndecidedSummary string `protobuf:"bytes,15,opt,name=undecided_summary,json=undecidedSummary,proto3" json:"undecided_summary,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The incident of kind GROUP that the open incident belongs to, `incidents/{incident}`; empty when there is none, or it stands by itself.
+	Group         string `protobuf:"bytes,20,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckStatus) Reset() {
@@ -370,6 +376,13 @@ func (x *CheckStatus) GetUndecidedTime() *timestamppb.Timestamp {
 func (x *CheckStatus) GetUndecidedSummary() string {
 	if x != nil {
 		return x.UndecidedSummary
+	}
+	return ""
+}
+
+func (x *CheckStatus) GetGroup() string {
+	if x != nil {
+		return x.Group
 	}
 	return ""
 }
@@ -577,7 +590,7 @@ var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xa4\b\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xcc\b\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -597,7 +610,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"confirming\x12\x1c\n" +
 	"\tundecided\x18\r \x01(\bR\tundecided\x12A\n" +
 	"\x0eundecided_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\rundecidedTime\x12+\n" +
-	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\"[\n" +
+	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\x12\x14\n" +
+	"\x05group\x18\x14 \x01(\tR\x05group\"[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\f\n" +
@@ -605,7 +619,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\xca\x02\n" +
+	"\x06PAUSED\x10\x05\"\xdc\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -627,6 +641,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\rPROBER_ERRORS\x10\r\x12\f\n" +
 	"\bDISPUTED\x10\x0e\x12\x13\n" +
 	"\x0fSUSPECT_PROBERS\x10\x0f\x12\x10\n" +
+	"\fSHARED_CAUSE\x10\x14\x12\x10\n" +
 	"\fBUILD_HALTED\x10\x10\x12\x12\n" +
 	"\x0eBUILD_ON_TRIAL\x10\x11\"\xfc\x05\n" +
 	"\x04Vote\x12\x16\n" +

@@ -488,7 +488,10 @@ type StoredIncident struct {
 	// The incident.
 	Incident *v1.Incident `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
 	// How many notifications it has been given so far; the next one's ordinal.
-	Ordinals      int32 `protobuf:"varint,2,opt,name=ordinals,proto3" json:"ordinals,omitempty"`
+	Ordinals int32 `protobuf:"varint,2,opt,name=ordinals,proto3" json:"ordinals,omitempty"`
+	// Of a group: the checks, `checks/{check}`, that its first notifications told of, until each of them has had the time to get an incident of its own. So a leader that
+	// takes over in between knows that nobody need be told of these any more.
+	ToldChecks    []string `protobuf:"bytes,10,rep,name=told_checks,json=toldChecks,proto3" json:"told_checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -535,6 +538,13 @@ func (x *StoredIncident) GetOrdinals() int32 {
 		return x.Ordinals
 	}
 	return 0
+}
+
+func (x *StoredIncident) GetToldChecks() []string {
+	if x != nil {
+		return x.ToldChecks
+	}
+	return nil
 }
 
 // RequestRecord remembers the answer to a write with a request_id for an hour, under `request/<request_id>`, with a lease.
@@ -649,10 +659,13 @@ const file_probemesh_state_v1_state_proto_rawDesc = "" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x18\n" +
 	"\aordinal\x18\x04 \x01(\x05R\aordinal\x12\x1a\n" +
-	"\battempts\x18\x05 \x01(\x05R\battempts\"`\n" +
+	"\battempts\x18\x05 \x01(\x05R\battempts\"\x81\x01\n" +
 	"\x0eStoredIncident\x122\n" +
 	"\bincident\x18\x01 \x01(\v2\x16.probemesh.v1.IncidentR\bincident\x12\x1a\n" +
-	"\bordinals\x18\x02 \x01(\x05R\bordinals\";\n" +
+	"\bordinals\x18\x02 \x01(\x05R\bordinals\x12\x1f\n" +
+	"\vtold_checks\x18\n" +
+	" \x03(\tR\n" +
+	"toldChecks\";\n" +
 	"\rRequestRecord\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04nameBAZ?github.com/probemesh/probemesh/proto/probemesh/state/v1;statev1b\x06proto3"
