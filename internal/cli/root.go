@@ -108,7 +108,7 @@ Start here:  probemesh up                     a whole mesh in one command
 	}
 	add(groupRun, a.processCommands()...)
 	add(groupConfigure, a.applyCommand(), a.diffCommand(), a.deleteCommand())
-	add(groupSee, a.getCommand(), a.explainCommand(), a.probeCommand())
+	add(groupSee, a.getCommand(), a.explainCommand(), a.probeCommand(), a.simulateCommand())
 	add(groupAct, a.runCommand(), a.ackCommand(), a.drainCommand(), a.undrainCommand(), a.testCommand(), a.stepdownCommand(), a.memberCommand())
 	add("", a.versionCommand(), a.completionCommand(), exitCodesTopic(), a.holdFlushesCommand(), a.enterNetworkCommand())
 	root.SetHelpCommand(helpCommand())

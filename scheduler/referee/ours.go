@@ -16,6 +16,9 @@ import (
 // way is how long a message takes between a prober and the server.
 const way = 30 * time.Millisecond
 
+// lateAfter is when a prober says that a probe is abnormally late: a tenth of the timeout, where targets usually answer in less than a quarter of that (package prober).
+const lateAfter = Timeout / 10
+
 // epoch is when simulated time begins.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -34,6 +37,7 @@ type mind struct {
 	revision  int64
 	schedule  map[seat]int64 // the number of the run that is planned next
 	repeats   map[seat]int
+	failed    map[seat]bool // whether the last result was a failure
 	incidents map[string]time.Duration
 	alerts    []Alert
 	probes    int
@@ -47,7 +51,7 @@ type seat struct {
 func newMind(w *Truth, interval time.Duration, probers, quorum int) *mind {
 	m := &mind{
 		w: w, state: scheduler.New(scheduler.Config{}), places: map[string]*Place{}, index: map[string]int{}, now: -settleIn, schedule: map[seat]int64{},
-		repeats: map[seat]int{}, incidents: map[string]time.Duration{}, interval: interval,
+		repeats: map[seat]int{}, failed: map[seat]bool{}, incidents: map[string]time.Duration{}, interval: interval,
 	}
 	events := []scheduler.Event{scheduler.Reset{}}
 	for i := range w.Places {
@@ -189,6 +193,14 @@ func (m *mind) probe(s seat, a *meshv1.Assignment, run string, repeat int) {
 	if !answer.OK {
 		r.Outcome, r.ErrorClass, r.Error = meshv1.Result_FAIL, meshv1.Result_TIMEOUT, "no answer"
 	}
+	if answer.Takes > lateAfter && !m.failed[s] && run == "" {
+		m.at(began+lateAfter+way, func() {
+			m.apply(scheduler.Cast{Prober: s.prober, Result: &meshv1.Result{
+				Check: s.check, Prober: r.Prober, StartTime: r.StartTime, Duration: durationpb.New(lateAfter), Outcome: meshv1.Result_SLOW, CheckRevision: r.CheckRevision,
+			}})
+		})
+	}
+	m.failed[s] = !answer.OK
 	m.at(began+answer.Takes+way, func() { m.apply(scheduler.Cast{Prober: s.prober, Result: r}) })
 }
 

@@ -64,19 +64,20 @@ func threeOfRegion(interval time.Duration) func(*watch) {
 				x.set(false, o.at)
 				continue
 			}
-			asked, all, at := 0, true, o.at
+			var region []int
 			p := x.w.Places
-			for i := 1; asked < 3 && i < len(p); i++ {
-				// In another order each time: they are chosen at random.
-				c := (first + i*(1+2*(n%5))) % len(p)
-				if p[c].Region != p[first%len(p)].Region || c == first%len(p) {
-					continue
+			for c := range p {
+				if p[c].Region == p[first%len(p)].Region && c != first%len(p) {
+					region = append(region, c)
 				}
-				again := x.probe(c, o.at+settle, 1)
-				asked++
+			}
+			all, at := true, o.at
+			for i := range 3 {
+				// Others each time: they are chosen at random.
+				again := x.probe(region[(i+n)%len(region)], o.at+settle, 1)
 				all, at = all && !again.ok, max(at, again.at)
 			}
-			x.set(all && asked == 3, at)
+			x.set(all, at)
 		}
 	}
 }
