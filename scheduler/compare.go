@@ -37,13 +37,7 @@ func (s *State) compare(now time.Time, c *check, i int) {
 	v := &c.votes[i]
 	if d := &c.seats[i].doubt; v.Outcome == verdict.OK || v.Outcome == verdict.Fail {
 		// One that waits already is not replaced: a failure that a repetition at once has not met again is a failure still.
-		switch {
-		case !d.at.IsZero() && now.Sub(d.at) <= c.policy.Fresh:
-		case c.asBefore(now, i):
-			// It says what the others said last. If they say something else next, the target has changed in between, and nobody was wrong.
-			*d = doubt{}
-			s.book.Agree(v.Prober)
-		default:
+		if d.at.IsZero() || now.Sub(d.at) > c.policy.Fresh {
 			*d = doubt{at: v.Start, failed: v.Outcome == verdict.Fail}
 		}
 	}
@@ -54,6 +48,12 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			continue
 		}
 		if now.Sub(d.at) > c.policy.Fresh {
+			*d = doubt{}
+			continue
+		}
+		if c.shared(now, j) {
+			// The others say the same, whether their probes began before or after. If they say something else next, the target has changed in between, and nobody was wrong.
+			s.book.Agree(c.votes[j].Prober)
 			*d = doubt{}
 			continue
 		}
@@ -74,11 +74,13 @@ func (s *State) compare(now time.Time, c *check, i int) {
 	}
 }
 
-// asBefore tells whether the vote of seat i says what the others' fresh votes say, by the same majority.
-func (c *check) asBefore(now time.Time, i int) bool {
-	fail, ok := c.othersSince(i, now.Add(-c.policy.Fresh))
-	failed := c.votes[i].Outcome == verdict.Fail
-	return fail+ok >= 2 && (failed && fail >= 2*ok || !failed && ok >= 2*fail)
+// shared tells whether the others' fresh votes say, by the same majority, what the vote of seat j says that waits.
+func (c *check) shared(now time.Time, j int) bool {
+	fail, ok := c.othersSince(j, now.Add(-c.policy.Fresh))
+	if c.seats[j].doubt.failed {
+		return fail >= 2 && fail >= 2*ok
+	}
+	return ok >= 2 && ok >= 2*fail
 }
 
 // othersSince counts the datacenters other than that of seat j whose probers have seen the check fail, and answer, in probes that began at the time or later. A datacenter of

@@ -179,3 +179,28 @@ func TestProberThatProbesJustBeforeTargetsChangeIsNotSetAside(t *testing.T) {
 		t.Errorf("set aside: %q", got)
 	}
 }
+
+// Outages that are shorter than the interval, seen by one datacenter before the prober and by one after it: both have seen the same.
+func TestProberThatSawAShortOutageBetweenTwoOthersIsNotSetAside(t *testing.T) {
+	r, _ := suspectRig(t)
+	for i := range 12 {
+		c := tcpCheck(fmt.Sprint("c", i), 2)
+		c.Uri, c.Probers, c.Datacenters = fmt.Sprintf("tcp://host%d.example.com:80", i), 3, []string{"ams", "fra", "nrt"}
+		r.check(c)
+	}
+	places := []string{"ams", "nrt", "fra"}
+	for range 6 {
+		for _, seen := range []meshv1.Result_Outcome{ok, fail} {
+			for i := range 12 {
+				for _, d := range places {
+					r.votes(fmt.Sprint("c", i), seen, d)
+					r.after(50 * time.Millisecond)
+				}
+			}
+			r.after(time.Second)
+		}
+	}
+	if got := asideOf(r); len(got) != 0 {
+		t.Errorf("set aside: %q", got)
+	}
+}
