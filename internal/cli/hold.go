@@ -9,6 +9,7 @@ import (
 // holdFlushesCommand is the step between a drill and a process whose disk it lets hang: see package hang.
 func (a *app) holdFlushesCommand() *cobra.Command {
 	var fd int
+	var writes bool
 	cmd := &cobra.Command{
 		Use:    hang.Command + " --fd N -- PROGRAM [ARGUMENT...]",
 		Short:  "Run a program whose flushes to disk are held by the drill that started this",
@@ -22,9 +23,10 @@ func (a *app) holdFlushesCommand() *cobra.Command {
 			if err := hang.Supported(); err != nil {
 				return err
 			}
-			return hang.Exec(fd, args)
+			return hang.Exec(fd, writes, args)
 		},
 	}
 	cmd.Flags().IntVar(&fd, "fd", 0, "`NUMBER` of the inherited socket that the listener is handed over by")
+	cmd.Flags().BoolVar(&writes, "writes", false, "hold writes too")
 	return cmd
 }

@@ -24,7 +24,8 @@ func HeldFlushes() Requirement {
 }
 
 // StartMeshOnDisks is StartMesh with disks of its servers that can hang. At the end of the run all are released before the mesh is stopped.
-func (r *Run) StartMeshOnDisks(ctx context.Context, change func(*localmesh.Options)) (*Mesh, *Disks, error) {
+// With writes, writes to a held file hang too, not only flushes.
+func (r *Run) StartMeshOnDisks(ctx context.Context, writes bool, change func(*localmesh.Options)) (*Mesh, *Disks, error) {
 	d := &Disks{of: map[*localmesh.Member]*hang.Disk{}}
 	// A server whose supervisor has gone cannot flush any more, and dies of it: the supervisors end last.
 	running, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -47,6 +48,9 @@ func (r *Run) StartMeshOnDisks(ctx context.Context, change func(*localmesh.Optio
 			disk, err := hang.New(r.logger())
 			if err != nil {
 				return err
+			}
+			if writes {
+				disk.HoldWrites()
 			}
 			if err := disk.Wrap(cmd, []string{r.Program, hang.Command}); err != nil {
 				disk.Close()

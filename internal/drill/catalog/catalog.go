@@ -16,6 +16,7 @@ func Drills() []drill.Scenario {
 		backlog(),
 		rollingRestart(),
 		hungDisk(),
+		historyStall(),
 		datacenterCut(),
 	}
 }

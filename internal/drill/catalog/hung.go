@@ -44,7 +44,7 @@ func hungCases() []hungCase {
 }
 
 func runHungDisk(ctx context.Context, r *drill.Run) error {
-	m, disks, err := r.StartMeshOnDisks(ctx, nil)
+	m, disks, err := r.StartMeshOnDisks(ctx, false, nil)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,9 @@ func New(*slog.Logger) (*Disk, error) { return nil, Supported() }
 // Wrap says why flushes cannot be held here.
 func (*Disk) Wrap(*exec.Cmd, []string) error { return Supported() }
 
+// HoldWrites has nothing to hold.
+func (*Disk) HoldWrites() {}
+
 // Hold says why flushes cannot be held here.
 func (*Disk) Hold(...string) error { return Supported() }
 
@@ -49,4 +52,4 @@ func (*Disk) Run(context.Context) error { return Supported() }
 func (*Disk) Close() {}
 
 // Exec says why flushes cannot be held here.
-func Exec(int, []string) error { return Supported() }
+func Exec(int, bool, []string) error { return Supported() }

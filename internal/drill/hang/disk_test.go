@@ -29,7 +29,12 @@ func TestMain(m *testing.M) {
 		fd, err := strconv.Atoi(os.Args[2])
 		if err == nil {
 			os.Setenv(role, "writer")
-			err = Exec(fd, os.Args[4:])
+			writes := os.Args[3] == "--writes"
+			args := os.Args[4:]
+			if writes {
+				args = os.Args[5:]
+			}
+			err = Exec(fd, writes, args)
 		}
 		fmt.Println(err)
 		os.Exit(1)
@@ -81,7 +86,9 @@ type writer struct {
 	ran   chan error
 }
 
-func start(t testing.TB) *writer {
+func start(t testing.TB) *writer { t.Helper(); return startWith(t, false) }
+
+func startWith(t testing.TB, writes bool) *writer {
 	t.Helper()
 	if err := Supported(); err != nil {
 		t.Skip(err)
@@ -93,6 +100,9 @@ func start(t testing.TB) *writer {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if writes {
+		d.HoldWrites()
 	}
 	w := &writer{t: t, disk: d, cmd: exec.Command(self), lines: make(chan string, 100), ran: make(chan error, 1)}
 	w.cmd.Env = append(os.Environ(), role+"=launcher")
@@ -264,6 +274,31 @@ func TestAProcessWhoseFlushHangsLivesOnAndCanBeKilled(t *testing.T) {
 	}
 	if err := w.disk.Hold(real); err == nil {
 		t.Error("flushes of a process that has ended can be held")
+	}
+}
+
+func TestWritesHangTooWhereTheyAreHeld(t *testing.T) {
+	t.Parallel()
+	_, real, other := dirs(t)
+	w := startWith(t, true)
+	if err := w.disk.Hold(real); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(real, "log")
+	w.flush(path)
+	w.stuck(1)
+	if got := w.disk.Waiting()[0]; got.Call != "write" || got.Path != path {
+		t.Errorf("waiting: %+v, want a write to the log", got)
+	}
+	w.flush(filepath.Join(other, "log"))
+	w.expect(filepath.Join(other, "log") + ": <nil>") // said by a write to a pipe, which passes
+	if b, err := os.ReadFile(path); err != nil || len(b) != 0 {
+		t.Errorf("a write that hangs has written %q, %v", b, err)
+	}
+	w.disk.Release()
+	w.expect(path + ": <nil>")
+	if b, err := os.ReadFile(path); err != nil || string(b) != "x" {
+		t.Errorf("the released file has %q, %v", b, err)
 	}
 }
 

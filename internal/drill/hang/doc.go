@@ -28,6 +28,6 @@
 //   - A process whose flush waits can be killed. On a disk that really hangs it often could not be; nothing here rests on that.
 //   - When the supervisor ends first, every waiting and every later flush of the process fails with ENOSYS: run the supervisor longer than the process.
 //
-// What it does not hold: writes and reads, msync (etcd, bbolt and Prometheus's store do not use it on Linux), and files opened with O_SYNC
+// What it does not hold: reads; writes, unless [Disk.HoldWrites] says so; msync (etcd, bbolt and Prometheus's store do not use it on Linux), and files opened with O_SYNC
 // (none of them does either).
 package hang

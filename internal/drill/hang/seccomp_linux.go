@@ -13,12 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// calls are the system calls that are held; each has the file as its first argument.
-func calls() map[uint32]string {
-	return map[uint32]string{unix.SYS_FSYNC: "fsync", unix.SYS_FDATASYNC: "fdatasync", unix.SYS_SYNC_FILE_RANGE: "sync_file_range", unix.SYS_SYNCFS: "syncfs"}
+// calls are the system calls that are held, with those that write when writes; each has the file as its first argument.
+func calls(writes bool) map[uint32]string {
+	all := map[uint32]string{unix.SYS_FSYNC: "fsync", unix.SYS_FDATASYNC: "fdatasync", unix.SYS_SYNC_FILE_RANGE: "sync_file_range", unix.SYS_SYNCFS: "syncfs"}
+	if writes {
+		all[unix.SYS_WRITE], all[unix.SYS_PWRITE64], all[unix.SYS_WRITEV], all[unix.SYS_FTRUNCATE] = "write", "pwrite64", "writev", "ftruncate"
+	}
+	return all
 }
 
-func callName(nr int32) string { return calls()[uint32(nr)] }
+func callName(nr int32) string { return calls(true)[uint32(nr)] }
 
 // notification is struct seccomp_notif of linux/seccomp.h.
 type notification struct {
@@ -95,7 +99,7 @@ func receiveFD(socket int) (int, error) {
 
 // Exec makes this process one whose flushes are held by whoever has the other end of the socket fd, and then becomes the program argv[0] with the
 // arguments argv, in the same environment. It does not return unless something failed.
-func Exec(fd int, argv []string) error {
+func Exec(fd int, writes bool, argv []string) error {
 	if len(argv) == 0 {
 		return errors.New("no program to run; give it after --")
 	}
@@ -108,7 +112,7 @@ func Exec(fd int, argv []string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	listener, err := install()
+	listener, err := install(writes)
 	if err != nil {
 		return fmt.Errorf("install a filter for flushes: %w", err)
 	}
@@ -121,8 +125,8 @@ func Exec(fd int, argv []string) error {
 }
 
 // install puts the filter on this thread and returns its listener.
-func install() (int, error) {
-	filter := program()
+func install(writes bool) (int, error) {
+	filter := program(writes)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	// A signal to the process must not take a call back that a supervisor has seen already (Linux 5.19); older kernels make the call anew then.
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
@@ -138,9 +142,9 @@ func install() (int, error) {
 }
 
 // program is the filter: the calls above go to the supervisor, all others pass. Offsets are those of struct seccomp_data: nr at 0, arch at 4.
-func program() []unix.SockFilter {
+func program(writes bool) []unix.SockFilter {
 	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	held := calls()
+	held := calls(writes)
 	n := len(held)
 	p := []unix.SockFilter{
 		{Code: load, K: 4},
