@@ -37,7 +37,8 @@ func (s *State) compare(now time.Time, c *check, i int) {
 	v := &c.votes[i]
 	if d := &c.seats[i].doubt; v.Outcome == verdict.OK || v.Outcome == verdict.Fail {
 		// One that waits already is not replaced: a failure that a repetition at once has not met again is a failure still.
-		if d.at.IsZero() || now.Sub(d.at) > c.policy.Fresh {
+		// What it saw before this server heard it again says nothing of it: it may have been cut off, and from there everything fails.
+		if !s.roster.get(v.Prober).back.After(v.Start) && (d.at.IsZero() || now.Sub(d.at) > c.policy.Fresh) {
 			*d = doubt{at: v.Start, failed: v.Outcome == verdict.Fail}
 		}
 	}

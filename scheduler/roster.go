@@ -24,6 +24,7 @@ type prober struct {
 	server   string
 	since    time.Time // of online or offline
 	turned   time.Time // when it was drained or put back, if that was seen
+	back     time.Time // when it was last heard again after it had not been
 	leaving  bool
 	// aside is the domain for which it is set aside; empty when its votes count.
 	aside string
@@ -162,7 +163,7 @@ func (s *State) proberOnline(now time.Time, e ProberOnline) {
 		s.roster.unsettled = true
 	}
 	if !p.online {
-		p.since = now
+		p.since, p.back = now, now
 		if !e.Since.IsZero() && e.Since.Before(now) {
 			p.since = e.Since
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/credibility"
@@ -202,5 +204,28 @@ func TestProberThatSawAShortOutageBetweenTwoOthersIsNotSetAside(t *testing.T) {
 	}
 	if got := asideOf(r); len(got) != 0 {
 		t.Errorf("set aside: %q", got)
+	}
+}
+
+// A prober that was cut off brings failures back that nobody else has seen: they were those of its connection.
+func TestAProberThatWasCutOffIsNotSuspectForWhatItSawThen(t *testing.T) {
+	r, places := suspectRig(t)
+	allOK := func(string, int) meshv1.Result_Outcome { return ok }
+	round(r, places, allOK)
+	for range 3 {
+		r.apply(ProberOffline{Name: "nrt-1", Unheard: true})
+		round(r, places[:3], allOK)
+		probed := r.now
+		r.after(time.Second)
+		r.apply(ProberOnline{Name: "nrt-1", Server: "servers/a"})
+		for i := range 12 {
+			name := fmt.Sprint("checks/c", i)
+			r.apply(Cast{Prober: "nrt-1", Result: &meshv1.Result{Check: name, StartTime: timestamppb.New(probed), Outcome: fail, CheckRevision: r.s.checks[name].workHash}})
+		}
+		round(r, []string{"ams", "fra", "iad", "syd"}, allOK)
+		round(r, places, allOK)
+	}
+	if got := asideOf(r); len(got) != 0 || r.s.Counters.Dissents != 0 {
+		t.Errorf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
 	}
 }
