@@ -53,7 +53,7 @@ func (s *State) cast(now time.Time, e Cast) {
 		*v = blank(*v)
 	}
 	before := *v
-	if before.Outcome != verdict.None && !start.After(before.Start) {
+	if before.Outcome != verdict.None && (!start.After(before.Start) || repeats(x.result, r)) {
 		s.Counters.OldResult++
 		if answered {
 			s.evaluate(c, now)
@@ -81,6 +81,16 @@ func (s *State) cast(now time.Time, e Cast) {
 	}
 	s.evaluate(c, now)
 }
+
+// repeats tells whether a result is one that has been counted: what comes through a server whose clock differs may come with another start time the second time, and must
+// not count as a second probe.
+func repeats(counted, r *meshv1.Result) bool {
+	n := r.GetSequence()
+	return n != 0 && n == counted.GetSequence() && r.GetStartTime().AsTime().Sub(counted.GetStartTime().AsTime()) < repeatSlack
+}
+
+// repeatSlack is more than the error with which servers know each other's clocks, and less than the time in which a prober is started anew and begins to count at 1.
+const repeatSlack = 500 * time.Millisecond
 
 // confirms tells whether the run is a confirmation of this check by the prober, whichever server asked for it.
 func (c *check) confirms(prober, run string) bool {

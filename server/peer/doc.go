@@ -10,6 +10,8 @@
 //   - history: the followed server's journal, which is a spool on its disk. An entry stays until every server that follows, or did so within a day, has it in
 //     its own history. A follower that was cut off goes on where it was, at a bounded rate.
 //
+// The clocks of servers need not agree: votes and the deadlines of runs are taken from one server's clock to the other's, as the beats show the difference.
+//
 // So a verdict never waits for a disk, and no server's history has a gap that another server's disk could fill.
 //
 // [Peers] is one server's part: [Peers.Run] follows the others and serves those that follow; [Peers.Presence], [Peers.Votes] and [Peers.Append] take what its own

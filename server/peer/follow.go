@@ -152,7 +152,7 @@ func (p *Peers) begin(o *other, s *peerv1.Started, asks chan *peerv1.Run, renew 
 	}
 	o.asks, o.renew, o.refused = asks, renew, false
 	o.boot, o.datacenter = s.GetBootId(), s.GetDatacenter()
-	o.heard = time.Now()
+	o.heard, o.skew = time.Now(), skew{}
 	o.missed, o.silent = false, false
 	p.changedLocked()
 	return nil
@@ -215,6 +215,7 @@ func (p *Peers) listen(o *other, in *intake, stream grpc.BidiStreamingClient[pee
 			}
 		case *peerv1.FollowResponse_Votes:
 			p.m.heard(len(x.Votes.GetResults()))
+			onThisClock(x.Votes.GetResults(), p.ahead(o))
 			p.mesh.PeerVotes(o.name, x.Votes.GetResults())
 		case *peerv1.FollowResponse_History:
 			if !in.put(x.History) {

@@ -31,6 +31,7 @@ type other struct {
 	missed  bool // it has been silent for MissedAfter, and that was said
 	silent  bool // likewise for SilentAfter
 	beat    *peerv1.Beat
+	skew    skew             // of its clock, since its stream began
 	asks    chan *peerv1.Run // of the stream; nil: there is none
 
 	journal  string // its journal, as its last stream said
@@ -229,13 +230,22 @@ func (p *Peers) hear(o *other, asks chan *peerv1.Run, beat *peerv1.Beat) bool {
 	o.heard = now
 	back := o.missed
 	o.missed, o.silent = false, false
+	turned := false
 	if beat != nil {
 		o.beat = beat
+		turned = o.skew.note(beat.GetTime().AsTime(), now)
 	}
+	ahead := o.skew.offset()
 	if back || beat != nil {
 		p.changedLocked()
 	}
 	p.mu.Unlock()
+	switch {
+	case turned && ahead != 0:
+		p.log.Warn("the clocks of two servers differ; votes that come from it are taken on this server's clock", "server", o.name, "ahead", ahead.Round(time.Millisecond))
+	case turned:
+		p.log.Info("the clocks of two servers agree again", "server", o.name)
+	}
 	if back {
 		p.log.Info("server is heard again", "server", o.name)
 		p.Beat()

@@ -217,7 +217,7 @@ func (p *Peers) Ask(server, prober string, run *meshv1.RunNow) bool {
 		return false
 	}
 	select {
-	case o.asks <- &peerv1.Run{Prober: prober, Run: run}:
+	case o.asks <- &peerv1.Run{Prober: prober, Run: onItsClock(run, o.skew.offset())}:
 		return true
 	default:
 		p.m.dropped("run", 1)
