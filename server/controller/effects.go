@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/probemesh/probemesh/internal/fault"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler"
 	"github.com/probemesh/probemesh/server/election"
@@ -87,7 +88,7 @@ func (c *Controller) carryOut(e effect) {
 	defer span.End()
 	revision, err := c.commit(ctx, e)
 	c.m.effect(name, err, time.Since(e.wished))
-	c.waited(e, err == nil || errors.Is(err, store.ErrFenced) || errors.Is(err, store.ErrConflict))
+	c.waited(e, answered(err))
 	if err == nil {
 		if c.failing.CompareAndSwap(true, false) {
 			c.log.Info("effects can be written again", "term", e.reign.Term)
@@ -112,6 +113,9 @@ func (c *Controller) carryOut(e effect) {
 	}
 	c.apply(scheduler.EffectFailed{Key: e.key, Retry: retryAfter})
 }
+
+// answered tells whether etcd has said anything of a write. What it refuses, such as for want of space, it refuses to every leader: that is no reason for another.
+func answered(err error) bool { return !fault.IsReason(err, meshv1.ErrorReason_STORE_UNAVAILABLE) }
 
 // waited notes whether etcd has answered an effect of the present reign.
 func (c *Controller) waited(e effect, answered bool) {

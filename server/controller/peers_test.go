@@ -1,17 +1,20 @@
 package controller
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/fault"
 	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/store"
 )
 
 func TestEveryServerSeesEveryProberWhereverItsSessionIs(t *testing.T) {
@@ -491,4 +494,17 @@ func TestProberThatNoServerHasIsGoneOnceAllServersAreHeard(t *testing.T) {
 			t.Errorf("when c hears everybody: %s", s)
 		}
 	})
+}
+
+func TestWriteThatEtcdRefusesDoesNotWaitForAnAnswer(t *testing.T) {
+	full := fault.New(codes.ResourceExhausted, meshv1.ErrorReason_LIMIT_EXCEEDED, "", "etcd has used up its quota")
+	away := fault.New(codes.Unavailable, meshv1.ErrorReason_STORE_UNAVAILABLE, "", "etcd does not answer")
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{{nil, true}, {store.ErrFenced, true}, {fmt.Errorf("open: %w", store.ErrConflict), true}, {full, true}, {away, false}, {fmt.Errorf("open: %w", away), false}} {
+		if got := answered(tt.err); got != tt.want {
+			t.Errorf("%v: answered %t, want %t", tt.err, got, tt.want)
+		}
+	}
 }

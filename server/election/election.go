@@ -34,9 +34,12 @@ const (
 	resignTimeout = time.Second
 	// holdOff is how long a server that resigned lets others go first.
 	holdOff = time.Second
-	// standTimeout bounds an attempt to become the leader. It is short, since what is asked of an etcd leader that has just died is lost without a word, and must be
-	// asked anew once another is elected.
+	// standTimeout bounds the first attempts to become the leader. It is short, since what is asked of an etcd leader that has just died is lost without a word, and must be
+	// asked anew once another is elected. That is over after standSoon attempts: an etcd that has not answered by then is slow, and is given more time for each further one,
+	// up to standMost. An attempt is two writes, one after the other.
 	standTimeout = time.Second
+	standSoon    = 3
+	standMost    = 8 * time.Second
 	// callTimeout bounds each call to etcd outside a reign.
 	callTimeout = 3 * time.Second
 )
@@ -134,15 +137,17 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, Reign) er
 	observers.Go(func() { e.observe(ctx) })
 
 	pause := 50 * time.Millisecond
+	failures := 0 // of attempts to stand, in a row
 	for first := true; ; {
 		if err := e.vacancy(ctx, first); err != nil {
 			return err
 		}
-		r, until, lease, err := e.stand(ctx)
+		r, until, lease, err := e.stand(ctx, standTime(failures))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
+			failures++
 			e.log.WarnContext(ctx, "cannot stand for election, trying again", "err", err)
 			if !sleep(ctx, pause) {
 				return ctx.Err()
@@ -150,7 +155,7 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, Reign) er
 			pause = min(2*pause, time.Second)
 			continue
 		}
-		pause, first = 50*time.Millisecond, false
+		pause, first, failures = 50*time.Millisecond, false, 0
 		if r == nil {
 			continue // another was faster
 		}
@@ -160,6 +165,11 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, Reign) er
 		}
 		e.letOthers(ctx, r.Term)
 	}
+}
+
+// standTime is how long an attempt to become the leader may take after so many failures in a row.
+func standTime(failures int) time.Duration {
+	return min(standTimeout<<min(max(failures-standSoon+1, 0), 10), standMost)
 }
 
 // Leader is who leads as far as this server has seen, and whether anybody does. The record is the caller's own.

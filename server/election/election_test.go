@@ -160,6 +160,20 @@ func TestEtcdThatHangsEndsTheReign(t *testing.T) {
 	})
 }
 
+func TestEtcdThatIsSlowHasALeaderAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		etcd := etcdfake.New(t)
+		etcd.SetDelay(900 * time.Millisecond) // of each call: an attempt takes three, and one more to renew the lease
+		a := stand(t, etcd.Client(t), "a")
+		get(t, a.began, 15*time.Second, "reign")
+		time.Sleep(time.Minute)
+		if len(a.ended) > 0 {
+			t.Fatalf("the reign ended because %v", <-a.ended)
+		}
+		etcd.SetDelay(0)
+	})
+}
+
 func TestWatchThatHangsDelaysTheNextLeaderByALeaseAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		etcd := etcdfake.New(t)

@@ -31,10 +31,10 @@ func (v validity) renewed(sent time.Time) validity {
 	return validity{ttl: v.ttl, until: sent.Add(v.ttl - v.margin())}
 }
 
-// stand takes a lease and tries to become the leader. The reign is nil when another was faster.
-func (e *Election) stand(ctx context.Context) (r *Reign, v validity, lease clientv3.LeaseID, err error) {
+// stand takes a lease and tries to become the leader within a time. The reign is nil when another was faster.
+func (e *Election) stand(ctx context.Context, within time.Duration) (r *Reign, v validity, lease clientv3.LeaseID, err error) {
 	sent := time.Now()
-	callCtx, cancel := context.WithTimeout(ctx, standTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	g, err := e.client.Grant(callCtx, int64(e.cfg.TTL/time.Second))
 	if err != nil {
@@ -43,8 +43,15 @@ func (e *Election) stand(ctx context.Context) (r *Reign, v validity, lease clien
 	v = validity{ttl: time.Duration(g.TTL) * time.Second}.renewed(sent)
 	if r, err = e.seize(callCtx, g.ID); r == nil {
 		e.revoke(ctx, g.ID)
+		return nil, v, g.ID, err
 	}
-	return r, v, g.ID, err
+	if now := time.Now(); now.Sub(sent) >= v.ttl/5 {
+		// The writes of an etcd that is slow have used the lease up, or nearly so. Renewing it is no write.
+		if _, err := e.client.KeepAliveOnce(callCtx, g.ID); err == nil {
+			v = v.renewed(now)
+		}
+	}
+	return r, v, g.ID, nil
 }
 
 // seize writes the leader's key and the next term if there is no leader.

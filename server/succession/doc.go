@@ -23,7 +23,7 @@
 //   - it cannot commit: a write of its reign has been waiting for etcd, or a write of a small file to its disk, for [StallAfter]. It stops acting at that moment by
 //     its own clock, says so in its beats, so that the others evict it (its own resignation may hang too), and does not stand again before a write has succeeded;
 //   - it is deaf: for three seconds a peer has heard at least three probers, and more than twice as many as it does. Not in the first five seconds of a reign. It stays out of the
-//     next election for ten seconds unless nobody else takes it within two; a candidate that hears less than half of what another one does waits 300 ms.
+//     next election for ten seconds unless nobody else takes it within two; a candidate that hears less than half of what another one does, or none of several other servers, waits 300 ms.
 //
 // Where the leader runs is not moved for etcd's sake: a leader beside etcd's own leader commits a round trip sooner, and loses a second more when the two die together.
 // Both are smaller than the cost of an election for it, so leadership stays where it is.

@@ -316,6 +316,14 @@ func TestWhoMayStand(t *testing.T) {
 		{"not whose disk hangs", func(_ time.Time, f *Facts) { f.DiskStall = StallAfter }, time.Hour, 0, false},
 		{"not who hears much less than another, at first", func(_ time.Time, f *Facts) { f.Hears = 2 }, 0, 0, false},
 		{"who hears less, when nobody else does", func(_ time.Time, f *Facts) { f.Hears = 2 }, yield, 0, true},
+		{"not who hears none of the others, at first", func(now time.Time, f *Facts) {
+			f.Peers[0].Heard, f.Peers[1].Heard = now.Add(-time.Minute), now.Add(-time.Minute)
+		}, 0, 0, false},
+		{"who hears none of the others, when nobody else does", func(now time.Time, f *Facts) {
+			f.Peers[0].Heard, f.Peers[1].Heard = now.Add(-time.Minute), now.Add(-time.Minute)
+		}, yield, 0, true},
+		{"who misses one of two, at once", func(now time.Time, f *Facts) { f.Peers[0].Heard = now.Add(-time.Minute) }, 0, 0, true},
+		{"who misses the only other, at once", func(now time.Time, f *Facts) { f.Peers = f.Peers[:1]; f.Peers[0].Heard = now.Add(-time.Minute) }, 0, 0, true},
 		{"not who resigned deaf", func(time.Time, *Facts) {}, time.Second, time.Second, false},
 		{"who resigned deaf, when nobody else does", func(time.Time, *Facts) {}, untaken, time.Second, true},
 		{"who resigned deaf and is alone", func(_ time.Time, f *Facts) { f.Peers = nil }, 0, time.Second, true},
