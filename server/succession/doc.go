@@ -9,7 +9,7 @@
 //     the same server is heard. After SIGKILL this takes about 0.3 s, against a lease of 5 s;
 //   - the leader is silent: it has not been heard for 600 ms, and another server that is heard says the same. The other server's word is what tells a dead leader from
 //     a bad link. In a mesh of two there is nobody to say it: then one server's view is enough after [LonelyAfter], or with refusal, if it has read etcd linearizably since;
-//   - the leader says itself that it cannot lead: its disk or its writes have been hanging for [StallAfter], or it has ended its reign and the key is still there after
+//   - the leader says itself that it cannot lead: its disk has been hanging for [StallAfter], or its writes for 3.5 s, or it has ended its reign and the key is still there after
 //     [DisownAfter]. Nobody's second word is needed for that.
 //
 // Of several servers that may evict, the first by name acts at once, the next one 200 ms later, and so on: one transaction is enough.
@@ -20,7 +20,8 @@
 //
 // A server that leads resigns when
 //
-//   - it cannot commit: a write of its reign has been waiting for etcd, or a write of a small file to its disk, for [StallAfter]. It stops acting at that moment by
+//   - it cannot commit: a write of its reign has been waiting for etcd, or a write of a small file to its disk, for [StallAfter]. Where it has resigned for its writes in the
+//     last ten minutes, it bears twice as much for each time, up to 3.5 s: an etcd that is slow under every leader is served best by one that stays. It stops acting at that moment by
 //     its own clock, says so in its beats, so that the others evict it (its own resignation may hang too), and does not stand again before a write has succeeded;
 //   - it is deaf: for three seconds a peer has heard at least three probers, and more than twice as many as it does. Not in the first five seconds of a reign. It stays out of the
 //     next election for ten seconds unless nobody else takes it within two; a candidate that hears less than half of what another one does, or none of several other servers, waits 300 ms.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	"github.com/probemesh/probemesh/server/peer"
 )
 
@@ -17,6 +18,9 @@ const (
 	StrangerAfter = 3 * time.Second
 	// StallAfter is how long a write may hang before a leader cannot lead: an ordinary slow fsync takes a tenth of it.
 	StallAfter = 1500 * time.Millisecond
+	// stallMost is the longest that a leader lets a write wait for etcd, stallsCount how long its resignations for that count: each doubles what it bears. Writes that
+	// are slow under every leader are slow because of etcd, and a leader that goes on gets them done. The controller gives a write up after 4 s.
+	stallMost, stallsCount = 3500 * time.Millisecond, 10 * time.Minute
 	// DisownAfter is how long a leader that has ended its reign may take to delete its key: it lets deliveries under way be recorded first.
 	DisownAfter = 400 * time.Millisecond
 	// turn is how much later each further server evicts.
@@ -71,6 +75,8 @@ type Memory struct {
 	Deaf time.Time
 	// Evictions are this server's own for silence in the last half hour, oldest first.
 	Evictions []Eviction
+	// Stalls are when this server resigned because its writes waited for etcd, in the last ten minutes, oldest first.
+	Stalls []time.Time
 }
 
 // Eviction is one that this server carried out.
@@ -133,9 +139,9 @@ type Decision struct {
 func Judge(now time.Time, f Facts) Decision {
 	d := Decision{Term: f.Term, Memory: f.Memory}
 	if d.Memory.Term != f.Term {
-		d.Memory = Memory{Term: f.Term, Evictions: f.Memory.Evictions}
+		d.Memory = Memory{Term: f.Term}
 	}
-	d.Memory.Evictions = review(now, f)
+	d.Memory.Evictions, d.Memory.Stalls = review(now, f), recent(now, f.Memory.Stalls)
 	switch {
 	case f.Leading != 0:
 		return judgeSelf(now, f, d)
@@ -153,8 +159,9 @@ func judgeSelf(now time.Time, f Facts, d Decision) Decision {
 	case f.DiskStall >= StallAfter:
 		d.Act, d.Cause = Resign, DiskHangs
 		return d
-	case f.Uncommitted >= StallAfter:
+	case f.Uncommitted >= min(StallAfter<<min(len(d.Memory.Stalls), 10), stallMost):
 		d.Act, d.Cause = Resign, Uncommitted
+		d.Memory.Stalls = append(d.Memory.Stalls, now)
 		return d
 	}
 	if most := mostHeard(now, f); most < deafLeast || 2*f.Hears >= most {
@@ -224,7 +231,7 @@ func causeOf(now time.Time, f Facts, leader peer.View, m Memory) ground {
 	switch b := leader.Beat; {
 	case heard && !sameBoot && leader.BootID != "":
 		return ground{cause: Replaced}
-	case heard && sameBoot && (b.GetDiskStall().AsDuration() >= StallAfter || b.GetUncommitted().AsDuration() >= StallAfter):
+	case heard && sameBoot && (b.GetDiskStall().AsDuration() >= StallAfter || b.GetUncommitted().AsDuration() >= stalled(b)):
 		return ground{cause: Stalled}
 	case heard && !m.Disowned.IsZero() && now.Sub(m.Disowned) >= DisownAfter:
 		if b.GetStopTime() != nil {
@@ -249,6 +256,14 @@ func causeOf(now time.Time, f Facts, leader peer.View, m Memory) ground {
 		return ground{cause: cause, seconded: true}
 	}
 	return ground{next: now.Add(turn)}
+}
+
+// stalled is how long a leader's writes may wait before others evict it. While it says that it leads, it has reason to bear more than at first, but not more than the most.
+func stalled(b *peerv1.Beat) time.Duration {
+	if b.GetLeading() {
+		return stallMost
+	}
+	return StallAfter
 }
 
 // silenceLimit is how long a leader may be silent, and what it means if it was for longer.
@@ -318,6 +333,17 @@ func review(now time.Time, f Facts) []Eviction {
 		}
 		e.Alive = e.Alive || f.Leader == e.Leader && f.Boot == e.Boot && f.Term > e.Term
 		list = append(list, e)
+	}
+	return list
+}
+
+// recent are those of the times that still count.
+func recent(now time.Time, stalls []time.Time) []time.Time {
+	var list []time.Time
+	for _, at := range stalls {
+		if now.Sub(at) < stallsCount {
+			list = append(list, at)
+		}
 	}
 	return list
 }

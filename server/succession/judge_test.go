@@ -83,7 +83,11 @@ func TestJudgeOfALeader(t *testing.T) {
 		{"a newer process of it is heard", func(_ time.Time, f *Facts) { f.Peers[0].BootID = "a2" }, Evict, Replaced},
 		{"its disk hangs", func(_ time.Time, f *Facts) { f.Peers[0].Beat.DiskStall = durationpb.New(StallAfter) }, Evict, Stalled},
 		{"its disk is slow", func(_ time.Time, f *Facts) { f.Peers[0].Beat.DiskStall = durationpb.New(time.Second) }, Nothing, ""},
-		{"its writes hang", func(_ time.Time, f *Facts) { f.Peers[0].Beat.Uncommitted = durationpb.New(2 * time.Second) }, Evict, Stalled},
+		{"its writes hang", func(_ time.Time, f *Facts) { f.Peers[0].Beat.Uncommitted = durationpb.New(stallMost) }, Evict, Stalled},
+		{"its writes are slow, and it bears that", func(_ time.Time, f *Facts) { f.Peers[0].Beat.Uncommitted = durationpb.New(2 * time.Second) }, Nothing, ""},
+		{"its writes are slow, and it has ended its reign", func(_ time.Time, f *Facts) {
+			f.Peers[0].Beat.Uncommitted, f.Peers[0].Beat.Leading = durationpb.New(StallAfter), false
+		}, Evict, Stalled},
 		{"it has just ended its reign", func(_ time.Time, f *Facts) { f.Peers[0].Beat.Leading = false }, Nothing, ""},
 		{"it ended its reign long ago", func(now time.Time, f *Facts) {
 			f.Peers[0].Beat.Leading = false
@@ -156,6 +160,21 @@ func TestJudgeOfALeaderOnItself(t *testing.T) {
 		{"the disk hangs, even unassisted", func(_ time.Time, f *Facts) { f.DiskStall, f.Assisted = StallAfter, false }, 0, Resign, DiskHangs},
 		{"writes hang", func(_ time.Time, f *Facts) { f.Uncommitted = StallAfter }, 0, Resign, Uncommitted},
 		{"writes are slow", func(_ time.Time, f *Facts) { f.Uncommitted = time.Second }, 0, Nothing, ""},
+		{"writes hang, as they did a minute ago", func(now time.Time, f *Facts) {
+			f.Uncommitted, f.Memory.Stalls = StallAfter, []time.Time{now.Add(-time.Minute)}
+		}, 0, Nothing, ""},
+		{"writes hang for longer than a minute ago", func(now time.Time, f *Facts) {
+			f.Uncommitted, f.Memory.Stalls = 2*StallAfter, []time.Time{now.Add(-time.Minute)}
+		}, 0, Resign, Uncommitted},
+		{"writes hang, as they did an hour ago", func(now time.Time, f *Facts) {
+			f.Uncommitted, f.Memory.Stalls = StallAfter, []time.Time{now.Add(-time.Hour)}
+		}, 0, Resign, Uncommitted},
+		{"writes hang again and again", func(now time.Time, f *Facts) {
+			f.Uncommitted, f.Memory.Stalls = stallMost, make([]time.Time, 50)
+			for i := range f.Memory.Stalls {
+				f.Memory.Stalls[i] = now
+			}
+		}, 0, Resign, Uncommitted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now, f := base()
