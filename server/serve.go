@@ -12,12 +12,15 @@ import (
 	"github.com/probemesh/probemesh/internal/rpc"
 )
 
+// handOver is how long everything else goes on, at most, while a server that stops gives up leading: resigning takes milliseconds unless etcd hangs.
+const handOver = 300 * time.Millisecond
+
 // lastWords is how long a server that has resigned goes on telling the others how it is: the time of a beat.
 const lastWords = 50 * time.Millisecond
 
-// serve is the one list of what runs. The first part that fails ends all of them. They stop in two steps: what talks to users and probers first, and
-// only then what those calls still need.
-func (s *Server) serve(ctx context.Context) error {
+// serve is the one list of what runs. The first part that fails ends all of them. They stop in three steps: a leader resigns when stop ends, so that another decides
+// before anything else is given up; then what talks to users and probers ends, which is what ctx, ended by end, is for; and only then what those calls still need.
+func (s *Server) serve(stop, ctx context.Context, end context.CancelFunc) error {
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
 	ground, base := errgroup.WithContext(base)
@@ -28,18 +31,21 @@ func (s *Server) serve(ctx context.Context) error {
 	ground.Go(func() error { return s.glass.Run(base, glassMesh{s.mesh, s}) })
 
 	front, ctx := errgroup.WithContext(ctx)
+	lead, endLead := context.WithCancel(ctx)
+	defer endLead()
 	// The other servers are told before anything is given up that this one stops, and it goes on telling how it is until the end.
-	front.Go(func() error {
-		<-ctx.Done()
+	defer context.AfterFunc(stop, func() {
 		s.succ.Stop()
-		return nil
-	})
+		endLead()
+		time.AfterFunc(handOver, end)
+	})()
 	ground.Go(func() error { return s.succ.Run(base, s.elect, s.peers) })
 	talk, hush := context.WithCancel(context.WithoutCancel(ctx))
 	defer hush()
 	front.Go(func() error { return s.peers.Run(talk, s.mesh) })
 	front.Go(func() error {
-		err := ended(s.elect.Run(ctx, s.mesh.Lead))
+		err := ended(s.elect.Run(lead, s.mesh.Lead))
+		end()
 		// The streams to the other servers must end before the gRPC server can stop gracefully; that this one leads no more is the last that they say.
 		s.peers.Beat()
 		time.AfterFunc(lastWords, hush)

@@ -159,10 +159,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return errors.Join(err, s.shut())
 	}
 	defer func() { err = errors.Join(err, s.shut()) }()
-	if err := s.assemble(ctx); err != nil {
+	// What ends when the server stops, ends when it leads no more.
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	if err := s.assemble(late); err != nil {
 		return err
 	}
-	return s.serve(ctx)
+	return s.serve(ctx, late, end)
 }
 
 // open opens what is kept: telemetry, etcd, history.
