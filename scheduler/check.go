@@ -127,7 +127,7 @@ func (s *State) resolve(c *check) {
 	c.interval, c.timeout = c.eff.GetInterval().AsDuration(), c.eff.GetTimeout().AsDuration()
 	distinct := c.eff.GetDistinct()
 	if len(distinct) == 0 {
-		distinct = []string{"build"}
+		distinct = spec.DefaultDistinct()
 	}
 	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + s.cfg.FreshSlack, Distinct: distinct}
 	c.host, c.needs = hostOf(c.eff.GetUri()), needs(c.eff)

@@ -47,7 +47,7 @@ Exits with 1 when a rule is both faster and less often wrong than each of ours a
 	}
 	f := cmd.Flags()
 	f.Uint64Var(&o.seed, "seed", 1, "`NUMBER` that decides everything that happens")
-	f.IntVar(&o.rounds, "rounds", 50, "`NUMBER` of rounds of 50 simulated minutes for each of the ten kinds of fault; 50 take about a minute and a half of two cores")
+	f.IntVar(&o.rounds, "rounds", 50, "`NUMBER` of rounds of 50 simulated minutes for each of the eleven kinds of fault; 50 take about two minutes of two cores")
 	f.IntVar(&o.checks, "checks", 30, "`NUMBER` of checks that a round watches; a fault of the probers meets all of them")
 	f.StringVar(&o.plot, "plot", "", "SVG `FILE` to write, with speed against error; none by default")
 	outputFlag(cmd, &o.output, "table", formatJSON)

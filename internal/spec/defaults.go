@@ -81,7 +81,7 @@ func Effective(c *meshv1.Check, datacenters int) *meshv1.Check {
 		e.Quorum = majority(e.Probers)
 	}
 	if len(e.Distinct) == 0 {
-		e.Distinct = []string{"build"}
+		e.Distinct = DefaultDistinct()
 	}
 	kindDefaults(e)
 	return e
@@ -206,3 +206,7 @@ func ForAssignment(c *meshv1.Check) *meshv1.Check {
 	a.Labels, a.Annotations, a.Receivers = nil, nil, nil
 	return a
 }
+
+// DefaultDistinct are the dimensions in which failing votes must not all be the same, unless a check says otherwise: what several datacenters are most likely to share
+// and to fail by together.
+func DefaultDistinct() []string { return []string{"build", "provider", "region", "resolver"} }

@@ -33,6 +33,7 @@ func Classes() []*Class {
 		{Name: "prober", Note: "5 to 100 % of the probes of one prober fail, for half an hour in the median", PerDay: 0.4, make: proberFault},
 		{Name: "datacenter", Note: "all probes of a datacenter fail, for a quarter of an hour in the median", PerDay: 0.1, make: datacenterFault},
 		{Name: "provider", Note: "a provider of three datacenters loses 15 % of its packets, for a quarter of an hour", PerDay: 0.05, make: providerFault},
+		{Name: "region", Note: "half of the probes from three or four datacenters of a region are lost on their common way, for ten minutes in the median", PerDay: 0.02, make: regionFault},
 		{Name: "resolver", Note: "a resolver that a third of the probers ask fails 30 % of the time, for ten minutes in the median", PerDay: 0.03, make: resolverFault},
 		{Name: "build", Note: "a new build on a fifth of the probers fails every third check, for an hour and a half", PerDay: 0.01, make: buildFault},
 	}
@@ -106,6 +107,12 @@ func providerFault(rng *rand.Rand, w *Truth, f *Fault) {
 	one := w.Places[rng.IntN(len(w.Places))].Provider
 	f.hit(w, 0.15, Timeout, func(p *Place) bool { return p.Provider == one })
 	f.at(f.Start, 15*time.Minute)
+}
+
+func regionFault(rng *rand.Rand, w *Truth, f *Fault) {
+	one := w.Places[rng.IntN(len(w.Places))].Region
+	f.hit(w, 0.5, Timeout, func(p *Place) bool { return p.Region == one })
+	f.at(f.Start, around(rng, 10*time.Minute, 40*time.Minute))
 }
 
 func resolverFault(rng *rand.Rand, w *Truth, f *Fault) {

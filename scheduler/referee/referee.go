@@ -14,9 +14,10 @@ import (
 type Options struct {
 	// Seed decides everything. Equal options give equal figures.
 	Seed uint64
-	// Rounds is how many rounds of each class are played. Default 200.
+	// Rounds is how many rounds of each class are played. Default 200. Outages are played four times as often, with a quarter of the checks: detection times
+	// need many rounds and few checks.
 	Rounds int
-	// Checks is how many checks a round has. Default 30.
+	// Checks is how many checks a round has, 4 at least. Default 30.
 	Checks int
 	// Rules are the rules. Default: all of Rules.
 	Rules []*Rule
@@ -84,7 +85,10 @@ func Play(ctx context.Context, o Options) ([]Line, error) {
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	done, all := 0, len(classes)*o.Rounds
+	done, all := 0, 0
+	for _, c := range classes {
+		all += c.rounds(o)
+	}
 	work := make(chan [2]int)
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
@@ -106,7 +110,7 @@ func Play(ctx context.Context, o Options) ([]Line, error) {
 		})
 	}
 	for c := range classes {
-		for r := range o.Rounds {
+		for r := range classes[c].rounds(o) {
 			select {
 			case work <- [2]int{c, r}:
 			case <-ctx.Done():
@@ -121,11 +125,24 @@ func Play(ctx context.Context, o Options) ([]Line, error) {
 	return lines, ctx.Err()
 }
 
+// outageFactor is how many more rounds outages are played, each with so many fewer checks.
+const outageFactor = 4
+
+func (c *Class) rounds(o Options) int {
+	if c.Outage {
+		return outageFactor * o.Rounds
+	}
+	return o.Rounds
+}
+
 // round is the truth of one round.
 func round(o Options, class *Class, n int) *Truth {
 	seed := o.Seed ^ hashOf(class.Name) ^ uint64(n)*0x9E3779B97F4A7C15
 	rng := rand.New(rand.NewPCG(seed, uint64(n)))
 	w := &Truth{seed: seed, Places: Places(), Lost: lost, Length: roundLength, Checks: o.Checks}
+	if class.Outage {
+		w.Checks = max(1, o.Checks/outageFactor)
+	}
 	f := Fault{Class: class, Target: -1, Start: roundLength/10 + time.Duration(rng.Int64N(int64(5*time.Minute)))}
 	class.make(rng, w, &f)
 	if f.End > f.Start {

@@ -220,7 +220,8 @@ type Check struct {
 	// Only probers in these datacenters run it. Empty: any. At most 50.
 	Datacenters []string `protobuf:"bytes,11,rep,name=datacenters,proto3" json:"datacenters,omitempty"`
 	// Dimensions besides the datacenter in which the failing votes must not all be the same before the check is DOWN,
-	// for example `provider`: two values at least, wherever the probers that vote have two. If empty, `build`.
+	// for example `provider`: two values at least, wherever the probers that vote have two. If empty, `build`, `provider`, `region` and `resolver`: what several
+	// datacenters are most likely to share, and to fail by together. A target that fails from everywhere fails in every value.
 	Distinct []string `protobuf:"bytes,12,rep,name=distinct,proto3" json:"distinct,omitempty"`
 	// Dimensions besides the datacenter in which its probers should differ: placement takes a prober that shares no value of them with those placed before, where there is one.
 	// It is a wish: a place is rather shared than left empty, which ExplainCheck tells. If empty, `provider` and `network`. At most 8.
