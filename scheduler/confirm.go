@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math/bits"
+	"sort"
 	"strings"
 	"time"
 
@@ -230,9 +231,37 @@ func (s *State) askAgain(now time.Time, c *check) {
 	}
 }
 
+// askMoved asks a prober that has another session what it may not have been asked at its last one, whose server may have died: what is waited for, under the same id, so that
+// it does nothing twice, and what was refused in the moment in between, where others see a check fail and nothing was heard of this prober since.
+func (s *State) askMoved(now time.Time, p *prober) {
+	var names []string
+	for name := range p.assignments {
+		if c := s.checks[name]; c != nil && !c.gone && (c.confirming(now) || c.disagreed()) {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		c := s.checks[name]
+		i := c.seatOf(p.name)
+		switch {
+		case i < 0:
+		case c.seats[i].pending(now):
+			s.sendRun(c, i)
+		case c.disagreed() && c.votes[i].Start.Before(c.votes[bits.TrailingZeros64(c.tally.FailVotes)].Since) && c.mayAsk(now) && s.ask(now, c, i):
+			s.evaluate(c, now)
+		}
+	}
+}
+
+// disagreed tells whether some see it fail, fewer than the quorum, and no incident is open.
+func (c *check) disagreed() bool {
+	return c.tally.Verdict == verdict.Degraded && c.tally.FailVotes != 0 && c.incident == nil
+}
+
 // unconfirmed tells whether some see it fail, fewer than the quorum, after runs were asked for that nobody answered.
 func (c *check) unconfirmed() bool {
-	return c.repeated && c.tally.Verdict == verdict.Degraded && c.tally.FailVotes != 0 && c.incident == nil
+	return c.repeated && c.disagreed()
 }
 
 func (s *State) sendRun(c *check, i int) {

@@ -168,7 +168,11 @@ func (s *State) proberOnline(now time.Time, e ProberOnline) {
 			p.since = e.Since
 		}
 	}
+	moved := !p.online || p.server != e.Server
 	p.online, p.server, p.leaving, p.away, p.unheard = true, e.Server, false, false, false
+	if moved {
+		s.askMoved(now, p)
+	}
 }
 
 func (r *roster) offline(e ProberOffline, now time.Time) {

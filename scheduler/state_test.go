@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -277,6 +278,51 @@ func TestNewLeaderAsksForTheRunsItHadInMind(t *testing.T) {
 	r.apply(Leadership{Leading: true, Term: 2})
 	if len(r.asked) != 3 {
 		t.Fatalf("the new leader asked for %d runs, want 3", len(r.asked))
+	}
+}
+
+func TestProberWhoseServerDiedIsAskedAgainAtItsNextOne(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.after(time.Second)
+	r.votes("shop", fail, "fra")
+	run := map[string]string{}
+	for _, a := range r.asked {
+		run[a.Prober] = a.Run.GetRunId()
+	}
+	prober := func(datacenter string) string {
+		for p := range run {
+			if strings.HasPrefix(p, datacenter) {
+				return p
+			}
+		}
+		t.Fatalf("nobody of %s was asked: %v", datacenter, run)
+		return ""
+	}
+	ams, iad := prober("ams"), prober("iad")
+	// The run of one went to a server that was dead already; that of the other could not be sent at all.
+	r.apply(RunRefused{Prober: iad, RunID: run[iad]})
+	r.asked = nil
+	r.apply(ProberOnline{Name: ams, Server: "servers/b"})
+	if len(r.asked) != 1 || r.asked[0].Prober != ams || r.asked[0].Run.GetRunId() != run[ams] {
+		t.Errorf("%s moved and was asked %v, want the same run again", ams, r.asked)
+	}
+	r.asked = nil
+	r.apply(ProberOnline{Name: iad, Server: "servers/b"})
+	if len(r.asked) != 1 || r.asked[0].Prober != iad {
+		t.Errorf("%s moved and was asked %v, want a new run", iad, r.asked)
+	}
+	r.asked = nil
+	r.apply(ProberOnline{Name: iad, Server: "servers/b"})
+	if len(r.asked) != 0 {
+		t.Errorf("%s did not move and was asked %v", iad, r.asked)
+	}
+	r.votes("shop", ok, "ams", "iad")
+	r.votes("shop", fail, "fra")
+	r.asked = nil
+	r.after(100 * time.Millisecond)
+	r.apply(ProberOnline{Name: iad, Server: "servers/c"})
+	if len(r.asked) != 0 {
+		t.Errorf("%s has answered since, and was asked %v", iad, r.asked)
 	}
 }
 
