@@ -16,6 +16,7 @@ import (
 
 	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/prober/assignments"
+	"github.com/probemesh/probemesh/prober/canary"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
 	"github.com/probemesh/probemesh/prober/probe"
@@ -31,6 +32,7 @@ type agent struct {
 	held      *assignments.Store
 	timetable *timetable.Timetable
 	link      *link.Link
+	canaries  *canary.Canary // nil: none
 	metrics   *metrics
 	tracer    trace.Tracer
 	log       *slog.Logger

@@ -39,6 +39,7 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	if ctx.Err() != nil && r.GetOutcome() == meshv1.Result_ERROR {
 		return // cut off because the prober stops: it says nothing of anybody
 	}
+	a.excuse(ctx, r)
 	unsynced = unsynced && !a.clock.Synced()
 	a.complete(r, j, o, start)
 	if sc := span.SpanContext(); sc.HasTraceID() && sc.IsSampled() {

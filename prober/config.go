@@ -1,6 +1,7 @@
 package prober
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -9,11 +10,14 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 
+	"github.com/probemesh/probemesh/internal/domain"
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/internal/version"
+	"github.com/probemesh/probemesh/prober/canary"
 )
 
 // Defaults of Config.
@@ -38,10 +42,12 @@ type Config struct {
 	// Datacenter is where the prober runs, its first failure domain, with the same rule as the name.
 	Datacenter string
 	// Labels are its other failure domains, for example `provider: hetzner`. At most 32; keys 1 to 63 characters of a-z, 0-9, `_`, `.` and `-`, other than
-	// `datacenter` and `build`, values 1 to 200 bytes.
+	// those that the mesh sees itself (see package domain), values 1 to 200 bytes.
 	Labels map[string]string
 	// Servers are gRPC addresses, `host:port`, tried in this order. At least one; the others are learnt from it.
 	Servers []string
+	// Canaries are addresses, `host:port`, besides the mesh's servers, by which the prober knows whether its own network works; at most 8. See package canary.
+	Canaries []string
 	// Data is the directory for assignments and spool, made if need be. One process may use it at a time.
 	Data string
 	// SpoolBytes is how much disk the results may take that no server has acknowledged; at least 1 MiB, default 256 MiB, which is a day of
@@ -94,6 +100,18 @@ func (c Config) Validate() error {
 			bad(fmt.Sprintf("servers[%d]", i), "%q is not an address; write host:port, for example mesh.example.com:7700", s)
 		}
 	}
+	if len(c.Canaries) > canary.NamedMax {
+		bad("canaries", "%d are given; at most %d are allowed", len(c.Canaries), canary.NamedMax)
+	}
+	for i, s := range c.Canaries {
+		host, port, err := net.SplitHostPort(s)
+		if n, bad := strconv.ParseUint(port, 10, 16); bad != nil || n == 0 {
+			err = cmp.Or(err, errors.New("no port"))
+		}
+		if err != nil || host == "" {
+			bad(fmt.Sprintf("canaries[%d]", i), "%q is not an address; write host:port with the number of a TCP port, for example 9.9.9.9:53", s)
+		}
+	}
 	if c.Data == "" {
 		bad("data", "no directory is given; the prober keeps its assignments and results there")
 	}
@@ -121,8 +139,8 @@ func (c Config) validateLabels(bad func(field, format string, args ...any)) {
 		switch {
 		case !labelKey.MatchString(k):
 			bad(field, "the key must be 1 to 63 characters of a-z, 0-9, _, . and -")
-		case slices.Contains([]string{"datacenter", "build"}, k):
-			bad(field, "the mesh sets this failure domain itself; leave it out")
+		case slices.Contains(domain.Reserved(), k):
+			bad(field, "the mesh sees this failure domain itself, and a label cannot claim it; leave it out, or give it another key")
 		case value == "" || len(value) > labelValueMax:
 			bad(field, "the value must have 1 to %d bytes", labelValueMax)
 		}

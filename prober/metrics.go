@@ -89,6 +89,9 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 	refusals := gauge("probemesh_prober_assignments_refused", "Assignments that this prober cannot run.")
 	running := gauge("probemesh_prober_probes_running", "Scheduled probes that run.")
 	waiting := gauge("probemesh_prober_probes_waiting", "Scheduled probes that wait for a place.")
+	canaries := gauge("probemesh_prober_canaries", "Canaries by address family, and whether they answered in the newest round.")
+	blind := gauge("probemesh_prober_network_failing", "1 while no canary of the address family answers.")
+	excused := counter("probemesh_prober_failures_excused_total", "Failures that were reported as errors of the prober's own because no canary of the address family answered.")
 	skipped := counter("probemesh_prober_probes_skipped_total", "Starts left out, because the probe before still ran or the process stood still.")
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -125,10 +128,18 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 		a.mu.RUnlock()
 		o.ObserveInt64(running, int64(t.Running))
 		o.ObserveInt64(waiting, int64(t.Waiting))
+		for _, s := range a.canaries.States() {
+			family := attribute.String("family", s.Family)
+			o.ObserveInt64(canaries, int64(s.Answering), metric.WithAttributes(family, attribute.Bool("answering", true)))
+			o.ObserveInt64(canaries, int64(s.Targets-s.Answering), metric.WithAttributes(family, attribute.Bool("answering", false)))
+			o.ObserveInt64(blind, count(s.Failing), metric.WithAttributes(family))
+			o.ObserveInt64(excused, s.Excused, metric.WithAttributes(family))
+		}
 		o.ObserveInt64(skipped, t.Skipped, busy)
 		o.ObserveInt64(skipped, t.Missed, still)
 		return nil
-	}, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped)
+	}, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped,
+		canaries, blind, excused)
 }
 
 func count(yes bool) int64 {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober/assignments"
+	"github.com/probemesh/probemesh/prober/canary"
 	"github.com/probemesh/probemesh/prober/clock"
 	"github.com/probemesh/probemesh/prober/link"
 	"github.com/probemesh/probemesh/prober/probe"
@@ -46,6 +48,10 @@ type Deps struct {
 	Meter metric.Meter
 	// Tracer makes the spans of probes that are to be traced; default: none.
 	Tracer trace.Tracer
+	// DialCanary opens a TCP connection to a canary, as [net.Dialer.DialContext] does. Nil: the prober has no canaries.
+	DialCanary func(ctx context.Context, network, address string) (net.Conn, error)
+	// Machine is what the program sees of its machine, as Hello states it; see [machine.Facts]. Nil: nothing.
+	Machine map[string]string
 	// DialOptions are added to each connection to a server.
 	DialOptions []grpc.DialOption
 }
@@ -165,8 +171,12 @@ func (p *Prober) open(ctx context.Context) (*agent, error) {
 	a.timetable = timetable.New(a.clock, p.cfg.InFlight, a.probe)
 	a.link = link.New(link.Config{
 		Prober: p.cfg.Name, Boot: bootID, Build: p.cfg.Build, Datacenter: p.cfg.Datacenter, Labels: p.cfg.Labels, Capabilities: p.deps.Capabilities,
+		Machine: p.deps.Machine, Canaries: a.canaryStates,
 		Protocol: version.Protocol, Servers: p.cfg.Servers, Book: filepath.Join(p.cfg.Data, "servers.json"), TLS: p.tls, DialOptions: p.deps.DialOptions,
 	}, a, a.clock, results, log)
+	if p.deps.DialCanary != nil {
+		a.canaries = canary.New(canary.Config{Named: p.cfg.Canaries, Servers: a.link.Places, Dial: p.deps.DialCanary}, log)
+	}
 	a.restore()
 	return a, nil
 }
@@ -183,6 +193,9 @@ func (a *agent) live(ctx context.Context) error {
 	keepers.Go(func() { a.held.Run(keeping) })
 	senders.Go(func() { a.link.Run(sending) })
 	makers.Go(func() { a.timetable.Run(ctx, grace) })
+	if a.canaries != nil {
+		makers.Go(func() { _ = a.canaries.Run(ctx) })
+	}
 	makers.Go(func() {
 		<-ctx.Done()
 		a.runs.stop(grace)

@@ -90,14 +90,19 @@ func inWorld(t *testing.T, f func(w *world)) {
 
 func (w *world) start(servers ...string) {
 	w.t.Helper()
+	w.startWith(func(c *meshv1.Check) (probe.Runner, error) {
+		if strings.HasPrefix(c.GetUri(), "icmp:") {
+			return nil, &probe.Refusal{Capability: "icmp", Reason: "raw ICMP needs CAP_NET_RAW"}
+		}
+		return &fakeRunner{target: w.target, check: c}, nil
+	}, servers...)
+}
+
+func (w *world) startWith(compile func(*meshv1.Check) (probe.Runner, error), servers ...string) {
+	w.t.Helper()
 	p, err := New(Config{Name: "fra-1", Datacenter: "fra", Servers: servers, Data: w.data, Build: "test"}, Deps{
-		Compile: func(c *meshv1.Check) (probe.Runner, error) {
-			if strings.HasPrefix(c.GetUri(), "icmp:") {
-				return nil, &probe.Refusal{Capability: "icmp", Reason: "raw ICMP needs CAP_NET_RAW"}
-			}
-			return &fakeRunner{target: w.target, check: c}, nil
-		},
-		DialOptions: []grpc.DialOption{w.net.DialOption()}, Meter: w.deps.Meter, Tracer: w.deps.Tracer,
+		Compile:     compile,
+		DialOptions: []grpc.DialOption{w.net.DialOption()}, Meter: w.deps.Meter, Tracer: w.deps.Tracer, DialCanary: w.deps.DialCanary, Machine: w.deps.Machine,
 	})
 	if err != nil {
 		w.t.Fatal(err)

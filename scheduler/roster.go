@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/probemesh/probemesh/internal/domain"
 	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -120,14 +121,7 @@ func (r *roster) enrol(e *statev1.Enrolment, now time.Time) {
 	if same {
 		return
 	}
-	p.domains = map[string]string{}
-	for k, v := range e.GetLabels() {
-		p.domains[k] = v
-	}
-	p.domains["datacenter"] = e.GetDatacenter()
-	if e.GetBuild() != "" {
-		p.domains["build"] = e.GetBuild()
-	}
+	p.domains = domain.Of(e.GetDatacenter(), e.GetBuild(), e.GetLabels(), e.GetObserved())
 	p.can = map[string]bool{}
 	for _, c := range e.GetCapabilities() {
 		p.can[c] = true

@@ -102,7 +102,7 @@ func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
 func proberColumns(t *table, wide bool) {
 	t.columns("NAME*", "DATACENTER*", "STATE", "SINCE", "CHECKS", "REFUSED", "SERVER*", "RTT", "BUILD*")
 	if wide {
-		t.columns("OFFSET", "SPOOLED", "DROPPED", "IN SYNC", "CAPABILITIES*", "DOMAINS*")
+		t.columns("OFFSET", "SPOOLED", "DROPPED", "IN SYNC", "CANARIES*", "CAPABILITIES*", "DOMAINS*")
 	}
 }
 
@@ -127,9 +127,26 @@ func proberRow(m proto.Message, wide bool, now time.Time) []cell {
 	}
 	if wide {
 		row = append(row, text(brief(p.GetClockOffset())), text(strconv.FormatInt(p.GetSpooled(), 10)), text(strconv.FormatInt(p.GetDropped(), 10)),
-			text(yesNo(p.GetInSync())), text(list(p.GetCapabilities())), text(pairs(p.GetDomains())))
+			text(yesNo(p.GetInSync())), canaryCell(p), text(list(p.GetCapabilities())), text(pairs(p.GetDomains())))
 	}
 	return row
+}
+
+// canaryCell says how many canaries answer, by family.
+func canaryCell(p *meshv1.Prober) cell {
+	c := text("-")
+	var words []string
+	for _, s := range p.GetCanaries() {
+		word := fmt.Sprintf("%s %d/%d", s.GetFamily(), s.GetAnswering(), s.GetTargets())
+		if s.GetFailing() {
+			word, c.colour = word+" FAILING", red
+		}
+		words = append(words, word)
+	}
+	if len(words) > 0 {
+		c.text = strings.Join(words, ", ")
+	}
+	return c
 }
 
 func serverColumns(t *table, wide bool) {

@@ -18,6 +18,7 @@ import (
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober"
+	"github.com/probemesh/probemesh/prober/machine"
 )
 
 // proberOptions are the flags of prober.
@@ -52,6 +53,8 @@ hands everything over later.`,
 	f.StringVar(&o.config.Name, "name", hostName(), "`NAME` of the prober, unique in the mesh: 1 to 63 characters of a-z, 0-9 and -; the default is this machine's name")
 	f.StringVar(&o.config.Datacenter, "datacenter", "local", "`NAME` of the datacenter it runs in, the first failure domain: votes of one datacenter count once")
 	pairsFlag(f, &o.config.Labels, "label", "another failure domain, `KEY=VALUE`, for example provider=hetzner; may be repeated")
+	f.StringArrayVar(&o.config.Canaries, "canary", nil,
+		"`HOST:PORT` that answers as long as this prober's own network works, besides the mesh's servers, for example a name server of the provider; may be repeated, at most 8")
 	f.StringVar(&o.config.Data, "data", "./probemesh-prober", "`DIR` for assignments and results that no server has acknowledged yet; one process may use it at a time")
 	f.Int64Var(&o.config.SpoolBytes, "spool-bytes", prober.SpoolBytesDefault,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")
@@ -122,6 +125,8 @@ func newAgent(cfg prober.Config, tel *telemetry.Telemetry, log *slog.Logger) (*p
 		Meter:       tel.Meter("github.com/probemesh/probemesh/prober"),
 		Tracer:      tel.Tracer("github.com/probemesh/probemesh/prober"),
 		DialOptions: []grpc.DialOption{tel.DialOption()},
+		DialCanary:  (&net.Dialer{KeepAlive: -1}).DialContext,
+		Machine:     machine.Facts(os.DirFS("/")),
 	})
 	if err != nil {
 		return nil, configurationFault(err)

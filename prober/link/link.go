@@ -53,6 +53,10 @@ type Config struct {
 	Book string
 	// TLS for the connection to servers; nil: none.
 	TLS *tls.Config
+	// Machine is what the program sees of its machine; see Hello.
+	Machine map[string]string
+	// Canaries tells how the prober's canaries do, for each Ping. It must not block. Nil: there are none.
+	Canaries func() []*meshv1.CanaryState
 	// DialOptions are added last.
 	DialOptions []grpc.DialOption
 }

@@ -123,6 +123,25 @@ func (b *book) ranked() []place {
 	return b.places
 }
 
+// Places gives addresses of servers, `host:port`: that of the prober's home, then one of each other datacenter, then the rest; the configured ones before the first Welcome.
+func (l *Link) Places() []string {
+	all := l.book.ranked()
+	if len(all) == 0 {
+		return slices.Clone(l.book.configured)
+	}
+	var first, rest []string
+	seen := map[string]bool{}
+	for _, p := range all {
+		if seen[p.Datacenter] {
+			rest = append(rest, p.Address)
+		} else {
+			seen[p.Datacenter] = true
+			first = append(first, p.Address)
+		}
+	}
+	return append(first, rest...)
+}
+
 // at gives the server that is known to have the address; empty when none is.
 func (b *book) at(address string) string {
 	for _, p := range b.ranked() {

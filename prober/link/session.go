@@ -144,7 +144,7 @@ func (s *session) greet(stream meshv1.SessionService_SessionClient) (*meshv1.Wel
 	s.hello = &meshv1.Hello{
 		Prober: l.cfg.Prober, BootId: l.cfg.Boot, Build: l.cfg.Build, Protocol: l.cfg.Protocol, Datacenter: l.cfg.Datacenter, Labels: l.cfg.Labels,
 		Capabilities: l.cfg.Capabilities, Revision: held.GetRevision(), Digest: held.GetDigest(), Time: timestamppb.New(sent),
-		LastSequence: last, FirstSequence: first,
+		LastSequence: last, FirstSequence: first, Machine: l.cfg.Machine,
 	}
 	if err := stream.Send(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_Hello{Hello: s.hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -310,9 +310,14 @@ func (s *session) ping() *meshv1.ProberMessage {
 	id := s.pingID
 	s.pings[id%pingsInMind] = sentPing{id: id, sent: local}
 	s.mu.Unlock()
+	var canaries []*meshv1.CanaryState
+	if l.cfg.Canaries != nil {
+		canaries = l.cfg.Canaries()
+	}
 	return &meshv1.ProberMessage{Message: &meshv1.ProberMessage_Ping{Ping: &meshv1.Ping{
 		Id: id, OriginateTime: timestamppb.New(local), Spooled: st.Held, Dropped: st.Dropped,
 		ClockOffset: durationpb.New(l.clock.Offset()), RoundTripTime: durationpb.New(l.clock.RoundTrip()),
+		Canaries: canaries,
 	}}}
 }
 

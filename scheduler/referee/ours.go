@@ -59,7 +59,7 @@ func newMind(w *Truth, interval time.Duration, probers, quorum int) *mind {
 		m.places[p.Name] = p
 		events = append(events, scheduler.EnrolmentPut{Enrolment: &statev1.Enrolment{
 			Name: "probers/" + p.Name, Datacenter: p.Datacenter, Build: p.Build, Capabilities: []string{"http", "ipv4", "ipv6"},
-			Labels: map[string]string{"provider": p.Provider, "resolver": p.Resolver, "region": p.Region},
+			Labels: map[string]string{"provider": p.Provider, "region": p.Region}, Observed: map[string]string{"resolver": p.Resolver},
 		}})
 	}
 	for c := range w.Checks {

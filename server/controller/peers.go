@@ -213,7 +213,8 @@ func (c *Controller) tellPresence(ctx context.Context) {
 		for name, s := range c.sessions {
 			f := s.Facts()
 			k := known[name]
-			matters := k.session != s || k.facts.InSync != f.InSync || k.facts.Revision != f.Revision || k.facts.Dropped != f.Dropped || len(k.facts.Refusals) != len(f.Refusals)
+			matters := k.session != s || k.facts.InSync != f.InSync || k.facts.Revision != f.Revision || k.facts.Dropped != f.Dropped || len(k.facts.Refusals) != len(f.Refusals) ||
+				failingCanaries(k.facts.Canaries) != failingCanaries(f.Canaries)
 			if !matters && now.Sub(k.at) < restEvery {
 				continue
 			}
@@ -224,6 +225,16 @@ func (c *Controller) tellPresence(ctx context.Context) {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// failingCanaries names the families whose canaries fail.
+func failingCanaries(list []*meshv1.CanaryState) (families string) {
+	for _, s := range list {
+		if s.GetFailing() {
+			families += s.GetFamily() + " "
+		}
+	}
+	return families
 }
 
 // Hears is how many probers have a session at a server that this one hears, itself included.

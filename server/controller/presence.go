@@ -152,6 +152,7 @@ func (h *held) message(prober string) *peerv1.Presence {
 	return &peerv1.Presence{
 		Prober: prober, BootId: h.boot, Since: timestamppb.New(h.since), ClockOffset: durationpb.New(f.ClockOffset), RoundTripTime: durationpb.New(f.RoundTrip),
 		Spooled: f.Spooled, Dropped: f.Dropped, Refusals: f.Refusals, Revision: f.Revision, InSync: f.InSync,
+		Canaries: f.Canaries,
 	}
 }
 
@@ -164,5 +165,6 @@ func (h *held) facts() SessionFacts {
 	return SessionFacts{
 		ClockOffset: s.GetClockOffset().AsDuration(), RoundTrip: s.GetRoundTripTime().AsDuration(), Spooled: s.GetSpooled(), Dropped: s.GetDropped(),
 		Refusals: s.GetRefusals(), Revision: s.GetRevision(), InSync: s.GetInSync(), Since: h.since,
+		Canaries: s.GetCanaries(),
 	}
 }

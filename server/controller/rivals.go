@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/probemesh/probemesh/internal/domain"
 	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -44,22 +45,30 @@ func (c *Controller) settle(rivals []rivalry) {
 // mendAfter lets a rivalry be settled before the enrolment is looked at.
 const mendAfter = time.Second
 
+// lookEvery is how often enrolments are compared with what is seen of this server's probers, besides when a rival has gone: what could not be written when the session
+// began, because it had been written a moment before, is written then.
+const lookEvery = time.Minute
+
 // mend writes anew, until ctx ends, the enrolments of this server's probers that a rival has changed, once it is known which of the two stays. Before
 // that each server would undo what the other does.
 func (c *Controller) mend(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-ticker.C:
 		case <-c.outlived:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(mendAfter):
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(mendAfter):
-		}
-		for _, h := range c.misenrolled() {
-			if err := c.enrol(ctx, h); err != nil && ctx.Err() == nil {
+		for _, s := range c.misenrolled() {
+			h := s.hello
+			if err := c.enrol(ctx, h, s.observed); err != nil && ctx.Err() == nil {
 				c.log.Warn("an enrolment that another process changed could not be written anew; it is tried again", "prober", spec.Name(spec.Probers, h.GetProber()), "err", err)
 				signal(c.outlived)
 			}
@@ -67,18 +76,25 @@ func (c *Controller) mend(ctx context.Context) {
 	}
 }
 
-// misenrolled are what those of this server's probers said of themselves who are enrolled as something else.
-func (c *Controller) misenrolled() []*meshv1.Hello {
+// seen is what a prober said of itself, and what this server sees of it.
+type seen struct {
+	hello    *meshv1.Hello
+	observed map[string]string
+}
+
+// misenrolled are those of this server's probers who are enrolled as something else.
+func (c *Controller) misenrolled() []seen {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []*meshv1.Hello
+	var list []seen
 	for _, name := range slices.Sorted(maps.Keys(c.sessions)) {
 		h := c.heldLocked(name)
 		if h == nil {
 			continue
 		}
-		if e := c.enrolments[name].record; e != nil && !sameIdentity(e, h.hello) {
-			list = append(list, h.hello)
+		observed := domain.Observe(h.session.Facts().Address, h.hello.GetMachine(), h.hello.GetCapabilities())
+		if e := c.enrolments[name].record; e != nil && (!sameIdentity(e, h.hello) || observedAnew(e, observed, time.Now())) {
+			list = append(list, seen{h.hello, observed})
 		}
 	}
 	return list

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/assignment"
+	"github.com/probemesh/probemesh/internal/domain"
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
 	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
@@ -44,6 +46,10 @@ type SessionFacts struct {
 	Revision               int64
 	InSync                 bool
 	Since                  time.Time
+	// Address is where the session comes from; the zero Addr when the transport does not tell.
+	Address netip.Addr
+	// Canaries are those of the prober, as it told last; the slice is not changed afterwards.
+	Canaries []*meshv1.CanaryState
 }
 
 // Attach takes a prober's session: it enrols the prober if it is new or has changed, and makes it known to the mind and to the other servers. It fails with ALREADY_EXISTS
@@ -61,7 +67,7 @@ func (c *Controller) Attach(ctx context.Context, h *meshv1.Hello, s Session) err
 	if err := c.claim(name, mine); err != nil {
 		return err
 	}
-	err := c.enrol(ctx, h)
+	err := c.enrol(ctx, h, domain.Observe(s.Facts().Address, h.GetMachine(), h.GetCapabilities()))
 	c.mu.Lock()
 	if c.claims[name] != mine {
 		err = fault.New(codes.Aborted, meshv1.ErrorReason_PROBER_NAME_TAKEN, spec.Name(spec.Probers, name), "the same process has attached again meanwhile")
@@ -142,18 +148,21 @@ func (c *Controller) Detach(name string, s Session, leaving bool) {
 }
 
 // enrol writes the prober's enrolment if what is stored differs from what it says of itself.
-func (c *Controller) enrol(ctx context.Context, h *meshv1.Hello) error {
+func (c *Controller) enrol(ctx context.Context, h *meshv1.Hello, observed map[string]string) error {
 	name := spec.Name(spec.Probers, h.GetProber())
+	if claims := domain.Claims(h.GetLabels()); len(claims) > 0 {
+		c.log.Warn("prober claims failure domains that the mesh sees itself; these labels are kept as claimed.KEY", "prober", name, "labels", claims)
+	}
 	c.mu.Lock()
 	known := c.enrolments[h.GetProber()]
 	c.mu.Unlock()
 	for try := 0; ; try++ {
-		if known.record != nil && sameIdentity(known.record, h) {
+		if known.record != nil && sameIdentity(known.record, h) && !observedAnew(known.record, observed, time.Now()) {
 			return nil
 		}
 		e := &statev1.Enrolment{
 			Name: name, Datacenter: h.GetDatacenter(), Labels: h.GetLabels(), Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
-			Drained: known.record.GetDrained(), CreateTime: known.record.GetCreateTime(),
+			Drained: known.record.GetDrained(), CreateTime: known.record.GetCreateTime(), Observed: observed, ObservedTime: timestamppb.Now(),
 		}
 		if e.CreateTime == nil {
 			e.CreateTime = timestamppb.Now()
@@ -178,12 +187,26 @@ func (c *Controller) enrol(ctx context.Context, h *meshv1.Hello) error {
 }
 
 func (c *Controller) logEnrolment(before, after *statev1.Enrolment) {
-	if before == nil {
+	switch {
+	case before == nil:
 		c.log.Info("prober enrolled", "prober", after.GetName(), "datacenter", after.GetDatacenter(), "build", after.GetBuild())
+		return
+	case before.GetDatacenter() == after.GetDatacenter() && before.GetBuild() == after.GetBuild():
+		c.log.Info("prober has other failure domains", "prober", after.GetName(), "datacenter", after.GetDatacenter(),
+			"domains", domain.Of(after.GetDatacenter(), after.GetBuild(), after.GetLabels(), after.GetObserved()))
 		return
 	}
 	c.log.Info("prober came back with another identity", "prober", after.GetName(), "datacenter", after.GetDatacenter(), "build", after.GetBuild(),
 		"datacenter_before", before.GetDatacenter(), "build_before", before.GetBuild())
+}
+
+// observeEvery is how often what is seen of a prober may be written when nothing else of it has changed: one behind an address that changes with every session, or that
+// two servers see differently, must not write to etcd with each. Until then what was written last counts.
+const observeEvery = 10 * time.Minute
+
+// observedAnew tells whether what is seen of a prober is to be written.
+func observedAnew(e *statev1.Enrolment, observed map[string]string, now time.Time) bool {
+	return !maps.Equal(e.GetObserved(), observed) && now.Sub(e.GetObservedTime().AsTime()) >= observeEvery
 }
 
 func sameIdentity(e *statev1.Enrolment, h *meshv1.Hello) bool {
@@ -361,6 +384,7 @@ func (c *Controller) proberLocked(name string) *meshv1.Prober {
 	}
 	f := h.facts()
 	p.BootId, p.Refusals, p.Revision, p.InSync, p.Spooled, p.Dropped = h.boot, f.Refusals, f.Revision, f.InSync, f.Spooled, f.Dropped
+	p.Canaries = f.Canaries
 	p.ClockOffset, p.RoundTripTime = durationpb.New(f.ClockOffset), durationpb.New(f.RoundTrip)
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeSession struct {
 	boot   string
 	since  time.Time
+	from   netip.Addr
 	answer func(*meshv1.RunNow)
 
 	mu    sync.Mutex
@@ -35,9 +37,11 @@ type fakeSession struct {
 	ended []string
 }
 
-func (s *fakeSession) BootID() string      { return s.boot }
-func (s *fakeSession) Wake()               {}
-func (s *fakeSession) Facts() SessionFacts { return SessionFacts{InSync: true, Since: s.since} }
+func (s *fakeSession) BootID() string { return s.boot }
+func (s *fakeSession) Wake()          {}
+func (s *fakeSession) Facts() SessionFacts {
+	return SessionFacts{InSync: true, Since: s.since, Address: s.from}
+}
 
 func (s *fakeSession) RunNow(r *meshv1.RunNow) bool {
 	s.mu.Lock()

@@ -125,6 +125,7 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 		return err
 	}
 	s := newSession(g, hello, cancel)
+	s.facts.Address = addressOf(stream.Context())
 	if err = g.attach(ctx, hello, s); err != nil {
 		g.m.refused(ctx, err)
 		g.log.Warn("session refused", "prober", s.name, "boot_id", hello.GetBootId(), "err", err)
@@ -247,6 +248,9 @@ func checkExtent(h *meshv1.Hello) error {
 		if k == "" || len(k) > 63 || len(v) > textMax {
 			return broken("Hello has a label of %d bytes with a value of %d; keys have 1 to 63 and values at most %d", len(k), len(v), textMax)
 		}
+	}
+	if len(h.GetMachine()) > listMax {
+		return broken("Hello says %d things of its machine; at most %d are allowed", len(h.GetMachine()), listMax)
 	}
 	if len(h.GetCapabilities()) > listMax || len(h.GetBuild()) > textMax {
 		return broken("Hello has %d capabilities and a build of %d bytes; at most %d and %d are allowed", len(h.GetCapabilities()), len(h.GetBuild()), listMax, textMax)

@@ -92,6 +92,7 @@ func (o *outgoing) answer(m *meshv1.ProberMessage) error {
 		s.mu.Lock()
 		s.facts.ClockOffset, s.facts.RoundTrip = x.Ping.GetClockOffset().AsDuration(), x.Ping.GetRoundTripTime().AsDuration()
 		s.facts.Spooled, s.facts.Dropped = x.Ping.GetSpooled(), x.Ping.GetDropped()
+		s.facts.Canaries = canariesOf(x.Ping)
 		s.mu.Unlock()
 		return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Pong{Pong: &meshv1.Pong{
 			Id: x.Ping.GetId(), OriginateTime: x.Ping.GetOriginateTime(), ReceiveTime: now, TransmitTime: timestamppb.Now(),

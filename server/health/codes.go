@@ -61,6 +61,7 @@ const (
 	noDatacenterQuorum  = meshv1.Condition_NO_DATACENTER_QUORUM
 	datacenterSilent    = meshv1.Condition_DATACENTER_SILENT
 	proberSilent        = meshv1.Condition_PROBER_SILENT
+	proberNetwork       = meshv1.Condition_PROBER_NETWORK_FAILING
 	noProber            = meshv1.Condition_NO_PROBER
 	assignmentsBehind   = meshv1.Condition_ASSIGNMENTS_BEHIND
 	assignmentsRefused  = meshv1.Condition_ASSIGNMENTS_REFUSED
@@ -107,7 +108,9 @@ func rules() []rule {
 			"Look at the network and the power of the datacenter. Probers there go on and keep their results. Checks need the other datacenters for their quorum."},
 		{proberSilent, warning, 15 * s, 5 * s, codes{isolated, noProber},
 			"Start it, or look at its log and network. If it is gone for good: `probemesh delete prober NAME`."},
-		{checksBlind, critical, 5 * s, 15 * s, codes{isolated, noProber, noDatacenterQuorum, datacenterSilent, proberSilent, assignmentsRefused, assignmentsBehind},
+		{proberNetwork, warning, 10 * s, 15 * s, codes{isolated, noProber, serverSilent},
+			"Mend the prober's network over that family, or its --canary if nothing listens there. Its failures over the family do not count until a canary answers."},
+		{checksBlind, critical, 5 * s, 15 * s, codes{isolated, noProber, noDatacenterQuorum, datacenterSilent, proberSilent, proberNetwork, assignmentsRefused, assignmentsBehind},
 			"Run `probemesh explain check NAME`: it says which votes are missing and why."},
 		{outboxStuck, critical, 0, 5 * s, codes{isolated, etcdLost, etcdAlarm, noLeader, leaderStuck, etcdSlow},
 			"Run `probemesh get receivers -o wide`. If the receivers work, run `probemesh stepdown`, so that another server sends."},

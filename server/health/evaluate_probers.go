@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,7 +11,10 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-func online(p *meshv1.Prober) bool { return p.GetState() == meshv1.Prober_ONLINE }
+// online tells whether a prober is heard; one that is set aside is.
+func online(p *meshv1.Prober) bool {
+	return p.GetState() == meshv1.Prober_ONLINE || p.GetState() == meshv1.Prober_QUARANTINED
+}
 
 func abs(n int64) int64 { return max(n, -n) }
 
@@ -127,6 +131,7 @@ func (e *evaluation) noProber(enrolled bool, silent []string) {
 // duties finds probers that are heard and do not run what they should.
 func (e *evaluation) duties() {
 	var behind, refusing, dropping []string
+	deaf := map[string][]string{}
 	var refusal *meshv1.AssignmentRefusal
 	refused, dropped := 0, int64(0)
 	for _, p := range e.f.Probers {
@@ -142,6 +147,11 @@ func (e *evaluation) duties() {
 				refusal = r[0]
 			}
 		}
+		for _, s := range p.GetCanaries() {
+			if s.GetFailing() {
+				deaf[familyName(s.GetFamily())] = append(deaf[familyName(s.GetFamily())], p.GetName())
+			}
+		}
 		if p.GetDropped() > 0 {
 			dropping, dropped = append(dropping, p.GetName()), dropped+p.GetDropped()
 		}
@@ -152,9 +162,20 @@ func (e *evaluation) duties() {
 	if refusing != nil {
 		e.add(assignmentsRefused, 0, refusing, "%s cannot run %s, such as %s: %s", names(refusing), count(refused, "assignment"), spec.ID(refusal.GetCheck()), refusal.GetReason())
 	}
+	for _, family := range slices.Sorted(maps.Keys(deaf)) {
+		e.add(proberNetwork, 0, deaf[family], "No canary of %s answers over %s.", names(deaf[family]), family)
+	}
 	if dropping != nil {
 		e.add(resultsDropped, 0, dropping, "%s had to drop %s since it started, the oldest ones.", names(dropping), count(int(dropped), "result"))
 	}
+}
+
+// familyName is an address family as people write it.
+func familyName(f string) string {
+	if f == "ipv6" {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 func doVerb(n int) string {

@@ -108,6 +108,10 @@ func TestEachConditionAppearsWithItsConsequencesAndNothingElse(t *testing.T) {
 		{"two servers do not hear each other", func(f *health.Facts) { f.Servers[1].Misses = []string{"servers/c"} }, "PEERS_CUT", "b does not hear c"},
 		{"a server's state stands still", func(f *health.Facts) { f.Servers[1].Revision = 90 }, "STATE_BEHIND", "10 revisions old"},
 		{"builds differ", func(f *health.Facts) { f.Servers[1].Version = "1.1" }, "BUILDS_DIFFER", "1.0 and 1.1"},
+		{"a prober's canaries are silent over IPv6", func(f *health.Facts) {
+			f.Probers[0].Canaries = []*meshv1.CanaryState{{Family: "ipv4"}, {Family: "ipv6", Failing: true}}
+		}, "PROBER_NETWORK_FAILING", "answers over IPv6"},
+		{"a prober that is set aside is heard", func(f *health.Facts) { f.Probers[0].State = meshv1.Prober_QUARANTINED }, "", ""},
 		{"one prober is silent", func(f *health.Facts) { lose(f, "dc-b", 1) }, "PROBER_SILENT", "b1"},
 		{"the probers of a datacenter are silent, its server not", func(f *health.Facts) { lose(f, "dc-b", 2) }, "DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT", "although its server b is"},
 		{"one datacenter and one prober elsewhere", func(f *health.Facts) { lose(f, "dc-b", 2); lose(f, "dc-c", 1) },

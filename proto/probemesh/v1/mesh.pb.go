@@ -150,6 +150,8 @@ const (
 	Condition_DISK_STALLED Condition_Code = 31
 	// The dead man's switch cannot be told that all is well.
 	Condition_DEAD_MAN_FAILING Condition_Code = 32
+	// A prober's canaries do not answer over one address family: what fails for it there counts as its own error.
+	Condition_PROBER_NETWORK_FAILING Condition_Code = 40
 )
 
 // Enum value maps for Condition_Code.
@@ -188,41 +190,43 @@ var (
 		30: "DISK_LOW",
 		31: "DISK_STALLED",
 		32: "DEAD_MAN_FAILING",
+		40: "PROBER_NETWORK_FAILING",
 	}
 	Condition_Code_value = map[string]int32{
-		"CODE_UNSPECIFIED":     0,
-		"ISOLATED":             1,
-		"ETCD_LOST":            2,
-		"ETCD_SLOW":            3,
-		"ETCD_MEMBER_DOWN":     4,
-		"ETCD_ALARM":           5,
-		"NO_LEADER":            6,
-		"LEADER_DISPUTED":      7,
-		"LEADER_BLIND":         8,
-		"LEADER_STUCK":         9,
-		"SERVER_SILENT":        10,
-		"PEERS_CUT":            11,
-		"STATE_BEHIND":         12,
-		"BUILDS_DIFFER":        13,
-		"NO_DATACENTER_QUORUM": 14,
-		"DATACENTER_SILENT":    15,
-		"PROBER_SILENT":        16,
-		"NO_PROBER":            17,
-		"ASSIGNMENTS_BEHIND":   18,
-		"ASSIGNMENTS_REFUSED":  19,
-		"RESULTS_DROPPED":      20,
-		"CLOCK_SKEW":           21,
-		"CHECKS_BLIND":         22,
-		"CHECKS_UNSATISFIABLE": 23,
-		"OUTBOX_STUCK":         24,
-		"RECEIVER_FAILING":     25,
-		"NO_MESH_RECEIVER":     26,
-		"HISTORY_UNAVAILABLE":  27,
-		"HISTORY_BEHIND":       28,
-		"DISK_FULL":            29,
-		"DISK_LOW":             30,
-		"DISK_STALLED":         31,
-		"DEAD_MAN_FAILING":     32,
+		"CODE_UNSPECIFIED":       0,
+		"ISOLATED":               1,
+		"ETCD_LOST":              2,
+		"ETCD_SLOW":              3,
+		"ETCD_MEMBER_DOWN":       4,
+		"ETCD_ALARM":             5,
+		"NO_LEADER":              6,
+		"LEADER_DISPUTED":        7,
+		"LEADER_BLIND":           8,
+		"LEADER_STUCK":           9,
+		"SERVER_SILENT":          10,
+		"PEERS_CUT":              11,
+		"STATE_BEHIND":           12,
+		"BUILDS_DIFFER":          13,
+		"NO_DATACENTER_QUORUM":   14,
+		"DATACENTER_SILENT":      15,
+		"PROBER_SILENT":          16,
+		"NO_PROBER":              17,
+		"ASSIGNMENTS_BEHIND":     18,
+		"ASSIGNMENTS_REFUSED":    19,
+		"RESULTS_DROPPED":        20,
+		"CLOCK_SKEW":             21,
+		"CHECKS_BLIND":           22,
+		"CHECKS_UNSATISFIABLE":   23,
+		"OUTBOX_STUCK":           24,
+		"RECEIVER_FAILING":       25,
+		"NO_MESH_RECEIVER":       26,
+		"HISTORY_UNAVAILABLE":    27,
+		"HISTORY_BEHIND":         28,
+		"DISK_FULL":              29,
+		"DISK_LOW":               30,
+		"DISK_STALLED":           31,
+		"DEAD_MAN_FAILING":       32,
+		"PROBER_NETWORK_FAILING": 40,
 	}
 )
 
@@ -882,7 +886,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHEALTHY\x10\x01\x12\f\n" +
 	"\bIMPAIRED\x10\x02\x12\v\n" +
-	"\aFAILING\x10\x03\"\xab\b\n" +
+	"\aFAILING\x10\x03\"\xc7\b\n" +
 	"\tCondition\x120\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\x04code\x12<\n" +
 	"\bseverity\x18\x02 \x01(\x0e2 .probemesh.v1.Condition.SeverityR\bseverity\x12\x18\n" +
@@ -891,7 +895,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bsubjects\x18\x06 \x03(\tR\bsubjects\x12#\n" +
 	"\rsubject_count\x18\a \x01(\x05R\fsubjectCount\x129\n" +
-	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\x82\x05\n" +
+	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\x9e\x05\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bISOLATED\x10\x01\x12\r\n" +
@@ -928,7 +932,8 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\tDISK_FULL\x10\x1d\x12\f\n" +
 	"\bDISK_LOW\x10\x1e\x12\x10\n" +
 	"\fDISK_STALLED\x10\x1f\x12\x14\n" +
-	"\x10DEAD_MAN_FAILING\x10 \"I\n" +
+	"\x10DEAD_MAN_FAILING\x10 \x12\x1a\n" +
+	"\x16PROBER_NETWORK_FAILING\x10(\"I\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04INFO\x10\x01\x12\v\n" +
