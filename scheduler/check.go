@@ -71,6 +71,10 @@ type seat struct {
 	result *meshv1.Result
 	// aside is the domain for which the prober is set aside, when it is.
 	aside string
+	// beside: its prober runs the check beside another of its datacenter, at the same moments.
+	beside bool
+	// odds counts the comparisons in succession in which its prober's build disagreed with settled ones.
+	odds int
 	// doubt is the vote that waits to be held against those of the others.
 	doubt doubt
 	// runID, asked and until are of a run asked for that has not been answered.
@@ -145,7 +149,7 @@ func (s *State) resolve(c *check) {
 }
 
 func blank(v verdict.Vote) verdict.Vote {
-	return verdict.Vote{Prober: v.Prober, Datacenter: v.Datacenter, Domains: v.Domains, Drained: v.Drained, Aside: v.Aside}
+	return verdict.Vote{Prober: v.Prober, Datacenter: v.Datacenter, Domains: v.Domains, Drained: v.Drained, Aside: v.Aside, Trial: v.Trial}
 }
 
 // contentHash identifies what is probed. It is positive, so that it reads well where a revision is shown.
@@ -225,24 +229,38 @@ func (s *State) place(now time.Time) {
 // placeOne computes which probers run the check. It reports whether anything about its votes has changed, so that it must be looked at.
 func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	var names []string
+	var ranks []int // of those that run it beside others, from here on
+	counted := 0
 	if !c.spec.GetPaused() {
-		names, c.plain = world.PlacePlain(placement.Check{
+		want := placement.Check{
 			Name: c.name, Probers: min(int(c.eff.GetProbers()), verdict.MaxVotes), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
-		})
+		}
+		names, c.plain = world.PlacePlain(want)
+		counted = len(names)
+		var besides []string
+		besides, ranks = world.Besides(want, names)
+		names = append(names, besides[:min(len(besides), verdict.MaxVotes-counted)]...)
 	}
-	if s.sits(c, names) {
+	rankOf := func(k int) int {
+		if k < counted {
+			return k
+		}
+		return ranks[k-counted]
+	}
+	if s.sits(c, names, counted, rankOf) {
 		return false
 	}
 	votes, seats := make([]verdict.Vote, 0, len(names)), make([]seat, 0, len(names))
-	for rank, name := range names {
+	for k, name := range names {
+		rank := rankOf(k)
 		v, x := c.take(name)
 		p := s.roster.get(name)
 		if v.Datacenter != "" && v.Datacenter != p.enrolled.GetDatacenter() {
 			v, x = verdict.Vote{}, seat{} // it has moved house: what it saw, it saw from elsewhere
 		}
 		v.Prober, v.Datacenter, v.Domains, v.Drained = name, p.enrolled.GetDatacenter(), p.domains, p.enrolled.GetDrained()
-		v.Aside, x.aside = p.aside != "", p.aside
-		x.rank = rank
+		v.Aside, x.aside, v.Trial = p.aside != "", p.aside, p.trial
+		x.rank, x.beside = rank, k >= counted
 		votes, seats = append(votes, v), append(seats, x)
 		s.assign(name, c, rank)
 	}
@@ -257,6 +275,9 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 		}
 		x := c.seats[i]
 		x.rank = -1
+		if x.beside {
+			continue // nobody counted on it
+		}
 		votes, seats = append(votes, v), append(seats, x)
 	}
 	// The tally's marks are indexes into the votes of before; the caller has the check looked at anew.
@@ -265,15 +286,15 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	return true
 }
 
-// sits tells whether exactly these probers run the check already, as what they are now.
-func (s *State) sits(c *check, names []string) bool {
+// sits tells whether exactly these probers run the check already, as what they are now; those from counted on run it beside others.
+func (s *State) sits(c *check, names []string, counted int, rankOf func(int) int) bool {
 	if len(c.votes) != len(names) {
 		return false
 	}
-	for rank, name := range names {
-		v, p := &c.votes[rank], s.roster.probers[name]
-		if v.Prober != name || c.seats[rank].rank != rank || v.Datacenter != p.enrolled.GetDatacenter() || v.Drained != p.enrolled.GetDrained() || v.Aside != (p.aside != "") ||
-			!maps.Equal(v.Domains, p.domains) {
+	for k, name := range names {
+		v, p, rank := &c.votes[k], s.roster.probers[name], rankOf(k)
+		if v.Prober != name || c.seats[k].rank != rank || c.seats[k].beside != (k >= counted) || v.Datacenter != p.enrolled.GetDatacenter() ||
+			v.Drained != p.enrolled.GetDrained() || v.Aside != (p.aside != "") || v.Trial != p.trial || !maps.Equal(v.Domains, p.domains) {
 			return false
 		}
 		a := p.assignments[c.name]

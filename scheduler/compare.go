@@ -20,8 +20,14 @@ func (s *State) agree(c *check, i int) {
 	if c.votes[i].Outcome != verdict.OK || c.tally.Failing+c.tally.Mixed > 0 || c.tally.Verdict != verdict.Up {
 		return
 	}
+	others := c.tally.OK - c.tally.Filled
+	if c.votes[i].Trial != verdict.Trusted {
+		if others >= 1 {
+			s.buildAgrees(c, i)
+		}
+		return
+	}
 	// Two other datacenters at least.
-	others := c.tally.OK
 	if !c.votes[i].Aside {
 		others--
 	}
@@ -52,10 +58,19 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			*d = doubt{}
 			continue
 		}
+		trial := c.votes[j].Trial != verdict.Trusted
 		if c.shared(now, j) {
 			// The others say the same, whether their probes began before or after. If they say something else next, the target has changed in between, and nobody was wrong.
-			s.book.Agree(c.votes[j].Prober)
+			if trial {
+				s.buildAgrees(c, j)
+			} else {
+				s.book.Agree(c.votes[j].Prober)
+			}
 			*d = doubt{}
+			continue
+		}
+		if trial {
+			c.doubtful = !s.compareBuild(now, c, j) || c.doubtful
 			continue
 		}
 		fail, ok := c.othersSince(j, d.at)
@@ -85,12 +100,12 @@ func (c *check) shared(now time.Time, j int) bool {
 }
 
 // othersSince counts the datacenters other than that of seat j whose probers have seen the check fail, and answer, in probes that began at the time or later. A datacenter of
-// two minds counts as neither, and probers that are set aside do not count.
+// two minds counts as neither, and probers that are set aside or run a build on trial do not count.
 func (c *check) othersSince(j int, at time.Time) (fail, ok int) {
 	var seen, failed, answered uint64
 	for k := range c.votes {
 		v := &c.votes[k]
-		if v.Datacenter == c.votes[j].Datacenter || v.Aside || v.Drained || v.Start.Before(at) {
+		if v.Datacenter == c.votes[j].Datacenter || v.Aside || v.Drained || v.Trial != verdict.Trusted || v.Start.Before(at) {
 			continue
 		}
 		// The first vote of a datacenter stands for it.

@@ -193,10 +193,11 @@ func (s *State) askAll(now time.Time, c *check, chosen func(*verdict.Vote) bool)
 	}
 }
 
-// askable tells whether the prober of seat i could be asked: it runs the check, its vote counts, it has a session, and no run is under way.
+// askable tells whether the prober of seat i could be asked: it runs the check, its vote counts, it has a session, and no run is under way. One that runs the check beside
+// another is not asked: nobody should wait for it.
 func (s *State) askable(now time.Time, c *check, i int) bool {
 	p := s.roster.probers[c.votes[i].Prober]
-	return c.seats[i].rank >= 0 && !c.votes[i].Aside && !c.seats[i].pending(now) && p != nil && p.online
+	return c.seats[i].rank >= 0 && !c.seats[i].beside && !c.votes[i].Aside && !c.seats[i].pending(now) && p != nil && p.online
 }
 
 // ask asks the prober of seat i for a run, if it is askable and no budget is empty.

@@ -188,8 +188,12 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 		s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = e.Incident, e.ModRevision, time.Time{}
 		return
 	}
-	if strings.HasPrefix(e.Key, suspectPrefix) {
+	switch {
+	case strings.HasPrefix(e.Key, suspectPrefix):
 		s.putSuspect(now, e)
+		return
+	case strings.HasPrefix(e.Key, haltedPrefix):
+		s.putHalted(e)
 		return
 	}
 	c := s.checks[e.Key]
@@ -220,6 +224,10 @@ func (s *State) goneIncident(now time.Time, key string) {
 		s.goneSuspect(now, key)
 		return
 	}
+	if x := s.builds.byIncident(key); x != nil {
+		x.incident, x.incidentRev, x.incidentUntil, s.builds.dirty = nil, 0, time.Time{}, true
+		return
+	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
 		gone := c.incident
 		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
@@ -248,6 +256,9 @@ func (s *State) effectFailed(now time.Time, e EffectFailed) {
 	}
 	if x := s.suspects[e.Key]; x != nil {
 		x.effectUntil = until
+		return
+	}
+	if s.buildFailed(e.Key, until) {
 		return
 	}
 	if c := s.checks[e.Key]; c != nil {

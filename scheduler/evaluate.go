@@ -168,6 +168,8 @@ func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
 		return meshv1.CheckStatus_CONFIRMING
 	case verdict.Disputed:
 		return meshv1.CheckStatus_DISPUTED
+	case verdict.OnTrial:
+		return meshv1.CheckStatus_BUILD_ON_TRIAL
 	case verdict.ProberErrors:
 		return meshv1.CheckStatus_PROBER_ERRORS
 	}

@@ -42,6 +42,15 @@ type (
 	ReceiverPut struct{ Receiver *meshv1.Receiver }
 	// ReceiverGone says that a receiver, by its resource name, was deleted.
 	ReceiverGone struct{ Name string }
+	// BuildPut says how far a build is trusted, as stored.
+	BuildPut struct {
+		Build       *meshv1.Build
+		ModRevision int64
+	}
+	// BuildGone says that what was known of a build, by its resource name, was dropped.
+	BuildGone struct{ Name string }
+	// BuildPolicyPut says how builds are tried; a nil policy is the default one.
+	BuildPolicyPut struct{ Policy *meshv1.BuildPolicy }
 	// Reset forgets everything that came from the store, because a snapshot follows, in the same call of Apply. Votes and presence stay.
 	Reset struct{}
 
@@ -98,26 +107,29 @@ type (
 	}
 )
 
-func (CheckPut) event()      {}
-func (CheckGone) event()     {}
-func (EnrolmentPut) event()  {}
-func (EnrolmentGone) event() {}
-func (TablePut) event()      {}
-func (TableGone) event()     {}
-func (IncidentPut) event()   {}
-func (IncidentGone) event()  {}
-func (ReceiverPut) event()   {}
-func (ReceiverGone) event()  {}
-func (Reset) event()         {}
-func (Leadership) event()    {}
-func (ProberOnline) event()  {}
-func (ProberOffline) event() {}
-func (Store) event()         {}
-func (OutageSeen) event()    {}
-func (OutageOver) event()    {}
-func (Cast) event()          {}
-func (RunRefused) event()    {}
-func (EffectFailed) event()  {}
+func (CheckPut) event()       {}
+func (CheckGone) event()      {}
+func (EnrolmentPut) event()   {}
+func (EnrolmentGone) event()  {}
+func (TablePut) event()       {}
+func (TableGone) event()      {}
+func (IncidentPut) event()    {}
+func (IncidentGone) event()   {}
+func (ReceiverPut) event()    {}
+func (ReceiverGone) event()   {}
+func (BuildPut) event()       {}
+func (BuildGone) event()      {}
+func (BuildPolicyPut) event() {}
+func (Reset) event()          {}
+func (Leadership) event()     {}
+func (ProberOnline) event()   {}
+func (ProberOffline) event()  {}
+func (Store) event()          {}
+func (OutageSeen) event()     {}
+func (OutageOver) event()     {}
+func (Cast) event()           {}
+func (RunRefused) event()     {}
+func (EffectFailed) event()   {}
 
 // Action is something that the State wishes for.
 type Action interface{ action() }
@@ -174,6 +186,16 @@ type (
 		Table       *statev1.PlacementTable
 		ModRevision int64
 	}
+	// PutBuild writes how far a build is trusted, over what is at ModRevision (0: there is nothing).
+	PutBuild struct {
+		Build       *meshv1.Build
+		ModRevision int64
+	}
+	// DropBuild deletes what is stored of a build that nobody runs, at ModRevision.
+	DropBuild struct {
+		Name        string
+		ModRevision int64
+	}
 	// Assign says that what a prober should run has changed; State.Assignments has it. At most one a prober comes of one Apply, after all other actions.
 	Assign struct{ Prober string }
 	// StatusChanged says that the status of a check has changed, or that the check is gone; State.Status has it. A check that is gone is said so once,
@@ -195,6 +217,8 @@ func (Confirm) action()       {}
 func (BreakGlass) action()    {}
 func (OutageJoined) action()  {}
 func (MoveRows) action()      {}
+func (PutBuild) action()      {}
+func (DropBuild) action()     {}
 func (Assign) action()        {}
 func (StatusChanged) action() {}
 

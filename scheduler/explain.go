@@ -38,7 +38,9 @@ func (s *State) explainPlacement(c *check) []string {
 		lines = append(lines, "only in "+strings.Join(d, ", "))
 	}
 	for i := range c.votes {
-		if x := &c.seats[i]; x.rank >= 0 {
+		if x := &c.seats[i]; x.beside {
+			lines = append(lines, fmt.Sprintf("beside rank %d: %s in %s, at the same moments", x.rank, c.votes[i].Prober, c.votes[i].Datacenter))
+		} else if x.rank >= 0 {
 			lines = append(lines, fmt.Sprintf("rank %d: %s in %s, starts %s into each %s", x.rank, c.votes[i].Prober, c.votes[i].Datacenter,
 				s.phaseOf(c, i).Round(time.Millisecond), c.interval))
 		} else {
@@ -76,6 +78,9 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("%d heard < quorum %d: nothing is known", t.Fresh, c.policy.Quorum))
 	default:
 		lines = append(lines, fmt.Sprintf("%d failing < quorum %d, %d heard >= quorum %d", t.Failing, c.policy.Quorum, t.Fresh, c.policy.Quorum))
+	}
+	if t.Filled > 0 {
+		lines = append(lines, fmt.Sprintf("%d of them %s heard through a build on trial only: its answers count, its failures together as one", t.Filled, plural(t.Filled, "is", "are")))
 	}
 	if t.Undistinct != "" {
 		lines = append(lines, fmt.Sprintf("all failing votes share one %s while others differ in it: not counted as independent", t.Undistinct))
@@ -139,6 +144,8 @@ func (c *check) voteLine(i int, now time.Time) string {
 		line += ", does not count: set aside for " + x.aside
 	case !c.policy.IsFresh(v, now):
 		line += ", does not count: stale"
+	case v.Trial != verdict.Trusted:
+		line += ", " + c.trialSentence(i)
 	case v.Outcome == verdict.Fault:
 		line += ", does not count: the prober's own error"
 	}
@@ -184,6 +191,9 @@ func (s *State) Prober(name string) (*meshv1.Prober, bool) {
 		m.State = meshv1.Prober_QUARANTINED
 	case p.online:
 		m.State = meshv1.Prober_ONLINE
+	}
+	if p.enrolled.GetBuild() != "" && len(s.builds.byName) > 0 {
+		m.BuildStage = shownStage(s.stageOf(p.enrolled.GetBuild()))
 	}
 	return m, true
 }

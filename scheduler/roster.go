@@ -13,6 +13,7 @@ import (
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/placement"
+	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // prober is what the mind knows of a prober.
@@ -29,12 +30,20 @@ type prober struct {
 	leaving  bool
 	// aside is the domain for which it is set aside; empty when its votes count.
 	aside string
+	// trial is how far its build is trusted, halted that it is not at all; marked: as what its votes count.
+	trial  verdict.Trial
+	halted bool
+	marked mark
+	build  string // as what it was enrolled last
 	// unheard: nothing says that it is gone, only its server is; it begins so.
 	unheard bool
 	// away: it has been offline for so long that its rows move.
 	away        bool
 	assignments map[string]*meshv1.Assignment
 }
+
+// beside tells whether it runs checks beside others where it can, because its votes do not count like theirs.
+func (p *prober) beside() bool { return p.halted || p.trial == verdict.Shadow }
 
 // stateSince is since when it is in the state that people are shown.
 func (p *prober) stateSince() time.Time {
@@ -252,6 +261,7 @@ func (r *roster) list() []placement.Prober {
 		}
 		all = append(all, placement.Prober{
 			Name: p.name, Datacenter: p.enrolled.GetDatacenter(), Domains: p.domains, Capabilities: p.can,
+			Beside:  p.beside(),
 			Serving: !p.enrolled.GetDrained() && !p.away && !p.leaving,
 		})
 	}

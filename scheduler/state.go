@@ -12,6 +12,7 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/credibility"
 	"github.com/probemesh/probemesh/scheduler/placement"
+	"github.com/probemesh/probemesh/scheduler/rollout"
 )
 
 // Config are the constants of the mind. The zero value means the defaults, which every server of a mesh must share.
@@ -33,6 +34,8 @@ type Config struct {
 	ConfirmRate, ConfirmBurst float64
 	// Credibility are the constants of the test that finds sick probers.
 	Credibility credibility.Config
+	// Rollout are the constants of the test that finds bad builds.
+	Rollout rollout.Config
 	// TargetRate is how many runs a second one host is asked for, TargetBurst how many at once. Default 20 and 60.
 	TargetRate, TargetBurst float64
 }
@@ -73,6 +76,8 @@ type Counters struct {
 	Confirmations, ConfirmationsRefused int64
 	// Dissents are votes that went against the consensus of the others.
 	Dissents int64
+	// BuildDissents are votes of builds on trial that went against settled builds.
+	BuildDissents int64
 	// RowsMoved are placement rows that moved.
 	RowsMoved int64
 	// OutagesRefused are outages of checks that had too many waiting to be joined: they were not told of.
@@ -92,6 +97,7 @@ type State struct {
 	mesh      meshCondition
 	book      *credibility.Book
 	suspects  map[string]*suspect // what is set aside, by key
+	builds    builds
 	store     storeState
 	budget    budgets
 	early     early
@@ -112,7 +118,7 @@ func New(cfg Config) *State {
 	return &State{
 		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
 		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg), early: newEarly(),
-		book: credibility.New(cfg.Credibility), suspects: map[string]*suspect{},
+		book: credibility.New(cfg.Credibility), suspects: map[string]*suspect{}, builds: newBuilds(),
 	}
 }
 
@@ -128,6 +134,9 @@ func (s *State) Apply(now time.Time, events ...Event) []Action {
 	}
 	for _, e := range events {
 		s.apply(now, e)
+	}
+	if s.builds.dirty {
+		s.markBuilds(now)
 	}
 	// A change of the roster is acted upon at once, but placing every check anew is not done more than once a second.
 	if s.roster.dirty && now.Sub(s.placed) >= housekeeping {
@@ -172,10 +181,18 @@ func (s *State) apply(now time.Time, e Event) {
 		s.goneCheck(now, e.Name)
 	case EnrolmentPut:
 		s.roster.enrol(e.Enrolment, now)
+		s.enrolBuild(spec.ID(e.Enrolment.GetName()))
 		s.putInBook(now, spec.ID(e.Enrolment.GetName()))
 	case EnrolmentGone:
 		s.roster.forget(e.Name)
 		s.book.Forget(spec.ID(e.Name))
+		s.builds.dirty = true
+	case BuildPut:
+		s.putBuild(e)
+	case BuildGone:
+		s.goneBuild(e.Name)
+	case BuildPolicyPut:
+		s.builds.policy, s.builds.dirty = policyOf(e.Policy), true
 	case TablePut:
 		s.roster.putTable(e)
 	case TableGone:
@@ -222,6 +239,7 @@ func (s *State) leadership(now time.Time, e Leadership) {
 	for _, x := range s.suspects {
 		x.effectUntil = time.Time{}
 	}
+	s.builds.begin()
 	s.roster.unsettled = true
 	for _, t := range s.roster.tables {
 		t.until = time.Time{}
@@ -259,6 +277,7 @@ func (s *State) reset(now time.Time) {
 	for _, x := range s.suspects {
 		x.incident, x.effectUntil = nil, time.Time{}
 	}
+	s.builds.reset()
 	s.roster.reset()
 	s.placed = time.Time{}
 }
@@ -285,6 +304,7 @@ func (s *State) keepHouse(now time.Time) {
 	}
 	s.watchMesh(now)
 	s.watchProbers(now)
+	s.watchBuilds(now)
 }
 
 // heard is the share of seats that have a fresh vote, 1 when there are none.
@@ -336,6 +356,9 @@ func (s *State) Incident(key string) *statev1.StoredIncident {
 	}
 	if x := s.suspects[key]; x != nil {
 		return x.incident
+	}
+	if b := s.builds.byIncident(key); b != nil {
+		return b.incident
 	}
 	if c := s.checks[key]; c != nil {
 		return c.incident

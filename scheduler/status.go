@@ -37,7 +37,7 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 func (c *check) serving() int {
 	n := 0
 	for i := range c.seats {
-		if c.seats[i].rank >= 0 {
+		if c.seats[i].rank >= 0 && !c.seats[i].beside {
 			n++
 		}
 	}
@@ -69,12 +69,22 @@ func (c *check) sentence() string {
 		return fmt.Sprintf("only %d of %d %s a fresh vote, quorum %d", t.Fresh, c.places(), plural(t.Fresh, places+" has", places+" have"), c.policy.Quorum)
 	case meshv1.CheckStatus_TOO_FEW_DOMAINS:
 		return fmt.Sprintf("it asks for a quorum of %d %s, and %s a prober that can run it; add probers or lower the quorum", c.policy.Quorum, plural(c.policy.Quorum, "datacenter", "datacenters"), have(c.places()))
+	case meshv1.CheckStatus_BUILD_ON_TRIAL:
+		return fmt.Sprintf("a build on trial sees it fail and nobody else does, but only %s heard besides, quorum %d", are(t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_PROBER_ERRORS:
 		return "its probers cannot probe: " + c.fault()
 	case meshv1.CheckStatus_CHECK_PAUSED:
 		return "it is paused"
 	}
 	return ""
+}
+
+// are begins a clause about datacenters.
+func are(n int) string {
+	if n == 1 {
+		return "1 datacenter is"
+	}
+	return fmt.Sprintf("%d datacenters are", n)
 }
 
 // have begins a clause about the datacenters that have something.
@@ -108,6 +118,10 @@ func (c *check) voteList(now time.Time, evidence bool) []*meshv1.Vote {
 		}
 		if v.Aside {
 			m.SetAside = x.aside
+		}
+		if v.Trial != verdict.Trusted {
+			m.OnTrial = c.trialSentence(i)
+			m.Fresh = m.Fresh && c.tally.FreshVotes&(1<<i) != 0
 		}
 		if x.rank >= 0 {
 			m.Phase = durationpb.New(assignment.Phase(c.name, x.rank, max(int(c.eff.GetProbers()), x.rank+1), c.interval))

@@ -15,6 +15,7 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/alert"
 	"github.com/probemesh/probemesh/scheduler/credibility"
+	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // suspectPrefix begins the keys of incidents about probers that are set aside. What is set aside is what such an incident is open for: so it is decided once, by the
@@ -33,7 +34,7 @@ func suspectKey(d credibility.Domain) string { return suspectPrefix + url.PathEs
 
 func (s *State) putInBook(now time.Time, name string) {
 	p := s.roster.get(name)
-	if p.enrolled.GetDrained() {
+	if p.enrolled.GetDrained() || p.trial != verdict.Trusted || p.halted {
 		s.book.Forget(name)
 	} else {
 		s.book.Put(name, p.enrolled.GetDatacenter(), p.domains)
@@ -71,6 +72,9 @@ func (s *State) markAside(now time.Time) {
 		is := ""
 		if d, away := s.book.Aside(name); away {
 			is = d.String()
+		}
+		if p.halted {
+			is = p.buildDomain()
 		}
 		if p.aside != is {
 			p.aside = is

@@ -16,9 +16,13 @@ const (
 	Receivers = "receivers"
 	Incidents = "incidents"
 	Members   = "members"
+	Builds    = "builds"
 )
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// buildPattern is wider: a build is named by its version, percent-encoded where need be.
+var buildPattern = regexp.MustCompile(`^[A-Za-z0-9._~+%@:-]{1,200}$`)
 
 // Name is the resource name of an id in a collection: Name(Checks, "shop") is "checks/shop".
 func Name(collection, id string) string { return collection + "/" + id }
@@ -39,6 +43,9 @@ func ParseName(collection, name string) (string, error) {
 	id, ok := strings.CutPrefix(name, collection+"/")
 	if !ok {
 		id = name
+	}
+	if collection == Builds && buildPattern.MatchString(id) {
+		return collection + "/" + id, nil
 	}
 	if !idPattern.MatchString(id) {
 		return "", fmt.Errorf("%q is not a name of %s; write %s/<id>, where <id> is 1 to 63 characters of a-z, 0-9 and -, not starting or ending with -",

@@ -67,6 +67,8 @@ type Prober struct {
 	Capabilities map[string]bool
 	// Serving: it is in service. Not set for one that is drained, deleted, or gone for longer than the grace period.
 	Serving bool
+	// Beside: its votes do not count like others' now. Checks go to others of its datacenter, where there are any that can run them, and it runs them beside these.
+	Beside bool
 }
 
 // Check is what placement needs to know of a check.
@@ -88,6 +90,8 @@ type Map struct {
 	hashes  []uint64
 	// owners are, for each table, the probers its rows refer to, by index; nil for one that is not known or lives elsewhere.
 	owners [][]*Prober
+	// beside: there is a prober of that kind.
+	beside bool
 }
 
 // NewMap prepares tables and probers for Place. Rows that name an unknown prober, or one that lives in another datacenter, are skipped by Place. It keeps
@@ -106,6 +110,7 @@ func NewMap(tables []*Table, probers []Prober) *Map {
 		for i, name := range t.Probers {
 			if p := known[name]; p != nil && p.Datacenter == t.Datacenter {
 				owners[i] = p
+				m.beside = m.beside || p.Beside
 				n++
 			}
 		}
@@ -178,8 +183,52 @@ func best(list []candidate) {
 	list[0], list[top] = list[top], list[0]
 }
 
-// pick walks from the check's row to the first prober that fits and is not picked yet. It ends as soon as every prober was met once.
+// Besides gives the probers that run the check beside those that Place has given, and for each the index of the one whose place it would have: at the same moments it
+// probes the same. It is nil when there is no prober of that kind.
+func (m *Map) Besides(c Check, placed []string) (names []string, places []int) {
+	if !m.beside {
+		return nil, nil
+	}
+	h := hash(c.Name)
+	for i := range m.tables {
+		for _, p := range m.owners[i] {
+			if k := slices.Index(placed, nameOf(p)); k >= 0 && !p.Beside {
+				if b := m.pickAny(i, h, c.Needs, placed); b != nil && b.Beside {
+					names, places = append(names, b.Name), append(places, k)
+				}
+				break
+			}
+		}
+	}
+	return names, places
+}
+
+func nameOf(p *Prober) string {
+	if p == nil {
+		return ""
+	}
+	return p.Name
+}
+
+// pick gives the prober of a datacenter that runs the check: the first from the check's row on that fits and is not picked yet, of those that run checks beside others only if
+// there is no other.
 func (m *Map) pick(table int, h uint64, needs, picked []string) string {
+	return nameOf(m.walk(table, h, needs, picked, m.beside))
+}
+
+// pickAny is the one that would run the check if all were alike, among those that may still be picked and the ones that are.
+func (m *Map) pickAny(table int, h uint64, needs, placed []string) *Prober {
+	p := m.walk(table, h, needs, nil, false)
+	if p != nil && contains(placed, p.Name) {
+		return nil
+	}
+	return p
+}
+
+// walk goes from the check's row to the first prober that fits and is not picked yet. With last, those that run checks beside others come after all others. It ends as
+// soon as every prober was met once.
+func (m *Map) walk(table int, h uint64, needs, picked []string, last bool) *Prober {
+	var fallback *Prober
 	t, owners := m.tables[table], m.owners[table]
 	var met uint64 // of the first 64 probers
 	left := len(owners)
@@ -196,10 +245,15 @@ func (m *Map) pick(table int, h uint64, needs, picked []string) string {
 			left--
 		}
 		if p := owners[r]; p != nil && fits(p, needs) && !contains(picked, p.Name) {
-			return p.Name
+			if !last || !p.Beside {
+				return p
+			}
+			if fallback == nil {
+				fallback = p
+			}
 		}
 	}
-	return ""
+	return fallback
 }
 
 func fits(p *Prober, needs []string) bool {

@@ -10,6 +10,11 @@
 // resolver loses three probes in ten, three datacenters fail together once in 37 times, and twice in a row once in 1,372. A target that is down for everybody is not
 // called down later for it.
 //
+// Votes of a build on trial ([Vote.Trial]) never decide alone. Canaries count beside the others; votes from the shadow only while fewer datacenters than the quorum have a
+// vote that counts in full. Either way only in datacenters from which nothing else is heard, all failures among them together as one datacenter, and only where a vote
+// that counts in full has failed too: so a build on trial can complete a quorum, and can neither open anything nor degrade anything that all others see answer. Where
+// it sees failures, nobody else does, and too few others are heard, the verdict is [Unknown] ([OnTrial]).
+//
 // Everything here is a pure function of its arguments: equal votes and equal now give an equal tally, whatever the order of the votes.
 package verdict
 
@@ -63,12 +68,23 @@ const (
 	NotDistinct                // a quorum sees it fail, but all of it shares one value of a dimension that must differ
 	SingleProbe                // a quorum of one sees it fail, in one probe so far
 	Disputed                   // a quorum sees it fail and others see it answer, and those that see it fail have not done so twice in a row
+	OnTrial                    // too few domains are heard but for a build on trial, which alone sees it fail
 )
 
 // String is the reason in the words of the API.
 func (r Reason) String() string {
-	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED"}[r]
+	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED", "BUILD_ON_TRIAL"}[r]
 }
+
+// Trial is how far the build of a prober is trusted. The zero value is fully.
+type Trial uint8
+
+// The stages of a build on trial.
+const (
+	Trusted Trial = iota
+	Canary
+	Shadow
+)
 
 // Vote is a prober's newest result for the check.
 type Vote struct {
@@ -90,6 +106,8 @@ type Vote struct {
 	Drained bool
 	// Aside: the prober, or a failure domain that it is in, disagrees with all others across unrelated checks; its vote does not count.
 	Aside bool
+	// Trial: the prober runs a build on trial, whose votes of a check count together as one voice.
+	Trial Trial
 }
 
 // MaxVotes is how many votes Fold takes at most: probers of a check (50) and those it is moving away from.
@@ -119,6 +137,8 @@ type Tally struct {
 	FailVotes uint64
 	// FreshVotes marks the fresh votes that count.
 	FreshVotes uint64
+	// Filled counts those of Fresh that only a build on trial speaks for.
+	Filled int
 	// Undistinct is the dimension that lacks a second value, with reason NotDistinct.
 	Undistinct string
 }
@@ -141,6 +161,7 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 	p.Quorum = max(p.Quorum, 1)
 	var t Tally
 	var faults, cast, probes int
+	var canary, shadow uint64
 	for i := range votes {
 		v := &votes[i]
 		if v.Outcome != None {
@@ -149,34 +170,29 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 		if !p.IsFresh(v, now) {
 			continue
 		}
-		switch v.Outcome {
-		case Fault:
+		switch {
+		case v.Outcome == Fault:
 			faults++
-			continue
-		case Fail:
-			t.FailVotes |= 1 << i
+		case v.Trial == Canary:
+			canary |= 1 << i
+		case v.Trial == Shadow:
+			shadow |= 1 << i
+		default:
+			t.FreshVotes |= 1 << i
 		}
-		t.FreshVotes |= 1 << i
 	}
+	full := t.FreshVotes
 	// Each datacenter is counted at its first vote; the marks of its other votes are cleared from the work list.
-	for todo := t.FreshVotes; todo != 0; {
-		i := bits.TrailingZeros64(todo)
-		same := uint64(1) << i
-		for rest := todo &^ same; rest != 0; rest &= rest - 1 {
-			if j := bits.TrailingZeros64(rest); votes[j].Datacenter == votes[i].Datacenter {
-				same |= 1 << j
-			}
-		}
+	for todo := full; todo != 0; {
+		same, fail := place(votes, todo)
 		todo &^= same
 		t.Fresh++
-		switch same & t.FailVotes {
+		t.FailVotes |= fail
+		switch fail {
 		case same:
 			t.Failing++
-			longest := 0
-			for m := same; m != 0; m &= m - 1 {
-				streak := votes[bits.TrailingZeros64(m)].Streak
-				longest, probes = max(longest, streak), probes+streak
-			}
+			longest, sum := streaks(votes, fail)
+			probes += sum
 			if longest >= 2 {
 				t.Firm++
 			}
@@ -186,21 +202,93 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 			t.Mixed++
 		}
 	}
-	t.Verdict, t.Reason = decide(p, &t, votes, probes, cast, faults)
+	if t.Fresh < p.Quorum {
+		canary |= shadow
+	}
+	alone := false
+	if canary != 0 {
+		var n int
+		n, alone = fill(&t, votes, canary)
+		probes += n
+	}
+	t.Verdict, t.Reason = decide(p, &t, votes, full, probes, cast, faults)
+	if alone && t.Verdict == Unknown {
+		t.Reason = OnTrial
+	}
 	return t
 }
 
-func decide(p Policy, t *Tally, votes []Vote, probes, cast, faults int) (Verdict, Reason) {
+// place gives the marked votes of the datacenter of the first of them, and which of those fail.
+func place(votes []Vote, marks uint64) (same, fail uint64) {
+	i := bits.TrailingZeros64(marks)
+	for ; marks != 0; marks &= marks - 1 {
+		if j := bits.TrailingZeros64(marks); votes[j].Datacenter == votes[i].Datacenter {
+			same |= 1 << j
+			if votes[j].Outcome == Fail {
+				fail |= 1 << j
+			}
+		}
+	}
+	return same, fail
+}
+
+// streaks gives the longest of the marked votes' streaks, and their sum.
+func streaks(votes []Vote, marks uint64) (longest, sum int) {
+	for ; marks != 0; marks &= marks - 1 {
+		n := votes[bits.TrailingZeros64(marks)].Streak
+		longest, sum = max(longest, n), sum+n
+	}
+	return longest, sum
+}
+
+// fill counts the marked votes of builds on trial, in datacenters that are not heard otherwise: answers each, failures as one, where others see it fail too. It gives the
+// failing probes that count, and whether failures were left out because nobody else sees any.
+func fill(t *Tally, votes []Vote, marks uint64) (probes int, alone bool) {
+	var voice uint64
+	for m := t.FreshVotes; m != 0; m &= m - 1 {
+		d := votes[bits.TrailingZeros64(m)].Datacenter
+		for rest := marks; rest != 0; rest &= rest - 1 {
+			if j := bits.TrailingZeros64(rest); votes[j].Datacenter == d {
+				marks &^= 1 << j
+			}
+		}
+	}
+	for marks != 0 {
+		same, fail := place(votes, marks)
+		marks &^= same
+		if fail != 0 {
+			voice |= fail
+			continue
+		}
+		t.FreshVotes |= same
+		t.Fresh, t.OK, t.Filled = t.Fresh+1, t.OK+1, t.Filled+1
+	}
+	switch {
+	case voice == 0:
+		return 0, false
+	case t.Failing == 0:
+		return 0, true
+	}
+	t.FreshVotes, t.FailVotes = t.FreshVotes|voice, t.FailVotes|voice
+	t.Fresh, t.Failing, t.Filled = t.Fresh+1, t.Failing+1, t.Filled+1
+	longest, probes := streaks(votes, voice)
+	if longest >= 2 {
+		t.Firm++
+	}
+	return probes, false
+}
+
+func decide(p Policy, t *Tally, votes []Vote, full uint64, probes, cast, faults int) (Verdict, Reason) {
 	switch {
 	case t.Failing >= p.Quorum:
 		if probes < 2 {
 			return Degraded, SingleProbe
 		}
 		// A quorum of one asks for no independence at all, so nothing can lack it.
-		if t.Undistinct = undistinct(p.Distinct, t, votes); t.Undistinct != "" && p.Quorum > 1 {
+		if t.Undistinct = undistinct(p.Distinct, t.FailVotes, full, votes); t.Undistinct != "" && p.Quorum > 1 {
 			return Degraded, NotDistinct
 		}
-		if t.Firm < p.Quorum && disputed(t, votes) {
+		if t.Firm < p.Quorum && disputed(t, full, votes) {
 			return Degraded, Disputed
 		}
 		return Down, QuorumDown
@@ -218,15 +306,15 @@ func decide(p Policy, t *Tally, votes []Vote, probes, cast, faults int) (Verdict
 	return Up, QuorumUp
 }
 
-// disputed tells whether somebody saw it answer after the first of the failing votes saw it fail. An answer of before is no contradiction: it was up then.
-func disputed(t *Tally, votes []Vote) bool {
+// disputed tells whether somebody whose vote counts in full saw it answer after the first of the failing votes saw it fail. An answer of before is no contradiction: it was up then.
+func disputed(t *Tally, full uint64, votes []Vote) bool {
 	var first time.Time
 	for m := t.FailVotes; m != 0; m &= m - 1 {
 		if v := &votes[bits.TrailingZeros64(m)]; first.IsZero() || v.Since.Before(first) {
 			first = v.Since
 		}
 	}
-	for m := t.FreshVotes &^ t.FailVotes; m != 0; m &= m - 1 {
+	for m := full &^ t.FailVotes; m != 0; m &= m - 1 {
 		if votes[bits.TrailingZeros64(m)].Start.After(first) {
 			return true
 		}
@@ -234,10 +322,10 @@ func disputed(t *Tally, votes []Vote) bool {
 	return false
 }
 
-// undistinct gives the first dimension in which all failing votes are the same although the fresh votes as a whole are not.
-func undistinct(dimensions []string, t *Tally, votes []Vote) string {
+// undistinct gives the first dimension in which all failing votes are the same although the fresh votes that count in full are not.
+func undistinct(dimensions []string, fail, full uint64, votes []Vote) string {
 	for _, d := range dimensions {
-		if values(d, t.FailVotes, votes) < 2 && values(d, t.FreshVotes, votes) >= 2 {
+		if values(d, fail, votes) < 2 && values(d, full, votes) >= 2 {
 			return d
 		}
 	}
@@ -264,15 +352,14 @@ func values(dimension string, marks uint64, votes []Vote) int {
 // a prober has answered in two probes in a row or more, the last of them at least steady after the first, and fewer than Quorum that still fail.
 func Recovered(p Policy, votes []Vote, now time.Time, steady time.Duration) bool {
 	p.Quorum = max(p.Quorum, 1)
-	t := Fold(p, votes, now)
-	return t.Failing < p.Quorum && Steady(p, votes, now, steady) >= p.Quorum
+	return Fold(p, votes, now).Failing < p.Quorum && Steady(p, votes, now, steady) >= p.Quorum
 }
 
 // Steady counts the datacenters in which a prober has answered in two probes in a row or more, spanning at least the duration.
 func Steady(p Policy, votes []Vote, now time.Time, span time.Duration) int {
-	n := 0
+	n, counts := 0, Fold(p, votes, now).FreshVotes
 	for i := range votes {
-		if steadyVote(p, &votes[i], now, span) && !seenBefore(votes[:i], &votes[i], p, now, span) {
+		if counts&(1<<i) != 0 && steadyVote(p, &votes[i], now, span) && !seenBefore(votes[:i], counts, &votes[i], p, now, span) {
 			n++
 		}
 	}
@@ -283,9 +370,9 @@ func steadyVote(p Policy, v *Vote, now time.Time, span time.Duration) bool {
 	return p.IsFresh(v, now) && v.Outcome == OK && v.Streak >= 2 && v.Start.Sub(v.Since) >= span
 }
 
-func seenBefore(earlier []Vote, v *Vote, p Policy, now time.Time, span time.Duration) bool {
+func seenBefore(earlier []Vote, counts uint64, v *Vote, p Policy, now time.Time, span time.Duration) bool {
 	for i := range earlier {
-		if earlier[i].Datacenter == v.Datacenter && steadyVote(p, &earlier[i], now, span) {
+		if counts&(1<<i) != 0 && earlier[i].Datacenter == v.Datacenter && steadyVote(p, &earlier[i], now, span) {
 			return true
 		}
 	}
