@@ -249,7 +249,7 @@ func (s *State) markBuilds(now time.Time) {
 			delete(s.builds.byName, value)
 		}
 	}
-	moved := map[string]bool{}
+	moved := map[string]bool{} // by prober: whether its votes are void
 	for name, p := range s.roster.probers {
 		if p.enrolled == nil {
 			continue
@@ -265,8 +265,15 @@ func (s *State) markBuilds(now time.Time) {
 		case rollout.Halted:
 			halted = true
 		}
-		if now := (mark{trial, halted}); p.marked != now || (mark{p.trial, p.halted}) != now {
-			p.trial, p.halted, p.marked, moved[name] = trial, halted, now, true
+		m := mark{trial, halted, p.enrolled.GetBuild()}
+		if p.marked.build == "" {
+			p.marked.build = m.build
+		}
+		if p.marked != m || p.trial != trial || p.halted != halted {
+			// What a build said that is not believed must not count as the word of another one, or of itself once it is.
+			old := p.marked
+			moved[name] = old.halted || old.trial != verdict.Trusted && old.build != m.build
+			p.trial, p.halted, p.marked = trial, halted, m
 		}
 	}
 	if len(moved) > 0 {
@@ -278,9 +285,10 @@ func (s *State) markBuilds(now time.Time) {
 type mark struct {
 	trial  verdict.Trial
 	halted bool
+	build  string
 }
 
-// moveMarked has the votes of probers count as what they are now, and their checks placed anew.
+// moveMarked has the votes of probers count as what they are now, or not any more, and their checks placed anew.
 func (s *State) moveMarked(now time.Time, moved map[string]bool) {
 	s.roster.changed()
 	for name := range moved {
@@ -289,9 +297,16 @@ func (s *State) moveMarked(now time.Time, moved map[string]bool) {
 	for _, c := range s.checks {
 		hit := false
 		for i := range c.votes {
-			if v := &c.votes[i]; moved[v.Prober] {
-				v.Trial, hit = s.roster.probers[v.Prober].trial, true
-				c.seats[i].odds, c.seats[i].doubt = 0, doubt{}
+			v, x := &c.votes[i], &c.seats[i]
+			void, is := moved[v.Prober]
+			if !is {
+				continue
+			}
+			hit, v.Trial = true, s.roster.probers[v.Prober].trial
+			x.odds, x.doubt = 0, doubt{}
+			if void {
+				*v, *x = blank(*v), seat{rank: x.rank, beside: x.beside, aside: x.aside}
+				c.tally = verdict.Tally{}
 			}
 		}
 		if hit {

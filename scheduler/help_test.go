@@ -26,6 +26,8 @@ type rig struct {
 	owed   []string
 	asked  []Confirm
 	silent map[string]bool
+	// trying: how far builds are trusted is stored.
+	trying bool
 }
 
 func newRig(t testing.TB) *rig {
@@ -66,6 +68,13 @@ func (r *rig) effects(actions []Action) (events []Event) {
 			r.owe(a.Outbox)
 			r.rev++
 			events = append(events, IncidentPut{Key: a.Key, Incident: a.Incident, ModRevision: r.rev})
+		case PutBuild:
+			if r.trying {
+				r.rev++
+				events = append(events, BuildPut{Build: a.Build, ModRevision: r.rev})
+			}
+		case DropBuild:
+			events = append(events, BuildGone{Name: a.Name})
 		case Resolve:
 			r.owe(a.Outbox)
 			events = append(events, IncidentGone{Key: a.Key})

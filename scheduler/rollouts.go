@@ -36,7 +36,7 @@ func (s *State) watchBuilds(now time.Time) {
 		x := s.builds.byName[value]
 		d := rollout.Decide(now, s.cfg.Rollout, s.builds.policy, rollout.Facts{
 			Stage: s.stageOf(value), Since: x.record.GetStageTime().AsTime(), Probers: len(x.probers), Comparisons: x.trial.Comparisons, Halt: x.trial.Halt(now),
-			Alone: alone, Next: value == next,
+			Doubt: x.trial.Doubt(now), Alone: alone, Next: value == next,
 		})
 		x.waits = d.Waits
 		if !s.mayAct(x.effectUntil, now) || s.store.unsettled || s.storeLost() {

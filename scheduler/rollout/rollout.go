@@ -22,12 +22,13 @@
 //  1. Rate: Page's cumulative sum of the log-likelihood ratio between a build that disagrees in a share [Config.Sick] of its comparisons and one that does so in a share
 //     [Config.Sound], over [Config.Threshold]. With the defaults five disagreements in a row are enough, eight where one comparison in 20 is one. A build that
 //     disagrees in 5 of 1,000 is halted wrongly once in 60,000 comparisons or more (e^Threshold), one that does so in 1 of 1,000 practically never.
-//  2. Persistence: on [Config.Subjects] hosts a check with [Config.InARow] disagreements in succession, by one prober, without an agreement between. This finds a build that is
-//     wrong about few checks of many, each time: nine disagreements at most, however rare such checks are.
+//  2. Persistence: on [Config.Firm] hosts a check with [Config.InARow] disagreements in succession, by one prober, without an agreement between. This finds a build that is
+//     wrong about few checks of many, each time, however rare such checks are. One such host alone keeps the build from its next stage until somebody has looked.
 //
-// Of one host at most [Config.PerSubject] disagreements count within [Config.Memory], since a host may have its own reason, and neither rule halts before as many as
-// [Config.Subjects] hosts have been disagreed on, or all hosts, where the mesh watches fewer. So: a build that is wrong about three hosts or more is halted by the ninth
-// disagreement that counts, and by the fifth if nothing speaks for it meanwhile.
+// Of one host at most [Config.PerSubject] disagreements count within [Config.Memory], since a host may have its own reason, and the first rule does not halt before as many as
+// [Config.Subjects] hosts have been disagreed on. Where the mesh watches fewer hosts, all of them are enough for either. So a build that is wrong about a twentieth of
+// what it probes, or more, or about three hosts of however many, is halted by the ninth disagreement that counts at the latest, and by the fifth if nothing speaks for
+// it meanwhile. One that is wrong about less than a fiftieth, on many hosts, is halted when it has been wrong three times in succession on two of them.
 //
 // Everything here is a pure function of its arguments and of the calls before. It imports the standard library only.
 package rollout
@@ -99,6 +100,8 @@ type Facts struct {
 	// Comparisons and Halt are what its Trial says.
 	Comparisons int64
 	Halt        string
+	// Doubt is what somebody should look at before it goes on; empty when there is nothing. See Trial.Doubt.
+	Doubt string
 	// Alone is how long nobody has run a settled build; negative when somebody does. Next: of several builds this is the one that is to be settled then.
 	Alone time.Duration
 	Next  bool
@@ -137,6 +140,8 @@ func Decide(now time.Time, cfg Config, p Policy, f Facts) Decision {
 		next, least, need = Settled, p.CanaryTime, p.CanaryComparisons
 	}
 	switch left, missing := least-now.Sub(f.Since), need-f.Comparisons; {
+	case f.Doubt != "":
+		return Decision{Stage: f.Stage, Waits: "an operator must approve it: " + f.Doubt}
 	case p.Manual:
 		return Decision{Stage: f.Stage, Waits: "an operator must approve it: the policy leaves that to people"}
 	case left > 0 && missing > 0:

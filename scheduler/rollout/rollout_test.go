@@ -31,6 +31,7 @@ func TestEveryTransition(t *testing.T) {
 		{"halted as a canary", at(time.Hour), p, Facts{Stage: Canary, Probers: 1, Comparisons: 1000, Halt: "x", Alone: -1}, Halted, ""},
 		{"halted stays halted", at(24 * time.Hour), p, Facts{Stage: Halted, Probers: 9, Comparisons: 1000, Alone: time.Hour, Next: true}, Halted, ""},
 		{"settled stays settled", at(0), p, Facts{Stage: Settled, Halt: "x", Alone: -1}, Settled, ""},
+		{"somebody must look", at(time.Hour), p, Facts{Stage: Shadow, Probers: 1, Comparisons: 1000, Doubt: "x", Alone: -1}, Shadow, "approve it: x"},
 		{"nobody runs it", at(time.Hour), p, Facts{Stage: Shadow, Comparisons: 100, Alone: -1}, Shadow, "no prober runs it"},
 		{"nobody is left, not for long", at(time.Second), p, Facts{Stage: Shadow, Probers: 3, Alone: 10 * time.Second, Next: true}, Shadow, "settled in 50s"},
 		{"nobody is left", at(time.Minute), p, Facts{Stage: Shadow, Probers: 3, Alone: time.Minute, Next: true}, Settled, ""},
@@ -78,6 +79,8 @@ func TestBrokenBuildIsHaltedWithinTheStatedNumberOfDisagreements(t *testing.T) {
 		{"wrong about every other", 100, func(h int) bool { return h%2 == 0 }, 5, 10},
 		{"wrong about one in 20", 100, func(h int) bool { return h%20 == 0 }, 8, 160},
 		{"wrong about 3 of 1,000", 1000, func(h int) bool { return h < 3 }, 9, 3000},
+		{"wrong about 2 of 1,000", 1000, func(h int) bool { return h < 2 }, 6, 3000},
+		{"wrong about 10 of 1,000", 1000, func(h int) bool { return h%100 == 0 }, 22, 3000},
 		{"wrong about all of two hosts", 2, func(int) bool { return true }, 6, 6},
 		{"wrong about the only host", 1, func(int) bool { return true }, 3, 3},
 	} {
@@ -90,8 +93,16 @@ func TestBrokenBuildIsHaltedWithinTheStatedNumberOfDisagreements(t *testing.T) {
 }
 
 func TestHostsOwnReasonHaltsNothing(t *testing.T) {
-	if n, at := play(20, 100_000, func(h, _ int) bool { return h < 2 }); at >= 0 {
-		t.Errorf("two hosts that treat it differently halted it after %d disagreements", n)
+	if n, at := play(20, 100_000, func(h, _ int) bool { return h < 1 }); at >= 0 {
+		t.Errorf("a host that treats it differently halted it after %d disagreements", n)
+	}
+	trial := NewTrial(Config{})
+	for i := range 3 {
+		trial.Agree(fmt.Sprint("h", i))
+		trial.Dissent(epoch, Dissent{Prober: "p", Check: "checks/c", Subject: "h", Kind: "http", InARow: i + 1})
+	}
+	if got := trial.Doubt(epoch); got != "each time it disagrees on h" || trial.Halt(epoch) != "" {
+		t.Errorf("doubt %q, halt %q", got, trial.Halt(epoch))
 	}
 }
 

@@ -16,8 +16,8 @@ type Config struct {
 	// Threshold is the natural logarithm of the least mean number of comparisons between false alarms. Default 11: five disagreements in a row.
 	Threshold float64
 	// Subjects is on how many hosts there must be disagreement, PerSubject how many of one host count within Memory, InARow how many in succession make a check on which
-	// the build is always wrong. Default 3 each.
-	Subjects, PerSubject, InARow int
+	// the build is always wrong. Default 3 each. Firm is on how many hosts there must be such a check. Default 2.
+	Subjects, PerSubject, InARow, Firm int
 	// Memory is how long a disagreement on a host is remembered. Default 10 min.
 	Memory time.Duration
 	// Alone is how long nobody must have run a settled build before a build on trial is settled for want of a comparison. Default 1 min: an upgrade of everything at once
@@ -42,6 +42,7 @@ func (c Config) withDefaults() Config {
 	whole(&c.Subjects, 3)
 	whole(&c.PerSubject, 3)
 	whole(&c.InARow, 3)
+	whole(&c.Firm, 2)
 	if c.Memory == 0 {
 		c.Memory = 10 * time.Minute
 	}
@@ -167,10 +168,21 @@ func (t *Trial) Halt(now time.Time) string {
 	t.forget(now)
 	need := max(1, min(t.cfg.Subjects, len(t.compared)))
 	switch {
-	case len(t.firm) >= need:
+	case len(t.firm) >= min(t.cfg.Firm, need):
 		return t.sentence(fmt.Sprintf("each time on %s", count(len(t.firm), "host")))
 	case t.sum >= t.cfg.Threshold && len(t.subjects) >= need:
 		return t.sentence("on " + count(len(t.subjects), "host"))
+	}
+	return ""
+}
+
+// Doubt says on what host it is always wrong, when that is too little to halt it and too much to trust it; empty when there is none.
+func (t *Trial) Doubt(now time.Time) string {
+	t.forget(now)
+	for host := range t.firm {
+		if len(t.firm) == 1 {
+			return "each time it disagrees on " + host
+		}
 	}
 	return ""
 }
