@@ -377,6 +377,16 @@ func (s *State) OpenIncidents() []*statev1.StoredIncident {
 	if s.mesh.incident != nil {
 		all = append(all, s.mesh.incident)
 	}
+	for _, x := range s.suspects {
+		if x.incident != nil {
+			all = append(all, x.incident)
+		}
+	}
+	for _, x := range s.builds.byName {
+		if x.incident != nil {
+			all = append(all, x.incident)
+		}
+	}
 	return all
 }
 

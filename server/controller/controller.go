@@ -292,6 +292,10 @@ func (c *Controller) eventLocked(e store.Event) scheduler.Event {
 	case *statev1.Enrolment:
 		c.enrolments[spec.ID(e.Name)] = enrolled{v, e.ModRevision}
 		return scheduler.EnrolmentPut{Enrolment: v}
+	case *meshv1.Build:
+		return scheduler.BuildPut{Build: v, ModRevision: e.ModRevision}
+	case *meshv1.BuildPolicy:
+		return scheduler.BuildPolicyPut{Policy: v}
 	case *statev1.PlacementTable:
 		return scheduler.TablePut{Table: v, ModRevision: e.ModRevision}
 	case *statev1.StoredIncident:
@@ -352,6 +356,10 @@ func (c *Controller) goneLocked(e store.Event) scheduler.Event {
 			s.End("the prober was deleted")
 		}
 		return scheduler.EnrolmentGone{Name: e.Name}
+	case store.KindBuild:
+		return scheduler.BuildGone{Name: e.Name}
+	case store.KindBuildPolicy:
+		return scheduler.BuildPolicyPut{}
 	case store.KindTable:
 		return scheduler.TableGone{Datacenter: e.Name}
 	case store.KindIncident:

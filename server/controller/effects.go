@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -41,6 +42,10 @@ func keyOf(a scheduler.Action) string {
 		return a.Key
 	case scheduler.MoveRows:
 		return scheduler.TableKey(a.Table.GetDatacenter())
+	case scheduler.PutBuild:
+		return scheduler.BuildKey(a.Build.GetName())
+	case scheduler.DropBuild:
+		return scheduler.BuildKey(a.Name)
 	}
 	return ""
 }
@@ -141,6 +146,10 @@ func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
 		return c.deps.Store.ResolveIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
 	case scheduler.MoveRows:
 		return c.deps.Store.PutTable(ctx, fence, a.Table, a.ModRevision)
+	case scheduler.PutBuild:
+		return c.deps.Store.LeaderPutBuild(ctx, fence, a.Build, a.ModRevision)
+	case scheduler.DropBuild:
+		return 0, c.deps.Store.DropBuild(ctx, fence, a.Name, a.ModRevision)
 	}
 	panic("controller: an action without a way to carry it out")
 }
@@ -153,6 +162,10 @@ func describe(a scheduler.Action) (span, traceID string) {
 		return "incident.escalate", a.Incident.GetIncident().GetTraceId()
 	case scheduler.Resolve:
 		return "incident.resolve", a.Incident.GetIncident().GetTraceId()
+	case scheduler.PutBuild:
+		return "build.stage", ""
+	case scheduler.DropBuild:
+		return "build.drop", ""
 	}
 	return "placement.move", ""
 }
@@ -175,6 +188,15 @@ func (c *Controller) logEffect(e effect, revision int64) {
 		c.logIncident("incident escalated", a.Incident.GetIncident(), len(a.Outbox), e, revision)
 	case scheduler.Resolve:
 		c.logIncident("incident resolved", a.Incident.GetIncident(), len(a.Outbox), e, revision)
+	case scheduler.PutBuild:
+		level := slog.LevelInfo
+		if a.Build.GetStage() == meshv1.Build_HALTED {
+			level = slog.LevelWarn
+		}
+		c.log.Log(context.Background(), level, "build moved", "build", a.Build.GetBuild(), "stage", a.Build.GetStage().String(), "reason", a.Build.GetReason(),
+			"comparisons", a.Build.GetComparisons(), "dissents", a.Build.GetDissents(), "term", e.reign.Term, "revision", revision)
+	case scheduler.DropBuild:
+		c.log.Info("build forgotten", "build", a.Name, "term", e.reign.Term)
 	case scheduler.MoveRows:
 		c.log.Info("placement changed", "datacenter", a.Table.GetDatacenter(), "epoch", a.Table.GetEpoch(), "probers", len(a.Table.GetProbers()),
 			"term", e.reign.Term, "revision", revision)

@@ -34,13 +34,13 @@ type Batch struct {
 type Event struct {
 	// Kind says what Value is.
 	Kind Kind
-	// Name is the resource: "checks/shop", "receivers/ops", "probers/fra-1", "servers/a", "incidents/01...", the datacenter of a table, the id
+	// Name is the resource: "checks/shop", "receivers/ops", "probers/fra-1", "servers/a", "builds/1.4.2", "policies/builds", "incidents/01...", the datacenter of a table, the id
 	// of an outbox entry, "leader".
 	Name string
 	// Subject is set for incidents only: the check, or "_mesh-<reason>".
 	Subject string
 	// Value is a *meshv1.Check, *meshv1.Receiver, *statev1.Enrolment, *statev1.PlacementTable, *statev1.StoredIncident, *statev1.OutboxEntry,
-	// *statev1.ServerRecord or *statev1.LeaderRecord, the follower's own; nil when it was deleted.
+	// *statev1.ServerRecord, *meshv1.Build, *meshv1.BuildPolicy or *statev1.LeaderRecord, the follower's own; nil when it was deleted.
 	Value proto.Message
 	// ModRevision is the revision of the change, also of a deletion; CreateRevision is 0 for a deletion.
 	ModRevision, CreateRevision int64
@@ -56,6 +56,8 @@ func followed() []followedKind {
 		{KindIncident, openPrefix, "", func() proto.Message { return &statev1.StoredIncident{} }},
 		{KindOutbox, outboxPrefix, "", func() proto.Message { return &statev1.OutboxEntry{} }},
 		{KindServer, serverPrefix, spec.Servers + "/", func() proto.Message { return &statev1.ServerRecord{} }},
+		{KindBuild, buildPrefix, spec.Builds + "/", func() proto.Message { return &meshv1.Build{} }},
+		{KindBuildPolicy, buildPolicyKey, BuildPolicyName, func() proto.Message { return &meshv1.BuildPolicy{} }},
 		{KindLeader, leaderPrefix, "", func() proto.Message { return &statev1.LeaderRecord{} }},
 	}
 }

@@ -31,6 +31,8 @@ const (
 	serverPrefix    = Prefix + "server/"
 	requestPrefix   = Prefix + "request/"
 	leaderPrefix    = Prefix + "leader/"
+	buildPrefix     = Prefix + "build/"
+	policyPrefix    = Prefix + "policy/"
 )
 
 // Kind is what a key in etcd is about.
@@ -47,6 +49,9 @@ const (
 	KindOutbox   Kind = "outbox"
 	KindServer   Kind = "server"
 	KindLeader   Kind = "leader"
+	KindBuild    Kind = "build"
+	// KindBuildPolicy is how builds are tried; there is at most one.
+	KindBuildPolicy Kind = "build_policy"
 )
 
 // subject is the part of an open incident's key after its prefix: the id of the check, "_mesh-<reason>", or "_mesh-<reason>-<domain>".
@@ -77,4 +82,5 @@ func outboxKey(id string) string      { return outboxPrefix + id }
 func tableKey(dc string) string       { return tablePrefix + dc }
 func requestKey(id string) string     { return requestPrefix + id }
 func enrolmentKey(name string) string { return enrolmentPrefix + spec.ID(name) }
+func buildKey(name string) string     { return buildPrefix + spec.ID(name) }
 func serverKey(name string) string    { return serverPrefix + spec.ID(name) }
