@@ -83,10 +83,14 @@ func (p *Pulse) take(begun time.Time, err error) {
 	if err == nil {
 		p.failed, p.last, p.success = time.Time{}, time.Time{}, true
 	} else {
+		p.last = time.Now()
+		// A read that took longer than it may was not slow: this process stood still, and what etcd did meanwhile is not known.
+		if soonest := p.last.Add(-pulseEvery); begun.Before(soonest) {
+			begun = soonest
+		}
 		if p.failed.IsZero() {
 			p.failed = begun
 		}
-		p.last = time.Now()
 	}
 	after := p.lostLocked()
 	p.mu.Unlock()

@@ -41,3 +41,24 @@ func TestPulseTellsSinceWhenEtcdHasHadNoQuorum(t *testing.T) {
 		<-done
 	})
 }
+
+func TestProcessThatStoodStillHasNotLostEtcd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		p := store.NewPulse(func(ctx context.Context) error {
+			if reads++; reads == 2 {
+				time.Sleep(time.Minute) // nothing of this process runs
+			}
+			return ctx.Err()
+		}, nil, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = p.Run(ctx) }()
+		time.Sleep(time.Minute + time.Second + 50*time.Millisecond)
+		if since, lost := p.Lost(); lost || reads != 2 {
+			t.Errorf("after %d reads etcd counts as lost since %s", reads, since)
+		}
+		cancel()
+		<-done
+	})
+}
