@@ -80,6 +80,8 @@ func (s *State) compare(now time.Time, c *check, i int) {
 		case d.failed == (fail > ok):
 			s.book.Agree(c.votes[j].Prober)
 			*d = doubt{}
+		case !s.heardOthers(c, j, d.at):
+			*d = doubt{} // this server was cut off then, and what its own prober saw with it
 		default:
 			kind, _ := spec.KindOf(c.eff.GetUri())
 			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: c.host, Kind: string(kind), Failed: d.failed}) {
@@ -88,6 +90,25 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			*d = doubt{}
 		}
 	}
+}
+
+// heardOthers tells whether this server has heard probers of two other datacenters than that of seat j ever since the time.
+func (s *State) heardOthers(c *check, j int, at time.Time) bool {
+	first := ""
+	for k := range c.votes {
+		v := &c.votes[k]
+		if v.Datacenter == c.votes[j].Datacenter || v.Datacenter == first {
+			continue
+		}
+		if p := s.roster.get(v.Prober); !p.online || p.back.After(at) {
+			continue
+		}
+		if first != "" {
+			return true
+		}
+		first = v.Datacenter
+	}
+	return false
 }
 
 // shared tells whether the others' fresh votes say, by the same majority, what the vote of seat j says that waits.

@@ -229,3 +229,25 @@ func TestAProberThatWasCutOffIsNotSuspectForWhatItSawThen(t *testing.T) {
 		t.Errorf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
 	}
 }
+
+// The same, seen from the server that was cut off with the prober: it hears the others' votes again, and they contradict all that its own prober has seen.
+func TestAServerThatWasCutOffDoesNotSuspectItsOwnProber(t *testing.T) {
+	r, places := suspectRig(t)
+	allOK := func(string, int) meshv1.Result_Outcome { return ok }
+	round(r, places, allOK)
+	others := []string{"ams", "fra", "iad", "syd"}
+	for range 3 {
+		for _, d := range others {
+			r.apply(ProberOffline{Name: d + "-1", Unheard: true})
+		}
+		round(r, []string{"nrt"}, func(string, int) meshv1.Result_Outcome { return fail })
+		for _, d := range others {
+			r.apply(ProberOnline{Name: d + "-1", Server: "servers/a"})
+		}
+		round(r, others, allOK)
+		round(r, places, allOK)
+	}
+	if got := asideOf(r); len(got) != 0 || r.s.Counters.Dissents != 0 {
+		t.Errorf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
+	}
+}
