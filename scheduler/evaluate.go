@@ -138,14 +138,27 @@ func openSeverity(i *meshv1.Incident) verdict.Verdict {
 	return verdict.Unknown
 }
 
-// dropLeavers removes the votes of probers the check has moved away from, once they are stale.
+// dropLeavers removes the votes of probers the check has moved away from, once they are stale, or once a prober of the same datacenter that runs the check now has voted
+// later: nobody can ask the leaver what it sees today, and what it saw yesterday must not contradict those who can be asked.
 func (s *State) dropLeavers(c *check, now time.Time) {
 	for i := len(c.seats) - 1; i >= 0 && c.seats[i].rank < 0; i-- {
-		if !c.policy.IsFresh(&c.votes[i], now) {
+		if !c.policy.IsFresh(&c.votes[i], now) || c.succeeded(i, now) {
 			c.votes = append(c.votes[:i], c.votes[i+1:]...)
 			c.seats = append(c.seats[:i], c.seats[i+1:]...)
 		}
 	}
+}
+
+// succeeded tells whether a prober that runs the check has voted after seat i, in the same datacenter.
+func (c *check) succeeded(i int, now time.Time) bool {
+	for j := range c.votes {
+		v := &c.votes[j]
+		if c.seats[j].rank >= 0 && v.Datacenter == c.votes[i].Datacenter && (v.Outcome == verdict.OK || v.Outcome == verdict.Fail) && v.Start.After(c.votes[i].Start) &&
+			c.policy.IsFresh(v, now) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
