@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -11,9 +12,61 @@ import (
 
 // archived is a result on its way to the history.
 type archived struct {
-	entry    history.Entry
-	sequence uint64
-	backlog  bool
+	result  *meshv1.Result
+	backlog bool
+}
+
+// waiting are the results of a session that wait for the history, at most archiveQueue. It takes memory only while there are some: a channel with as much room would cost
+// ten thousand sessions three gigabytes, most of it at the moment when they all begin.
+type waiting struct {
+	some chan struct{} // set when the list is not empty
+
+	mu   sync.Mutex // guards everything below
+	list []archived
+	busy bool // what was taken last is not in the history yet
+}
+
+// put adds a result; false when there is no room.
+func (w *waiting) put(a archived) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.list) >= archiveQueue {
+		return false
+	}
+	w.list = append(w.list, a)
+	signal(w.some)
+	return true
+}
+
+// take gives the oldest results, at most so many, into a slice that is written anew. What was taken before is in the history.
+func (w *waiting) take(into []archived, most int) []archived {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(len(w.list), most)
+	into = append(into[:0], w.list[:n]...)
+	rest := copy(w.list, w.list[n:])
+	clear(w.list[rest:])
+	if w.list = w.list[:rest]; rest > 0 {
+		signal(w.some)
+	} else if cap(w.list) > batchMax {
+		w.list = nil
+	}
+	w.busy = n > 0
+	return into
+}
+
+// settled says that what was taken is in the history.
+func (w *waiting) settled() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = false
+}
+
+// idle tells whether everything that was put is in the history.
+func (w *waiting) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.list) == 0 && !w.busy
 }
 
 // queue hands results to the archive without ever waiting for it. Once one had no room, all are left out until they are asked for again: a later one
@@ -29,10 +82,7 @@ func (s *session) queue(b *meshv1.ResultBatch, backlog bool) {
 			left++
 			continue
 		}
-		a := archived{sequence: r.GetSequence(), backlog: backlog, entry: history.Entry{Result: r, Prober: s.id, Datacenter: s.hello.GetDatacenter()}}
-		select {
-		case s.entries <- a:
-		default:
+		if !s.waiting.put(archived{result: r, backlog: backlog}) {
 			left++
 			s.behind.Store(true)
 			s.g.log.Warn("the history is behind: results wait in the prober's spool", "prober", s.name, "from_sequence", r.GetSequence())
@@ -77,48 +127,39 @@ func (s *session) pass(pong uint64) {
 // archive appends results to the history and settles their numbers. A failure is tried again for as long as the session lives.
 func (s *session) archive(ctx context.Context) error {
 	l := ledger{acked: s.acked.Load()}
-	batch := make([]archived, 0, batchMax)
+	var batch []archived
 	for {
-		batch = batch[:0]
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case a := <-s.entries:
-			s.storing.Store(true)
-			batch = append(batch, a)
+		case <-s.waiting.some:
 		}
-		for more := true; more && len(batch) < batchMax; {
-			select {
-			case a := <-s.entries:
-				batch = append(batch, a)
-			default:
-				more = false
-			}
+		if batch = s.waiting.take(batch, batchMax); len(batch) == 0 {
+			continue
 		}
 		if err := s.store(ctx, batch); err != nil {
 			return err
 		}
 		for _, a := range batch {
 			if a.backlog {
-				l.passed(a.sequence)
+				l.passed(a.result.GetSequence())
 			}
-			l.settle(a.sequence, a.sequence)
+			l.settle(a.result.GetSequence(), a.result.GetSequence())
 		}
 		s.acked.Store(l.acked)
 		s.gap.Store(len(l.islands) > 0)
-		s.storing.Store(false)
+		s.waiting.settled()
+		clear(batch) // the results themselves are not needed until the next ones come
 		signal(s.ackable)
 	}
 }
-
-// idle tells whether everything that was taken for the history is in it.
-func (s *session) idle() bool { return len(s.entries) == 0 && !s.storing.Load() }
 
 // store appends a batch, again and again until the history takes it.
 func (s *session) store(ctx context.Context, batch []archived) error {
 	entries, checks := make([]history.Entry, len(batch)), make([]string, len(batch))
 	for i := range batch {
-		entries[i], checks[i] = batch[i].entry, batch[i].entry.Result.GetCheck()
+		entries[i] = history.Entry{Result: batch[i].result, Prober: s.id, Datacenter: s.hello.GetDatacenter()}
+		checks[i] = batch[i].result.GetCheck()
 	}
 	for i, uri := range s.g.mesh.URIs(checks) {
 		entries[i].URI = uri

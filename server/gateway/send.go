@@ -146,7 +146,7 @@ func (o *outgoing) acknowledge() error {
 func (o *outgoing) catchUp(lost bool) error {
 	s := o.s
 	switch at := s.barrier.Load(); {
-	case at != 0 && at != again, !s.idle():
+	case at != 0 && at != again, !s.waiting.idle():
 		return nil
 	case at == 0 && !s.behind.Load() && !lost:
 		return nil

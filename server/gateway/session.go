@@ -28,7 +28,7 @@ type session struct {
 	runs     chan *meshv1.RunNow
 	woken    chan struct{}
 	ackable  chan struct{}
-	entries  chan archived
+	waiting  waiting       // for the history
 	verify   chan []string // removals that need a second read of the store
 	verified chan shrinkAnswer
 
@@ -40,7 +40,6 @@ type session struct {
 	// resendFrom is the number that was asked for last.
 	resendFrom atomic.Uint64
 	skipped    uint64      // the barrier at which BACKLOG was left out last; the receiving goroutine's
-	storing    atomic.Bool // the archive has a batch in hand
 	gap        atomic.Bool // results above acked are in the history, and one below is not
 
 	// mu guards facts.
@@ -54,7 +53,7 @@ func newSession(g *Gateway, h *meshv1.Hello, cancel context.CancelCauseFunc) *se
 	s := &session{
 		g: g, hello: h, id: h.GetProber(), name: spec.Name(spec.Probers, h.GetProber()), cancel: cancel, began: time.Now(),
 		inbox: make(chan *meshv1.ProberMessage, inboxQueue), runs: make(chan *meshv1.RunNow, runQueue),
-		woken: make(chan struct{}, 1), ackable: make(chan struct{}, 1), entries: make(chan archived, archiveQueue),
+		woken: make(chan struct{}, 1), ackable: make(chan struct{}, 1), waiting: waiting{some: make(chan struct{}, 1)},
 		verify: make(chan []string, 1), verified: make(chan shrinkAnswer, 1),
 	}
 	s.facts.Since = s.began
