@@ -39,7 +39,8 @@ func (s *State) putInBook(now time.Time, name string) {
 	} else {
 		s.book.Put(name, p.enrolled.GetDatacenter(), p.domains)
 	}
-	s.markAside(now)
+	// The others' places in the book are as before. Looking at all of them for each of ten thousand enrolments would take minutes.
+	s.mark(now, map[string]*prober{name: p})
 }
 
 // putSuspect sets aside what the incident says.
@@ -67,8 +68,13 @@ func (s *State) goneSuspect(now time.Time, key string) {
 
 // markAside has the votes of every prober count, or not, as the book says.
 func (s *State) markAside(now time.Time) {
+	s.mark(now, s.roster.probers)
+}
+
+// mark does so for some probers.
+func (s *State) mark(now time.Time, probers map[string]*prober) {
 	changed := map[string]bool{}
-	for name, p := range s.roster.probers {
+	for name, p := range probers {
 		is := ""
 		if d, away := s.book.Aside(name); away {
 			is = d.String()
