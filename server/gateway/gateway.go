@@ -80,6 +80,11 @@ const (
 	// admittedAtOnce is how many probers are attached at the same time. When the thousands of a dead server come at once, those that wait cost nothing: what the
 	// sessions that are there say is read meanwhile. Most of an attachment is one short hold of the controller's mutex; only a prober that is new waits for etcd.
 	admittedAtOnce = 64
+	// bulkAtOnce is how many sessions at a time do what all of them do when they begin or end together: detach, compare assignments, count STATE. The controller's mutex is
+	// handed on in the order in which it was asked for, so a vote waits behind no more than these, and not behind ten thousand.
+	bulkAtOnce = 4
+	// stateChunk is how many votes of a STATE batch are counted under one hold of the mutex: about 0.1 ms.
+	stateChunk = 100
 	// admissionMax is how long a prober waits for that. It gives up after 5 s itself, and tries the next server; so is told earlier.
 	admissionMax = 3 * time.Second
 )
@@ -96,6 +101,15 @@ type Gateway struct {
 	places  directory
 	// admission has an element for each prober that is being attached.
 	admission chan struct{}
+	// bulk has an element for each session in inTurn.
+	bulk chan struct{}
+}
+
+// inTurn does something that many sessions want to do at the same time, a few at once. f must not wait for anything but the controller's mutex.
+func (g *Gateway) inTurn(f func()) {
+	g.bulk <- struct{}{}
+	defer func() { <-g.bulk }()
+	f()
 }
 
 // New makes a gateway for the server of that bare name. Sessions end when stop does.
@@ -105,7 +119,7 @@ func New(stop context.Context, server string, mesh Mesh, archive Archive, log *s
 		return nil, err
 	}
 	return &Gateway{server: spec.Name(spec.Servers, server), mesh: mesh, archive: archive, log: log, m: m, stop: stop, places: directory{mesh: mesh},
-		admission: make(chan struct{}, admittedAtOnce)}, nil
+		admission: make(chan struct{}, admittedAtOnce), bulk: make(chan struct{}, bulkAtOnce)}, nil
 }
 
 // Register puts the gateway into a gRPC server.
@@ -134,7 +148,7 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 	g.m.sessions.Add(ctx, 1)
 	g.log.Info("prober attached", "prober", s.name, "datacenter", hello.GetDatacenter(), "build", hello.GetBuild())
 	err = s.run(ctx, stream)
-	g.mesh.Detach(hello.GetProber(), s, s.leaving.Load())
+	g.inTurn(func() { g.mesh.Detach(hello.GetProber(), s, s.leaving.Load()) })
 	g.m.sessions.Add(context.WithoutCancel(ctx), -1)
 	why := ending(ctx, err)
 	g.log.Info("prober detached", "prober", s.name, "why", why)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -194,7 +195,9 @@ func (s *session) results(b *meshv1.ResultBatch) error {
 		s.g.mesh.Cast(s.id, b.GetResults())
 		s.queue(b, false)
 	case meshv1.ResultBatch_STATE:
-		s.g.mesh.Cast(s.id, b.GetResults())
+		for chunk := range slices.Chunk(b.GetResults(), stateChunk) {
+			s.g.inTurn(func() { s.g.mesh.Cast(s.id, chunk) })
+		}
 	case meshv1.ResultBatch_BACKLOG:
 		s.queue(b, true)
 	default:

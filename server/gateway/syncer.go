@@ -55,9 +55,15 @@ type shrinkAnswer struct {
 
 func newSyncer(s *session, stream sender) *syncer { return &syncer{s: s, stream: stream} }
 
+// difference is what takes the prober from what it holds to what it should run.
+func (y *syncer) difference(held map[string]uint64) (d controller.Difference) {
+	y.s.g.inTurn(func() { d = y.s.g.mesh.Difference(y.s.id, held) })
+	return d
+}
+
 // begin compares the digest of Hello.
 func (y *syncer) begin() error {
-	d := y.s.g.mesh.Difference(y.s.id, nil)
+	d := y.difference(nil)
 	if d.Digest == y.s.hello.GetDigest() {
 		y.held, y.digest = applied(nil, d), d.Digest
 		y.settle(d.Revision)
@@ -120,7 +126,7 @@ func (y *syncer) push(confirmed []string) error {
 		return nil
 	}
 	y.dirty = false
-	d := y.s.g.mesh.Difference(y.s.id, y.held)
+	d := y.difference(y.held)
 	y.digest = d.Digest
 	if len(d.Upserts) == 0 && len(d.Removals) == 0 {
 		y.settle(d.Revision)
