@@ -7,6 +7,12 @@
 // the session does not wait for a prober that has stopped reading, or for a disk that hangs. What is still blocked then is freed by the end of the stream, or
 // when the disk answers.
 //
+// # Thousands at once
+//
+// When another server dies, its probers come here within milliseconds. What all of them do then goes a few at a time: being attached (64, the others wait up to three seconds and
+// are then told to try elsewhere), detaching, comparing assignments, and STATE (4). Votes do not queue behind them. A session that was not looked at for some time because this server did
+// not run is not cut off for the silence.
+//
 // # Results and the history
 //
 // A history that stalls stops the acknowledgements and nothing else: its queue is bounded, what does not fit is left out, and meanwhile it is safe in the

@@ -52,6 +52,8 @@ const (
 	pingEvery = time.Second
 	// silence ends a session: three pings.
 	silence = 3 * time.Second
+	// deaf is how late this server may look at a session before it counts as one that was not listening: it was paused, or has too little CPU.
+	deaf = 300 * time.Millisecond
 	// digestEvery is how often the expected digest goes with a ping.
 	digestEvery = 30 * time.Second
 	// frameBytes is what a message should stay under.
