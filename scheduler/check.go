@@ -137,7 +137,7 @@ func (s *State) resolve(c *check) {
 	c.host, c.needs = hostOf(c.eff.GetUri()), needs(c.eff)
 	work := spec.ForAssignment(c.eff)
 	// What does not change a probe must not make its votes void.
-	work.Probers, work.Quorum, work.Revision, work.Datacenters, work.Distinct, work.AlertOnDegraded, work.Paused = 0, 0, 0, nil, nil, false, false
+	work.Probers, work.Quorum, work.Revision, work.Datacenters, work.Distinct, work.Spread, work.AlertOnDegraded, work.Paused = 0, 0, 0, nil, nil, nil, false, false
 	if h := contentHash(work); h != c.workHash {
 		for i := range c.votes {
 			c.votes[i] = blank(c.votes[i])
@@ -234,6 +234,7 @@ func (s *State) placeOne(c *check, world *placement.Map, now time.Time) bool {
 	if !c.spec.GetPaused() {
 		want := placement.Check{
 			Name: c.name, Probers: min(int(c.eff.GetProbers()), verdict.MaxVotes), Datacenters: c.eff.GetDatacenters(), Needs: c.needs,
+			Spread: c.eff.GetSpread(),
 		}
 		names, c.plain = world.PlacePlain(want)
 		counted = len(names)

@@ -24,6 +24,7 @@ func (s *State) Explain(name string, now time.Time) (*meshv1.ExplainCheckRespons
 		Status: status, Probers: c.eff.GetProbers(), Quorum: c.eff.GetQuorum(), Interval: durationpb.New(c.interval), Timeout: durationpb.New(c.timeout),
 		Placement: s.explainPlacement(c), Arithmetic: s.explainArithmetic(c, now),
 	}
+	e.Independence = s.independence(c)
 	e.Text = c.explainText(e, now)
 	return e, true
 }
@@ -117,6 +118,9 @@ func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) strin
 		}
 	}
 	section("Placement", e.GetPlacement())
+	if lines := independenceLines(e.GetIndependence()); len(lines) > 0 {
+		section("Independence", lines)
+	}
 	var votes []string
 	for i := range c.votes {
 		votes = append(votes, c.voteLine(i, now))

@@ -74,6 +74,8 @@ type roster struct {
 	// world and places are the map and the number of datacenters as long as nothing has changed; world is nil afterwards.
 	world  *placement.Map
 	places int
+	// varied are the dimensions in which probers could be kept apart by the last map.
+	varied []string
 	// touched are the datacenters in which something has changed since the checks were placed; all: it concerns every check.
 	touched map[string]bool
 	all     bool
@@ -278,6 +280,9 @@ func (r *roster) worldMap() *placement.Map {
 		tables = append(tables, t.Table)
 	}
 	r.world = placement.NewMap(tables, r.list())
+	if !slices.Equal(r.varied, r.world.Varied()) {
+		r.varied, r.all = r.world.Varied(), true
+	}
 	return r.world
 }
 

@@ -83,6 +83,9 @@ func Effective(c *meshv1.Check, datacenters int) *meshv1.Check {
 	if len(e.Distinct) == 0 {
 		e.Distinct = DefaultDistinct()
 	}
+	if len(e.Spread) == 0 {
+		e.Spread = DefaultSpread()
+	}
 	kindDefaults(e)
 	return e
 }
@@ -210,3 +213,7 @@ func ForAssignment(c *meshv1.Check) *meshv1.Check {
 // DefaultDistinct are the dimensions in which failing votes must not all be the same, unless a check says otherwise: what several datacenters are most likely to share
 // and to fail by together.
 func DefaultDistinct() []string { return []string{"build", "provider", "region", "resolver"} }
+
+// DefaultSpread are the dimensions besides the datacenter in which the probers of a check should differ, unless it says otherwise: what the operator says of who runs the machines,
+// and what the mesh sees of where they are.
+func DefaultSpread() []string { return []string{"provider", "network"} }

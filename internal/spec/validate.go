@@ -188,6 +188,12 @@ func places(f *faults, c *meshv1.Check) {
 			f.add(fmt.Sprintf("distinct[%d]", i), "%q is not a label key; write 1 to 63 characters of a-z, 0-9, _, . and -", clip(key))
 		}
 	}
+	count(f, "spread", len(c.GetSpread()), maxDistinct)
+	for i, key := range c.GetSpread() {
+		if !keyPattern.MatchString(key) {
+			f.add(fmt.Sprintf("spread[%d]", i), "%q is not a label key; write 1 to 63 characters of a-z, 0-9, _, . and -", clip(key))
+		}
+	}
 }
 
 // keyed checks a map of free pairs.

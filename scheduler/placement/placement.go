@@ -81,6 +81,8 @@ type Check struct {
 	Datacenters []string
 	// Needs are capabilities that its probers must have.
 	Needs []string
+	// Spread are dimensions besides the datacenter in which its probers should differ, where they can.
+	Spread []string
 }
 
 // Map is the whole of the tables with the probers they name. It is immutable after NewMap.
@@ -92,12 +94,15 @@ type Map struct {
 	owners [][]*Prober
 	// beside: there is a prober of that kind.
 	beside bool
+	// varied are the dimensions in which the probers in service have two values at least, sorted: in others nothing can be spread.
+	varied []string
 }
 
 // NewMap prepares tables and probers for Place. Rows that name an unknown prober, or one that lives in another datacenter, are skipped by Place. It keeps
 // both slices' contents, which must not change afterwards.
 func NewMap(tables []*Table, probers []Prober) *Map {
 	m := &Map{}
+	m.varied = varied(probers)
 	known := make(map[string]*Prober, len(probers))
 	for i := range probers {
 		known[probers[i].Name] = &probers[i]
@@ -122,7 +127,8 @@ func NewMap(tables []*Table, probers []Prober) *Map {
 }
 
 // Place gives the probers that run the check, best first: the order is the rank. It gives fewer than asked for when there are no more that fit.
-// One prober of each datacenter is taken before a second of any.
+// One prober of each datacenter is taken before a second of any. Of the datacenters, and of the probers in one, those are taken first that share no value of the dimensions of
+// Spread with a prober that is taken already.
 func (m *Map) Place(c Check) []string {
 	names, _ := m.PlacePlain(c)
 	return names
@@ -148,13 +154,28 @@ func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 	// The first round looks for the best of the rest, one after the other: a check needs few of many datacenters.
 	left := order[:0:len(order)]
 	plain = true
+	a := apart{dimensions: m.spreadable(c.Spread)}
 	for rest := order; len(rest) > 0 && len(picked) < c.Probers; rest = rest[1:] {
 		best(rest)
-		if p := m.pick(rest[0].table, h, c.Needs, picked); p != "" {
-			picked, left = append(picked, p), append(left, rest[0])
+		p := m.pick(rest[0].table, h, c.Needs, picked, nil)
+		if p != nil && a.shares(p) > 0 {
+			plain = false
+			if p = m.pick(rest[0].table, h, c.Needs, picked, &a); p == nil {
+				a.later = append(a.later, rest[0])
+				continue
+			}
+		}
+		if p != nil {
+			picked, left = append(picked, p.Name), append(left, rest[0])
+			a.take(p)
 		} else {
 			plain = false
 		}
+	}
+	for len(a.later) > 0 && len(picked) < c.Probers {
+		p, from := m.least(&a, h, c.Needs, picked)
+		picked, left = append(picked, p.Name), append(left, from)
+		a.take(p)
 	}
 	for len(picked) < c.Probers && len(left) > 0 {
 		plain = false
@@ -163,8 +184,13 @@ func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 			if len(picked) == c.Probers {
 				break
 			}
-			if p := m.pick(d.table, h, c.Needs, picked); p != "" {
-				picked, again = append(picked, p), append(again, d)
+			p := m.pick(d.table, h, c.Needs, picked, &a)
+			if p == nil {
+				p = m.pick(d.table, h, c.Needs, picked, nil)
+			}
+			if p != nil {
+				picked, again = append(picked, p.Name), append(again, d)
+				a.take(p)
 			}
 		}
 		left = again
@@ -211,14 +237,14 @@ func nameOf(p *Prober) string {
 }
 
 // pick gives the prober of a datacenter that runs the check: the first from the check's row on that fits and is not picked yet, of those that run checks beside others only if
-// there is no other.
-func (m *Map) pick(table int, h uint64, needs, picked []string) string {
-	return nameOf(m.walk(table, h, needs, picked, m.beside))
+// there is no other. With a it is one that shares nothing with those that are picked, and none that runs checks beside others.
+func (m *Map) pick(table int, h uint64, needs, picked []string, a *apart) *Prober {
+	return m.walk(table, h, needs, picked, m.beside, a)
 }
 
 // pickAny is the one that would run the check if all were alike, among those that may still be picked and the ones that are.
 func (m *Map) pickAny(table int, h uint64, needs, placed []string) *Prober {
-	p := m.walk(table, h, needs, nil, false)
+	p := m.walk(table, h, needs, nil, false, nil)
 	if p != nil && contains(placed, p.Name) {
 		return nil
 	}
@@ -227,7 +253,7 @@ func (m *Map) pickAny(table int, h uint64, needs, placed []string) *Prober {
 
 // walk goes from the check's row to the first prober that fits and is not picked yet. With last, those that run checks beside others come after all others. It ends as
 // soon as every prober was met once.
-func (m *Map) walk(table int, h uint64, needs, picked []string, last bool) *Prober {
+func (m *Map) walk(table int, h uint64, needs, picked []string, last bool, a *apart) *Prober {
 	var fallback *Prober
 	t, owners := m.tables[table], m.owners[table]
 	var met uint64 // of the first 64 probers
@@ -244,11 +270,11 @@ func (m *Map) walk(table int, h uint64, needs, picked []string, last bool) *Prob
 			met |= 1 << r
 			left--
 		}
-		if p := owners[r]; p != nil && fits(p, needs) && !contains(picked, p.Name) {
+		if p := owners[r]; p != nil && fits(p, needs) && !contains(picked, p.Name) && (a == nil || a.shares(p) == 0) {
 			if !last || !p.Beside {
 				return p
 			}
-			if fallback == nil {
+			if fallback == nil && a == nil {
 				fallback = p
 			}
 		}
