@@ -53,6 +53,13 @@ func (a *app) plan(ctx context.Context, c *client, config *configfile.Config, w 
 	if err != nil {
 		return nil, a.explainApply(err, config)
 	}
+	policy, err := a.planPolicy(ctx, c, config.Config.GetBuildPolicy(), validateOnly)
+	if policy != nil {
+		resp.Changes = append(resp.Changes, policy)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return resp, nil
 }
 

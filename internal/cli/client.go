@@ -36,6 +36,7 @@ type client struct {
 	servers   meshv1.ServerServiceClient
 	members   meshv1.MemberServiceClient
 	mesh      meshv1.MeshServiceClient
+	builds    meshv1.BuildServiceClient
 }
 
 // Close ends the connection.
@@ -95,6 +96,7 @@ func (a *app) connectTo(server string) (*client, error) {
 		servers:   meshv1.NewServerServiceClient(conn),
 		members:   meshv1.NewMemberServiceClient(conn),
 		mesh:      meshv1.NewMeshServiceClient(conn),
+		builds:    meshv1.NewBuildServiceClient(conn),
 	}, nil
 }
 

@@ -22,11 +22,11 @@ func (a *app) getCommand() *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME...]",
-		Short: "Show checks, statuses, incidents, probers, servers, receivers, members or the mesh",
+		Short: "Show checks, statuses, incidents, probers, builds, servers, receivers, members or the mesh",
 		Long: `Shows resources: all of a kind, those that --filter accepts, or those named.
 
-Kinds are checks, statuses, incidents, probers, servers, receivers and members (those of etcd); singular (check) and short
-(c, st, i, p, s, r, m) work too.
+Kinds are checks, statuses, incidents, probers, builds (of the prober, and how far each is trusted), servers, receivers and
+members (those of etcd); singular (check) and short (c, st, i, p, b, s, r, m) work too.
 A name may be written with or without its kind: shop, checks/shop.
 
 get mesh shows how the mesh itself is, as the server that is asked sees it: what is wrong, worst first, what to do about it,
@@ -57,7 +57,7 @@ apply takes. With --watch it goes on: on a terminal the table is kept up to date
 		},
 	}
 	outputFlag(cmd, &o.output, formatTable, formatWide, formatJSON, formatYAML)
-	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on and show each change; probers, servers, receivers, members and the mesh are asked for every 2s")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "go on and show each change; probers, builds, servers, receivers, members and the mesh are asked for every 2s")
 	cmd.Flags().StringVar(&o.filter, "filter", "", "only those that this `FILTER` accepts, for example 'verdict != UP'; the default is all")
 	return cmd
 }

@@ -107,7 +107,7 @@ func (r *resource) all(ctx context.Context, a *app, c *client, filter string) ([
 
 // resources lists every kind that `get` shows.
 func resources() []*resource {
-	return []*resource{checkResource(), statusResource(), incidentResource(), proberResource(), serverResource(), receiverResource(), memberResource()}
+	return []*resource{checkResource(), statusResource(), incidentResource(), proberResource(), buildResource(), serverResource(), receiverResource(), memberResource()}
 }
 
 func checkResource() *resource {

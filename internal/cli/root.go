@@ -109,7 +109,7 @@ Start here:  probemesh up                     a whole mesh in one command
 	add(groupRun, a.processCommands()...)
 	add(groupConfigure, a.applyCommand(), a.diffCommand(), a.deleteCommand())
 	add(groupSee, a.getCommand(), a.explainCommand(), a.probeCommand(), a.simulateCommand())
-	add(groupAct, a.runCommand(), a.ackCommand(), a.drainCommand(), a.undrainCommand(), a.testCommand(), a.stepdownCommand(), a.memberCommand())
+	add(groupAct, a.runCommand(), a.ackCommand(), a.drainCommand(), a.undrainCommand(), a.approveCommand(), a.haltCommand(), a.testCommand(), a.stepdownCommand(), a.memberCommand())
 	add("", a.versionCommand(), a.completionCommand(), exitCodesTopic(), a.holdFlushesCommand(), a.enterNetworkCommand())
 	root.SetHelpCommand(helpCommand())
 	fitHelp(root, helpWidth(a.out))

@@ -158,6 +158,9 @@ func (d *Document) judge() []Fault {
 			report(spec.ValidateCheck(check, path))
 		}
 	}
+	if p := d.Config.GetBuildPolicy(); p != nil {
+		report(spec.BuildPolicyFaults("build_policy", p))
+	}
 	for i, receiver := range d.Config.GetReceivers() {
 		if path := "receivers[" + strconv.Itoa(i) + "]"; !d.muted[path] {
 			report(spec.ValidateReceiver(receiver, path))
@@ -176,6 +179,9 @@ func (c *Config) add(doc *Document) {
 		c.Config.Receivers = append(c.Config.Receivers, receiver)
 		c.receivers = append(c.receivers, origin{doc, i})
 	}
+	if p := doc.Config.GetBuildPolicy(); p != nil {
+		c.Config.BuildPolicy = p
+	}
 }
 
 // duplicates reports names that are used twice, in one file or in two.
@@ -193,6 +199,17 @@ func (c *Config) duplicates() []Fault {
 			return
 		}
 		first[full] = at
+	}
+	var policy *Document
+	for _, d := range c.documents {
+		if d.Config.GetBuildPolicy() == nil {
+			continue
+		}
+		if policy != nil {
+			out = append(out, Fault{Position: d.Position("build_policy"), Path: "build_policy",
+				Problem: fmt.Sprintf("there is one policy of builds, and another is at %s; leave one out", policy.Position("build_policy"))})
+		}
+		policy = d
 	}
 	first := map[string]Position{}
 	for i, check := range c.Config.GetChecks() {

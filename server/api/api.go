@@ -47,12 +47,13 @@ func New(s *store.Store, mesh Mesh, test TestDelivery, logger *slog.Logger) *API
 // Register; the function may be called concurrently and does not block.
 func (a *API) DescribeServers(fill func(*meshv1.Server)) { a.describe = fill }
 
-// Register puts the six services of this package onto a server that does not serve yet.
+// Register puts the seven services of this package onto a server that does not serve yet.
 func (a *API) Register(r grpc.ServiceRegistrar) {
 	meshv1.RegisterCheckServiceServer(r, checkService{api: a})
 	meshv1.RegisterStatusServiceServer(r, statusService{api: a})
 	meshv1.RegisterIncidentServiceServer(r, incidentService{api: a})
 	meshv1.RegisterProberServiceServer(r, proberService{api: a})
+	meshv1.RegisterBuildServiceServer(r, buildService{api: a})
 	meshv1.RegisterReceiverServiceServer(r, receiverService{api: a})
 	meshv1.RegisterServerServiceServer(r, serverService{api: a})
 }

@@ -32,6 +32,10 @@ type Mesh interface {
 	Probers() []*meshv1.Prober
 	// Prober gives one prober; false when the mesh knows none of that name.
 	Prober(name string) (*meshv1.Prober, bool)
+	// Builds gives every build that the mesh has seen, sorted by name.
+	Builds() []*meshv1.Build
+	// Build gives one build; false when the mesh knows none of that name.
+	Build(name string) (*meshv1.Build, bool)
 	// Receivers gives every receiver, sorted by name.
 	Receivers() []*meshv1.Receiver
 	// OpenIncidents gives every incident that is open, newest (greatest name) first.

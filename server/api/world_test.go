@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sort"
@@ -128,6 +129,7 @@ type mesh struct {
 	known    map[string]*meshv1.Check
 	verdicts map[string]meshv1.CheckStatus_Verdict
 	probers  map[string]*meshv1.Prober
+	builds   map[string]*meshv1.Build
 	server   ServerInfo
 	answer   *meshv1.TestReceiverResponse
 	summary  string                      // of every status
@@ -278,6 +280,23 @@ func (m *mesh) Probers() []*meshv1.Prober {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].GetName() < list[j].GetName() })
 	return list
+}
+
+func (m *mesh) Builds() []*meshv1.Build {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*meshv1.Build
+	for _, n := range slices.Sorted(maps.Keys(m.builds)) {
+		list = append(list, proto.CloneOf(m.builds[n]))
+	}
+	return list
+}
+
+func (m *mesh) Build(name string) (*meshv1.Build, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.builds[name]
+	return proto.CloneOf(b), ok
 }
 
 func (m *mesh) Prober(name string) (*meshv1.Prober, bool) {

@@ -84,6 +84,26 @@ func (c *Controller) Explain(check string) (*meshv1.ExplainCheckResponse, bool) 
 	return proto.CloneOf(e), true
 }
 
+// Builds gives every build that the mesh has seen, sorted by name.
+func (c *Controller) Builds() []*meshv1.Build {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*meshv1.Build
+	for _, name := range c.mind.Builds() {
+		if b, ok := c.mind.Build(name); ok {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// Build gives one build.
+func (c *Controller) Build(name string) (*meshv1.Build, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mind.Build(name)
+}
+
 // Receivers gives every receiver, sorted by name, the caller's own copies.
 func (c *Controller) Receivers() []*meshv1.Receiver {
 	c.mu.Lock()
