@@ -25,24 +25,23 @@ func ports(t *testing.T, n int) []string {
 	return out
 }
 
-func TestThreeMembersSurviveTheLossOfOne(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts three members")
-	}
+// three starts three members that form a cluster.
+func three(t *testing.T) ([]*Member, []Config) {
+	t.Helper()
 	addrs := ports(t, 3)
 	var all []string
 	for i, a := range addrs {
 		all = append(all, fmt.Sprintf("m%d=http://%s", i, a))
 	}
-	members := make([]*Member, 3)
+	members, cfgs := make([]*Member, 3), make([]Config, 3)
 	var wg sync.WaitGroup
 	for i := range members {
-		cfg := Config{Dir: t.TempDir(), Name: fmt.Sprintf("m%d", i), ListenPeer: "http://" + addrs[i], InitialCluster: strings.Join(all, ",")}
+		cfgs[i] = Config{Dir: t.TempDir(), Name: fmt.Sprintf("m%d", i), ListenPeer: "http://" + addrs[i], InitialCluster: strings.Join(all, ",")}
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			var err error
-			if members[i], err = Start(ctx, cfg); err != nil {
+			if members[i], err = Start(ctx, cfgs[i]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -51,6 +50,14 @@ func TestThreeMembersSurviveTheLossOfOne(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
+	return members, cfgs
+}
+
+func TestThreeMembersSurviveTheLossOfOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three members")
+	}
+	members, _ := three(t)
 	defer func() {
 		for _, m := range members[1:] {
 			closeMember(t, m)
@@ -75,4 +82,34 @@ func TestThreeMembersSurviveTheLossOfOne(t *testing.T) {
 	if _, err := members[2].Client().Put(ctx, "k", "w"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestMemberThatHasLostItsDataIsRefusedWithASentence(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three members")
+	}
+	members, cfgs := three(t)
+	defer func() {
+		for _, m := range members[1:] {
+			closeMember(t, m)
+		}
+	}()
+	closeMember(t, members[0])
+	for _, state := range []string{"new", "existing"} {
+		cfg := cfgs[0]
+		cfg.Dir, cfg.ClusterState = t.TempDir(), state
+		m, err := Start(t.Context(), cfg)
+		if err == nil {
+			closeMember(t, m)
+			t.Fatalf("%s: a member without its data took its place again", state)
+		}
+		if !strings.Contains(err.Error(), "m0 is a member of the etcd cluster already") || !strings.Contains(err.Error(), "member remove m0") {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+	m, err := Start(t.Context(), cfgs[0])
+	if err != nil {
+		t.Fatalf("with its data: %v", err)
+	}
+	closeMember(t, m)
 }

@@ -18,6 +18,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,6 +62,9 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	lock, err := lockDir(cfg.Dir)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkLostData(ctx, cfg); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	fail := newFailure()
 	e, err := start(cfg, fail)
@@ -134,8 +138,8 @@ func damaged(dir string, err error) error {
 	if strings.Contains(err.Error(), "permanently removed") {
 		return fmt.Errorf("the etcd member in %s was removed from its cluster; to come back, let `probemesh member add` make room for it and start it on an empty data directory", dir)
 	}
-	return fmt.Errorf("the embedded etcd cannot start on %s: %w; if its files are damaged, move the directory away and start anew "+
-		"(a lone server applies its configuration again, one of several gets everything from the others), or restore a backup", dir, err)
+	return fmt.Errorf("the embedded etcd cannot start on %s: %w; if its files are damaged, restore a backup, or move the directory away: then a lone server "+
+		"starts anew and its configuration is applied again; one of several is replaced (`probemesh member remove`, then `member add`) and gets everything from the others", dir, err)
 }
 
 // waitReady waits for a leader, and says every few seconds that it still does.
@@ -311,7 +315,7 @@ func (c Config) embed(fail *failure) *embed.Config {
 	e.EnableGRPCGateway, e.EnablePprof = false, false
 	e.Metrics = "basic"
 
-	e.ListenClientUrls, e.AdvertiseClientUrls = parse(c.ListenClient), parse(c.ListenClient)
+	e.ListenClientUrls, e.AdvertiseClientUrls = parse(c.ListenClient), parse(cmp.Or(c.ListenClient, clientless))
 	e.ListenPeerUrls, e.AdvertisePeerUrls = parse(c.ListenPeer), parse(c.AdvertisePeer)
 	e.InitialCluster, e.InitialClusterToken, e.ClusterState = c.InitialCluster, "probemesh", c.ClusterState
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(store.ZapLogger(c.Log).WithOptions(zap.WithFatalHook(fail)))
