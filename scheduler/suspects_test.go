@@ -59,7 +59,7 @@ func TestProberThatSeesEverythingFailIsSetAsideAndNobodyIsPagedForChecks(t *test
 	r, places := suspectRig(t)
 	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
 	r.owed = nil
-	for range 2 {
+	for range 8 {
 		round(r, places, func(d string, _ int) meshv1.Result_Outcome {
 			if d == "nrt" {
 				return fail
@@ -97,7 +97,7 @@ func TestProberThatSeesEverythingAnswerIsSetAsideToo(t *testing.T) {
 	for range 4 {
 		round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
 		// Four targets fail, and one prober does not see it.
-		for range 3 {
+		for range 8 {
 			round(r, places, func(d string, i int) meshv1.Result_Outcome {
 				if i < 5 && d != "syd" {
 					return fail
@@ -114,7 +114,7 @@ func TestProberThatSeesEverythingAnswerIsSetAsideToo(t *testing.T) {
 func TestWhatIsSetAsideComesBackAndTheNextLeaderKnowsIt(t *testing.T) {
 	r, places := suspectRig(t)
 	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
-	for range 2 {
+	for range 8 {
 		round(r, places, func(d string, _ int) meshv1.Result_Outcome {
 			if d == "nrt" {
 				return fail

@@ -28,6 +28,8 @@ type record struct {
 	sum        sum
 	// agreed and dissented count the observations since the last judgement.
 	agreed, dissented float64
+	// last is when it dissented last, whether that counted or not.
+	last time.Time
 	// repeated counts the dissents since then that were left out because there had been enough on their subject.
 	repeated float64
 	// agreements and dissents are recent counts, which decay.
@@ -95,6 +97,7 @@ func (b *Book) Dissent(now time.Time, d Dissent) bool {
 		return false
 	}
 	r.forget(now, b.cfg.Memory)
+	r.last = now
 	n := 0
 	for _, old := range r.memory {
 		if old.Subject == d.Subject {

@@ -6,7 +6,8 @@
 // An observation is one vote held against the others on the same check: an agreement, or a dissent when every fresh vote of at least two other datacenters says the
 // opposite. What makes an observation is the caller's to see; a vote on which the others are not of one mind is none. A target may have its own reason to treat one
 // prober differently, so dissent is counted by subject (the target's host): at most [Config.PerSubject] within [Config.Memory] of any one, and nothing is decided
-// before dissent has been seen on [Config.Subjects] of them.
+// before dissent has been seen on [Config.Subjects] of them, over [Config.Lasting] at least: what goes wrong at one moment (a network that blinks, a server that was cut
+// off) makes many observations that are one.
 //
 // # The test
 //
@@ -48,6 +49,8 @@ type Config struct {
 	Threshold float64
 	// Return is the sum at which what was set aside is believed again. Default 8.
 	Return float64
+	// Lasting is how far apart the first and the last of the dissents must be. Default 15 s.
+	Lasting time.Duration
 	// Away is how long something is set aside at least. Default 5 min.
 	Away time.Duration
 	// Subjects is on how many subjects there must be dissent. Default 3. PerSubject is how many dissents on one subject count within Memory. Default 3.
@@ -81,6 +84,7 @@ func (c Config) withDefaults() Config {
 	real(&c.MostProbers, 0.1)
 	whole(&c.Subjects, 3)
 	whole(&c.PerSubject, 3)
+	span(&c.Lasting, 15*time.Second)
 	span(&c.Away, 5*time.Minute)
 	span(&c.Memory, 10*time.Minute)
 	return c

@@ -158,6 +158,17 @@ func TestProberThatOneTargetTreatsDifferentlyIsNotSick(t *testing.T) {
 	f.want()
 }
 
+func TestBurstOfDissentIsNoSickness(t *testing.T) {
+	f := newFleet(t, 8, 6)
+	f.run(time.Minute)
+	f.share["dc1-1"], f.share["dc1-2"] = 1, 1
+	f.run(10 * time.Second)
+	delete(f.share, "dc1-1")
+	delete(f.share, "dc1-2")
+	f.run(10 * time.Minute)
+	f.want()
+}
+
 func TestWhenEverythingLooksSickNothingIsSetAside(t *testing.T) {
 	f := newFleet(t, 5, 4)
 	for _, p := range f.all {
@@ -181,7 +192,7 @@ func TestReturnTakesLongerEachTime(t *testing.T) {
 	var away []time.Duration
 	for range 4 {
 		f.share["dc3-2"] = 1
-		f.run(10 * time.Second)
+		f.run(20 * time.Second)
 		delete(f.share, "dc3-2")
 		begun := f.now
 		for len(f.changes)%2 == 1 && f.now.Sub(begun) < 3*time.Hour {
@@ -213,7 +224,7 @@ func TestDetectionTakesAsManyObservationsAsTheDocumentationSays(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 9))
 			n, now := 0, start
 			for found := false; !found; n++ {
-				now = now.Add(time.Second)
+				now = now.Add(3 * time.Second)
 				if host := rng.IntN(1000); rng.Float64() < share {
 					b.Dissent(now, Dissent{Prober: "p0", Check: fmt.Sprint(host), Subject: fmt.Sprint(host), Kind: "http"})
 				} else {

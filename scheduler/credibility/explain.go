@@ -65,12 +65,15 @@ func (b *Book) propose(all []candidate, d Domain, members []*record, value float
 	c := candidate{Finding: Finding{Domain: d, Sum: value}, members: members}
 	plus, minus := b.cfg.weights()
 	subjects, checks, kinds := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	failed, total := 0, 0
+	failed, total, last := 0, 0, time.Time{}
 	for _, r := range members {
 		c.Probers = append(c.Probers, r.name)
 		c.Dissents += r.dissents
 		c.Agreements += r.agreements
 		c.score += r.dissents*plus - r.agreements*minus
+		if r.last.After(last) {
+			last = r.last
+		}
 		for i, m := range r.memory {
 			subjects[m.Subject], checks[m.Check], kinds[m.Kind] = true, true, true
 			total++
@@ -82,7 +85,7 @@ func (b *Book) propose(all []candidate, d Domain, members []*record, value float
 			}
 		}
 	}
-	if len(subjects) < b.cfg.Subjects {
+	if len(subjects) < b.cfg.Subjects || last.Sub(c.Since) < b.cfg.Lasting {
 		return all
 	}
 	slices.Sort(c.Probers)
