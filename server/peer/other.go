@@ -233,7 +233,9 @@ func (p *Peers) hear(o *other, asks chan *peerv1.Run, beat *peerv1.Beat) bool {
 	turned := false
 	if beat != nil {
 		o.beat = beat
-		turned = o.skew.note(beat.GetTime().AsTime(), now)
+		if beat.GetTime().IsValid() {
+			turned = o.skew.note(beat.GetTime().AsTime(), now)
+		}
 	}
 	ahead := o.skew.offset()
 	if back || beat != nil {
