@@ -65,7 +65,7 @@ func (s *State) cast(now time.Time, e Cast) {
 	x.result = r
 	c.updated = now
 	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
-	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful {
+	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful && c.tally.Failing+c.tally.Mixed == 0 {
 		s.agree(c, i)
 		return
 	}
