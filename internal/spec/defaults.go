@@ -216,4 +216,4 @@ func DefaultDistinct() []string { return []string{"build", "provider", "region",
 
 // DefaultSpread are the dimensions besides the datacenter in which the probers of a check should differ, unless it says otherwise: what the operator says of who runs the machines,
 // and what the mesh sees of where they are.
-func DefaultSpread() []string { return []string{"provider", "network"} }
+func DefaultSpread() []string { return []string{"provider", "network", "region"} }

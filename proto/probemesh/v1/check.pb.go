@@ -224,7 +224,7 @@ type Check struct {
 	// datacenters are most likely to share, and to fail by together. A target that fails from everywhere fails in every value.
 	Distinct []string `protobuf:"bytes,12,rep,name=distinct,proto3" json:"distinct,omitempty"`
 	// Dimensions besides the datacenter in which its probers should differ: placement takes a prober that shares no value of them with those placed before, where there is one.
-	// It is a wish: a place is rather shared than left empty, which ExplainCheck tells. If empty, `provider` and `network`. At most 8.
+	// It is a wish: a place is rather shared than left empty, which ExplainCheck tells. If empty, `provider`, `network` and `region`. At most 8.
 	Spread []string `protobuf:"bytes,17,rep,name=spread,proto3" json:"spread,omitempty"`
 	// True: being DEGRADED opens an incident too, with its own severity.
 	AlertOnDegraded bool `protobuf:"varint,13,opt,name=alert_on_degraded,json=alertOnDegraded,proto3" json:"alert_on_degraded,omitempty"`
