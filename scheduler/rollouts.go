@@ -34,8 +34,12 @@ func (s *State) watchBuilds(now time.Time) {
 	next := s.nextAlone()
 	for _, value := range s.buildValues() {
 		x := s.builds.byName[value]
+		stage, halt := s.stageOf(value), ""
+		if (stage == rollout.Shadow || stage == rollout.Canary) && x.trial.Dissents > 0 {
+			halt = x.trial.Halt(now, s.hostsOf(x))
+		}
 		d := rollout.Decide(now, s.cfg.Rollout, s.builds.policy, rollout.Facts{
-			Stage: s.stageOf(value), Since: x.record.GetStageTime().AsTime(), Probers: len(x.probers), Comparisons: x.trial.Comparisons, Halt: x.trial.Halt(now),
+			Stage: stage, Since: x.record.GetStageTime().AsTime(), Probers: len(x.probers), Comparisons: x.trial.Comparisons, Halt: halt,
 			Doubt: x.trial.Doubt(now), Alone: alone, Next: value == next,
 		})
 		x.waits = d.Waits
@@ -63,6 +67,23 @@ func (s *State) buildValues() []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// hostsOf counts the hosts that the probers of a build watch, as far as it matters.
+func (s *State) hostsOf(x *build) int {
+	const enough = 10
+	seen := map[string]bool{}
+	for _, n := range x.probers {
+		for name := range s.Assignments(n) {
+			if c := s.checks[name]; c != nil {
+				seen[c.host] = true
+			}
+			if len(seen) == enough {
+				return enough
+			}
+		}
+	}
+	return len(seen)
 }
 
 // aloneFor is for how long nobody has run a settled build while somebody runs another one; negative when that is not so.
@@ -235,7 +256,7 @@ func (s *State) resolveHalted(now time.Time, x *build) {
 func (s *State) buildAgrees(c *check, i int) {
 	c.seats[i].odds = 0
 	if x := s.builds.byName[c.votes[i].Domains["build"]]; x != nil {
-		x.trial.Agree(c.host)
+		x.trial.Agree()
 	}
 }
 

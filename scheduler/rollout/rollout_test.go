@@ -58,9 +58,9 @@ func play(hosts, comparisons int, wrong func(host, n int) bool) (dissents int64,
 			trial.Dissent(now, Dissent{Prober: "p", Check: "checks/" + name, Subject: name, Kind: "http", Failed: true, InARow: rows[h]})
 		} else {
 			rows[h] = 0
-			trial.Agree(name)
+			trial.Agree()
 		}
-		if trial.Halt(now) != "" {
+		if trial.Halt(now, hosts) != "" {
 			return trial.Dissents, n + 1
 		}
 	}
@@ -98,11 +98,11 @@ func TestHostsOwnReasonHaltsNothing(t *testing.T) {
 	}
 	trial := NewTrial(Config{})
 	for i := range 3 {
-		trial.Agree(fmt.Sprint("h", i))
+		trial.Agree()
 		trial.Dissent(epoch, Dissent{Prober: "p", Check: "checks/c", Subject: "h", Kind: "http", InARow: i + 1})
 	}
-	if got := trial.Doubt(epoch); got != "each time it disagrees on h" || trial.Halt(epoch) != "" {
-		t.Errorf("doubt %q, halt %q", got, trial.Halt(epoch))
+	if got := trial.Doubt(epoch); got != "each time it disagrees on h" || trial.Halt(epoch, 9) != "" {
+		t.Errorf("doubt %q, halt %q", got, trial.Halt(epoch, 9))
 	}
 }
 
@@ -121,7 +121,7 @@ func TestHaltNamesChecksAndKinds(t *testing.T) {
 		trial.Dissent(epoch, Dissent{Prober: fmt.Sprint("p", i%2), Check: fmt.Sprint("checks/c", i), Subject: fmt.Sprint("h", i), Kind: []string{"http", "http", "tls"}[i%3], Failed: true, Error: "redirected", InARow: 1})
 	}
 	want := "it saw failures where settled builds saw answers on 5 hosts, in 5 of 5 comparisons (http 4, tls 1) by 2 probers; for example checks/c0"
-	if got := trial.Halt(epoch); got != want {
+	if got := trial.Halt(epoch, 9); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	if k := trial.Kinds(); len(k) != 2 || k[0].Kind != "http" || k[0].Failed != 4 || len(k[0].Examples) != 4 || k[1].Examples[0].Error != "redirected" {

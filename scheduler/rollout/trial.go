@@ -88,7 +88,6 @@ type Trial struct {
 	Comparisons, Dissents int64
 	sum                   float64
 	kinds                 map[string]*Kind
-	compared              map[string]bool // hosts, as many as matter
 	subjects              map[string][]time.Time
 	firm                  map[string]time.Time // hosts on which it is wrong each time
 	probers               map[string]int64
@@ -96,19 +95,12 @@ type Trial struct {
 
 // NewTrial is a trial of which nothing has been seen.
 func NewTrial(cfg Config) *Trial {
-	return &Trial{cfg: cfg.withDefaults(), kinds: map[string]*Kind{}, compared: map[string]bool{}, subjects: map[string][]time.Time{}, firm: map[string]time.Time{}, probers: map[string]int64{}}
+	return &Trial{cfg: cfg.withDefaults(), kinds: map[string]*Kind{}, subjects: map[string][]time.Time{}, firm: map[string]time.Time{}, probers: map[string]int64{}}
 }
 
-func (t *Trial) compare(subject string) {
+// Agree notes that a vote was what the settled builds say. It is on the hot path.
+func (t *Trial) Agree() {
 	t.Comparisons++
-	if len(t.compared) < t.cfg.Subjects {
-		t.compared[subject] = true
-	}
-}
-
-// Agree notes that a vote on a check of the host was what the settled builds say. It is on the hot path.
-func (t *Trial) Agree(subject string) {
-	t.compare(subject)
 	if t.sum > 0 {
 		t.sum = max(0, t.sum-math.Log((1-t.cfg.Sound)/(1-t.cfg.Sick)))
 	}
@@ -116,7 +108,7 @@ func (t *Trial) Agree(subject string) {
 
 // Dissent notes one that was not. It tells whether it counts: not when there has been enough on its host.
 func (t *Trial) Dissent(now time.Time, d Dissent) bool {
-	t.compare(d.Subject)
+	t.Comparisons++
 	if d.InARow >= t.cfg.InARow {
 		t.firm[d.Subject] = now
 	}
@@ -160,13 +152,13 @@ func (t *Trial) forget(now time.Time) {
 	}
 }
 
-// Halt says why the build is to be halted; empty when it is not.
-func (t *Trial) Halt(now time.Time) string {
+// Halt says why the build is to be halted; empty when it is not. hosts is how many its probers watch; more than Config.Subjects need not be counted.
+func (t *Trial) Halt(now time.Time, hosts int) string {
 	if t.Dissents == 0 {
 		return ""
 	}
 	t.forget(now)
-	need := max(1, min(t.cfg.Subjects, len(t.compared)))
+	need := max(1, min(t.cfg.Subjects, hosts))
 	switch {
 	case len(t.firm) >= min(t.cfg.Firm, need):
 		return t.sentence(fmt.Sprintf("each time on %s", count(len(t.firm), "host")))
