@@ -74,7 +74,6 @@ another takes over.`,
 		"raise it to the round trip where members are farther apart")
 	f.DurationVar(&cfg.EtcdElection, "etcd-election-timeout", 0, "how long the embedded etcd's leader may be silent, 5 heartbeats to 50s, the same for all members; the default is 500ms, so that a dead "+
 		"one is replaced within a second or two: use 10 round trips where members are farther apart")
-	f.StringVar(&cfg.BreakGlass, "break-glass", "", "`FILE` with receivers that are told of outages while etcd has no quorum, since those in etcd cannot be; read again when it changes; without it nobody is told then")
 	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM `FILE` with the certificate of the gRPC listener; without it, it speaks plain text")
 	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM `FILE` with the key of --tls-cert")
 	f.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "PEM `FILE` with authorities; clients and probers must then present a certificate of theirs")
@@ -126,6 +125,7 @@ func serverFlags(cmd *cobra.Command, cfg *server.Config) {
 	f.StringVar(&cfg.DeadMan.URL, "dead-man-url", "", "`URL` that the leader calls while alerts come, so that somebody outside notices when it stops; give every server the same; without it nobody is called")
 	f.StringVar(&cfg.DeadMan.Method, "dead-man-method", "POST", "`METHOD` of these calls: POST with a short JSON document, or GET")
 	f.DurationVar(&cfg.DeadMan.Interval, "dead-man-interval", time.Minute, "time between two of these calls, 10s to 1h; let the other side wait for three of them, so that a failover is no alarm")
+	f.StringVar(&cfg.BreakGlass, "break-glass", "", "`FILE` with receivers that are told of outages while etcd has no quorum, since those in etcd cannot be; read again when it changes; without it nobody is told then")
 	f.IntVar(&cfg.KeepIncidents, "keep-incidents", 20_000, "how many resolved incidents are kept; 20000 are about 100 MB in etcd")
 }
 

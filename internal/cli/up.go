@@ -32,7 +32,8 @@ func (a *app) upCommand() *cobra.Command {
 More probers may attach: run "probemesh prober" with another --name, on this machine or, with --grpc-listen, on others.
 
 With --datacenters 3 it runs a local mesh of several processes, to be tried and killed: in each datacenter (a, b, c) a server
-with an etcd member, and --probers probers. The servers' ports lie two apart, from those of --grpc-listen and --http-listen.`,
+with an etcd member, and --probers probers. The servers' ports lie two apart, from those of --grpc-listen and --http-listen.
+What each of the servers does is set by the same flags; --data/addresses.json says where each listens.`,
 		Example: `  probemesh up
   probemesh up --datacenters 3 --probers 2 --data ./local-mesh
   probemesh up --data /var/lib/probemesh --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0`,
@@ -49,11 +50,20 @@ with an etcd member, and --probers probers. The servers' ports lie two apart, fr
 				return configurationFault(err)
 			}
 			if validate {
+				if datacenters != 1 || probers != 1 {
+					if _, err := localMeshArgs(cmd); err != nil {
+						return err
+					}
+				}
 				fmt.Fprintln(a.env.Out, "the configuration is valid")
 				return nil
 			}
 			if datacenters != 1 || probers != 1 {
-				return a.upLocalMesh(cmd.Context(), cfg, datacenters, probers)
+				args, err := localMeshArgs(cmd)
+				if err != nil {
+					return err
+				}
+				return a.upLocalMesh(cmd.Context(), cfg, datacenters, probers, args)
 			}
 			level := a.logLevel
 			if level == "" || level == "info" && !cmd.Flags().Changed("log-level") {
@@ -68,8 +78,8 @@ with an etcd member, and --probers probers. The servers' ports lie two apart, fr
 	}
 	serverFlags(cmd, &cfg)
 	cmd.Flags().StringVar(&name, "prober-name", "local-1", "`NAME` of the prober, unique in the mesh")
-	cmd.Flags().IntVar(&datacenters, "datacenters", 1, "how many datacenters a local mesh has, 1 to 5; 3 survive the loss of one, 2 survive none, since etcd needs a majority")
-	cmd.Flags().IntVar(&probers, "probers", 1, "how many probers run in each datacenter of a local mesh, 1 to 10")
+	cmd.Flags().IntVar(&datacenters, "datacenters", 1, "`NUMBER` of datacenters of a local mesh, 1 to 5; 3 survive the loss of one, 2 survive none, since etcd needs a majority")
+	cmd.Flags().IntVar(&probers, "probers", 1, "`NUMBER` of probers in each datacenter of a local mesh, 1 to 10")
 	logFormatFlag(cmd, &logFormat)
 	validateFlag(cmd, &validate)
 	return cmd

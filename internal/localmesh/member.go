@@ -42,6 +42,7 @@ type Member struct {
 	stdin io.Closer
 	done  chan struct{} // closed when the process has ended; nil before the first start
 	err   error         // valid when done is closed
+	begun int64         // how long its log was when it was started last
 }
 
 // String is "server a" or "prober a-1".
@@ -83,6 +84,9 @@ func (x *Member) start() error {
 		return err
 	}
 	defer out.Close()
+	if info, err := out.Stat(); err == nil {
+		x.begun = info.Size()
+	}
 	cmd := exec.Command(x.mesh.options.Program, append(x.Args(), stdinFlag)...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, x.environment()
 	stdin, err := cmd.StdinPipe()

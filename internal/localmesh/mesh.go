@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
 
 // Options say what a local mesh consists of.
@@ -52,6 +54,7 @@ type Mesh struct {
 	probers []*Member
 	ended   chan Ending
 	thread  *thread
+	lock    *fileutil.LockedFile // the data directory is ours
 
 	mu      sync.Mutex
 	written bool // addresses.json says what runs
@@ -66,16 +69,22 @@ type Ending struct {
 	Err error
 }
 
-// New plans a mesh, or reads the plan of an earlier run on the same data. It starts no process, and must be followed by Stop. Its errors are sentences for users.
+// New plans a mesh, or reads the plan of an earlier run on the same data. It takes the directory for this process, which a second mesh on it is refused for, starts
+// no process, and must be followed by Stop. Its errors are sentences for users.
 func New(o Options) (*Mesh, error) {
 	if o.Datacenters < 1 || o.Datacenters > MaxDatacenters || o.Probers < 0 || o.Probers > MaxProbers {
 		return nil, fmt.Errorf("%d datacenters with %d probers each: choose 1 to %d datacenters with at most %d probers each", o.Datacenters, o.Probers, MaxDatacenters, MaxProbers)
 	}
-	p, err := plan(o)
+	lock, err := claim(o.Data)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mesh{options: o, plan: p, ended: make(chan Ending, 256), thread: newThread()}
+	p, err := plan(o)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	m := &Mesh{options: o, plan: p, lock: lock, ended: make(chan Ending, 256), thread: newThread()}
 	var cluster []string
 	for _, s := range p.Servers {
 		cluster = append(cluster, s.Name+"=http://"+s.Peer)
@@ -148,10 +157,13 @@ func (m *Mesh) Addresses() string {
 // Ended gives the end of every process, wanted or not. It holds 256; the ends that nobody takes after that are not given.
 func (m *Mesh) Ended() <-chan Ending { return m.ended }
 
-// Start starts every member, waits until every server is ready, and writes addresses.json. A member that ends meanwhile is an error, which names its log; so is
+// Start starts every member, as soon as nothing listens at their addresses any more (8 s at most), waits until every server is ready, and writes addresses.json. A member that ends meanwhile is an error, which names its log; so is
 // the end of ctx. What was started runs on until Stop.
 func (m *Mesh) Start(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(m.options.Data, AddressesFile)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err := m.awaitPorts(ctx); err != nil {
 		return err
 	}
 	for _, x := range m.Members() {
@@ -186,6 +198,9 @@ func (m *Mesh) Await(ctx context.Context, x *Member) error {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", x, ctx.Err())
 		case <-done:
+			if said := x.lastWords(); said != "" {
+				return fmt.Errorf("%s ended before it was ready: %s\nits log is %s", x, said, x.Log)
+			}
 			return fmt.Errorf("%s ended before it was ready (%v); its log is %s", x, x.Err(), x.Log)
 		case <-t.C:
 		}
@@ -245,6 +260,7 @@ func (m *Mesh) Stop() {
 		}
 	}
 	m.thread.stop()
+	_ = m.lock.Close() // a second close does nothing
 }
 
 func closed() <-chan time.Time {

@@ -33,6 +33,7 @@ func pretend(args []string) int {
 	}
 	if slices.Contains(args, "--fail") {
 		fmt.Println("it fails as it was told to")
+		fmt.Println("error: for a reason")
 		return 7
 	}
 	if data := value("--data"); args[0] == "server" {
@@ -157,7 +158,7 @@ func TestAMemberThatEndsBeforeItIsReadyIsNamedWithItsLog(t *testing.T) {
 		}
 	})
 	err := m.Start(limited(t))
-	if err == nil || !strings.Contains(err.Error(), "server b") || !strings.Contains(err.Error(), m.Server("b").Log) {
+	if err == nil || !strings.Contains(err.Error(), "server b") || !strings.Contains(err.Error(), "for a reason") || !strings.Contains(err.Error(), m.Server("b").Log) {
 		t.Fatalf("start: %v; want the server and its log named", err)
 	}
 	if b, _ := os.ReadFile(m.Server("b").Log); !strings.Contains(string(b), "as it was told to") {
@@ -169,6 +170,7 @@ func TestAMeshStartsAgainOnThePortsItHad(t *testing.T) {
 	t.Parallel()
 	first := newMesh(t, nil)
 	self, _ := os.Executable()
+	first.Stop()
 	again, err := localmesh.New(localmesh.Options{Program: self, Data: first.Data(), Datacenters: 3, Probers: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +184,7 @@ func TestAMeshStartsAgainOnThePortsItHad(t *testing.T) {
 			t.Errorf("%s has lost its port for etcdctl: %v", s, s.Args())
 		}
 	}
+	again.Stop()
 	if _, err := localmesh.New(localmesh.Options{Program: self, Data: first.Data(), Datacenters: 3, Probers: 1}); err == nil || !strings.Contains(err.Error(), "6 probers") {
 		t.Errorf("another number of probers on the same data: %v", err)
 	}

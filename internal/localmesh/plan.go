@@ -85,7 +85,7 @@ func plan(o Options) (*Plan, error) {
 			p.Probers = append(p.Probers, Prober{Name: fmt.Sprintf("%s-%d", s.Datacenter, n+1), Datacenter: s.Datacenter})
 		}
 	}
-	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+	if err := p.distinct(); err != nil {
 		return nil, err
 	}
 	b, err := json.MarshalIndent(p, "", "  ")
@@ -162,6 +162,9 @@ func nthAddress(base string, n int) (string, error) {
 	}
 	if number != 0 {
 		number += 2 * n
+	}
+	if number > 65535 {
+		return "", fmt.Errorf("the ports of a mesh lie two apart, so server %s would need port %d; the highest is 65535, choose a lower one", Datacenter(n), number)
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(number)))
 	if err != nil {

@@ -46,7 +46,11 @@ func (p *Peers) Follow(stream followStream) error {
 	defer p.leave(f)
 	err = f.run(ctx, stream)
 	why := ending(ctx, err)
-	p.log.Info("a server follows no more", "server", f.other.name, "why", why)
+	log := p.log
+	if why != nil { // nil: it hung up
+		log = log.With("why", why)
+	}
+	log.Info("a server follows no more", "server", f.other.name)
 	return why
 }
 

@@ -3,21 +3,27 @@ package store
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
 // ZapLogger lets etcd's client and server, which log through zap, write to log: warnings and above, with their fields. A fatal entry
-// panics instead of ending the process behind everybody's back.
+// panics instead of ending the process behind everybody's back. A warning or error that comes again within a minute of the one before is left out and counted; the
+// pause doubles up to an hour while it goes on, since etcd repeats some every four seconds for as long as a member is away. The next one that is written has the
+// number of those left out as left_out.
 func ZapLogger(log *slog.Logger) *zap.Logger {
-	return zap.New(&slogCore{log: log.With("component", "etcd")}, zap.WithFatalHook(zapcore.WriteThenPanic))
+	return zap.New(&slogCore{log: log.With("component", "etcd"), repeats: newRepeats()}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
 // slogCore is a zapcore.Core on a slog.Logger.
 type slogCore struct {
-	log    *slog.Logger
-	fields []zapcore.Field
+	log     *slog.Logger
+	repeats *repeats
+	fields  []zapcore.Field
 }
 
 // Enabled lets warnings and above pass: etcd's information is about each of its own steps.
@@ -25,7 +31,7 @@ func (c *slogCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel
 
 // With keeps fields for all later entries.
 func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return &slogCore{log: c.log, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+	return &slogCore{log: c.log, repeats: c.repeats, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
 }
 
 // harmless are warnings of an embedded member that say nothing about our use of it: it listens on loopback unless told otherwise, no client of ours uses its
@@ -56,15 +62,26 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for _, f := range fields {
 		f.AddTo(enc)
 	}
-	args := make([]any, 0, len(enc.Fields))
-	for k, v := range enc.Fields {
-		args = append(args, slog.Any(k, v))
+	leftOut := 0
+	if e.Level <= zapcore.ErrorLevel { // beyond that the process ends
+		var pass bool
+		if pass, leftOut = c.repeats.pass(time.Now(), e.Message+peerOf(enc.Fields)); !pass {
+			return nil
+		}
+	}
+	var args []any
+	for _, k := range slices.Sorted(maps.Keys(enc.Fields)) {
+		args = append(args, slog.Any(k, enc.Fields[k]))
+	}
+	attrs := []any{slog.Group("fields", args...)}
+	if leftOut > 0 {
+		attrs = append(attrs, slog.Int("left_out", leftOut))
 	}
 	level := slog.LevelWarn
 	if e.Level >= zapcore.ErrorLevel {
 		level = slog.LevelError
 	}
-	c.log.Log(context.Background(), level, e.Message, slog.Group("fields", args...))
+	c.log.Log(context.Background(), level, e.Message, attrs...)
 	return nil
 }
 
