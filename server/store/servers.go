@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -31,25 +32,34 @@ func (s *Store) ListServers(ctx context.Context) ([]Versioned[*statev1.ServerRec
 // and takes a new one when it is lost. It returns when ctx ends, after having taken the record away, which takes at most a second.
 func (s *Store) KeepServer(ctx context.Context, rec *statev1.ServerRecord, ttl time.Duration) error {
 	wait := backoff{first: 100 * time.Millisecond, most: ttl}
-	for {
-		err := s.keepServerOnce(ctx, rec, ttl, &wait)
+	for told := false; ; {
+		kept, err := s.keepServerOnce(ctx, rec, ttl, &wait)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.log.WarnContext(ctx, "server record lost its lease, taking another", "server", rec.GetName(), "err", err)
+		level := slog.LevelWarn
+		if told && !kept { // etcd is away, and said to be
+			level = slog.LevelDebug
+		}
+		told = true
+		log := s.log
+		if err != nil {
+			log = log.With("err", err)
+		}
+		log.Log(ctx, level, "server record lost its lease, taking another", "server", rec.GetName())
 		if !wait.sleep(ctx) {
 			return ctx.Err()
 		}
 	}
 }
 
-// keepServerOnce lives as long as one lease.
-func (s *Store) keepServerOnce(ctx context.Context, rec *statev1.ServerRecord, ttl time.Duration, wait *backoff) error {
+// keepServerOnce lives as long as one lease, and tells whether there was one.
+func (s *Store) keepServerOnce(ctx context.Context, rec *statev1.ServerRecord, ttl time.Duration, wait *backoff) (kept bool, err error) {
 	grantCtx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	lease, err := s.client.Grant(grantCtx, int64(max(ttl, 2*time.Second)/time.Second))
 	cancel()
 	if err != nil {
-		return writeFault("take a lease", err)
+		return false, writeFault("take a lease", err)
 	}
 	defer func() {
 		revokeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -59,15 +69,15 @@ func (s *Store) keepServerOnce(ctx context.Context, rec *statev1.ServerRecord, t
 		}
 	}()
 	if err := s.PublishServer(ctx, lease.ID, rec); err != nil {
-		return err
+		return false, err
 	}
 	alive, err := s.client.KeepAlive(ctx, lease.ID)
 	if err != nil {
-		return writeFault("renew the lease", err)
+		return false, writeFault("renew the lease", err)
 	}
 	wait.reset()
 	for range alive {
 		// Each answer renews the lease; the channel closes when it is lost or ctx ends.
 	}
-	return nil
+	return true, nil
 }
