@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/rpc"
@@ -148,6 +150,14 @@ func (c Config) Validate() error {
 	if c.JournalMaxBytes != 0 && c.JournalMaxBytes < spool.LimitMin {
 		bad("journal-max-bytes: %d is below the minimum of %d (1 MiB); use 1073741824 (1 GiB)", c.JournalMaxBytes, spool.LimitMin)
 	}
+	if h := d.HistoryRetention; h != 0 && h < time.Hour {
+		bad("history-retention: %s is shorter than 1h; raise it", h)
+	} else if h != 0 && d.HistoryOutOfOrder > h {
+		bad("history-out-of-order: %s is longer than --history-retention %s; results that old would be removed at once", d.HistoryOutOfOrder, h)
+	}
+	if b := c.HistoryMaxBytes; b < 0 || b > 0 && b < 64<<20 {
+		bad("history-max-bytes: %d is below 67108864 (64 MiB); raise it, or use 0 for as much as the retention needs", b)
+	}
 	if c.KeepIncidents < 0 {
 		bad("keep-incidents: %d is negative; use 20000", c.KeepIncidents)
 	}
@@ -165,10 +175,41 @@ func (c Config) checkMember(bad func(format string, args ...any)) {
 	if election < 5*tick || election > 50*time.Second {
 		bad("etcd-election-timeout: %s is not from five heartbeat intervals (%s) to 50s; use ten of them", election, 5*tick)
 	}
+	for _, f := range []struct{ flag, url string }{{"etcd-listen-peer", c.EtcdListenPeer}, {"etcd-advertise-peer", c.EtcdAdvertisePeer}, {"etcd-listen-client", c.EtcdListenClient}} {
+		if f.url != "" && !memberURL(f.url) {
+			bad("%s: %q is not a URL of the form http://HOST:PORT, for example http://10.0.0.1:2380", f.flag, f.url)
+		}
+	}
+	if c.EtcdInitialCluster != "" {
+		c.checkCluster(bad)
+	}
 	if c.EtcdClusterState != "" && c.EtcdClusterState != "new" && c.EtcdClusterState != "existing" {
 		bad("etcd-cluster-state: %q is neither new nor existing; write existing for a member that joins, as `probemesh member add` says, else leave it out", c.EtcdClusterState)
 	}
 	if c.EtcdClusterState == "existing" && c.EtcdInitialCluster == "" {
 		bad("etcd-cluster-state: a member that joins needs --etcd-initial-cluster; `probemesh member add` prints it")
 	}
+}
+
+// checkCluster checks the members of a cluster: each with a URL, this server among them, and an address to listen at.
+func (c Config) checkCluster(bad func(format string, args ...any)) {
+	own, name := false, c.WithDefaults().Name
+	for _, m := range strings.Split(c.EtcdInitialCluster, ",") {
+		member, u, _ := strings.Cut(m, "=")
+		if own = own || member == name; member == "" || !memberURL(u) {
+			bad("etcd-initial-cluster: %q is not NAME=http://HOST:PORT", m)
+		}
+	}
+	if !own {
+		bad("etcd-initial-cluster: %q does not have this server, %q; list every member, this one among them, by its --name", c.EtcdInitialCluster, name)
+	}
+	if c.EtcdListenPeer == "" {
+		bad("etcd-listen-peer: is empty; a cluster of several needs the URL at which this member talks to the others, for example http://10.0.0.1:2380")
+	}
+}
+
+// memberURL tells whether an etcd member may listen or be reached at u.
+func memberURL(u string) bool {
+	p, err := url.Parse(u)
+	return err == nil && p.Scheme == "http" && p.Host != "" && p.Port() != "" && (p.Path == "" || p.Path == "/")
 }

@@ -10,7 +10,10 @@ import (
 )
 
 // describe fills in what this server has heard of another one, or knows of itself.
-func (s *Server) describe(v *meshv1.Server) { describe(v, s.monitor.Facts().Servers) }
+func (s *Server) describe(v *meshv1.Server) {
+	v.Leader = v.Leader && s.leader().Leader == v.GetName()
+	describe(v, s.monitor.Facts().Servers)
+}
 
 // describe fills in what all, of which one is the server that answers, say of a server.
 func describe(v *meshv1.Server, all []health.Server) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/api"
 )
 
 // condition is one thing that must hold before the server is ready.
@@ -25,13 +26,25 @@ func (s *Server) conditions() []condition {
 		synced = true
 	default:
 	}
-	info := s.mesh.Server()
+	store, leader := "etcd has not been read yet; is it running, and does it have a quorum?", "no server leads; is a majority of etcd members alive?"
+	if since, lost := s.pulse.Lost(); synced && lost {
+		synced, store = false, fmt.Sprintf("etcd has not answered since %s; bring its members back until most are alive", since.UTC().Format("15:04:05 UTC"))
+	}
 	list := []condition{
 		{"disk", !s.full.Load(), "the disk is full and etcd cannot write; make room, and the server begins anew", meshv1.Condition_DISK_FULL},
-		{"store", synced, "etcd has not been read yet; is it running, and does it have a quorum?", meshv1.Condition_ETCD_LOST},
-		{"leader", info.Leader != "", "no server leads; is a majority of etcd members alive?", meshv1.Condition_NO_LEADER},
+		{"store", synced, store, meshv1.Condition_ETCD_LOST},
+		{"leader", s.leader().Leader != "", leader, meshv1.Condition_NO_LEADER},
 	}
 	return list
+}
+
+// leader is who leads, and in which term. While etcd is lost, what it said last is true only of a server that says so itself: this one, or one that is heard.
+func (s *Server) leader() api.ServerInfo {
+	info := s.mesh.Server()
+	if _, lost := s.pulse.Lost(); lost && !info.Leading && s.monitor.Facts().Leader != info.Leader {
+		info.Leader, info.LeaderAddress, info.Term = "", "", 0
+	}
+	return info
 }
 
 func (s *Server) handler() http.Handler {

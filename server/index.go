@@ -1,8 +1,10 @@
 package server
 
 import (
+	"fmt"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -17,7 +19,7 @@ const indexRows = 500
 // index is a page to glance at: every check with its verdict, those in trouble first, the probers, and where to look further. It reloads itself and needs no script.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	type prober struct{ Name, Datacenter, State, Build string }
-	info := s.mesh.Server()
+	info := s.leader()
 	page := struct {
 		Server, Leader, Version string
 		Term                    int64
@@ -25,9 +27,9 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 		More                    bool
 		Counts                  []count
 		Probers                 []prober
-		Warnings                []string
+		Warnings                []warning
 		Now                     string
-	}{Server: info.Name, Leader: info.Leader, Version: version.Build(), Term: info.Term, Warnings: s.warnings(), Now: time.Now().UTC().Format(time.RFC3339)}
+	}{Server: info.Name, Leader: info.Leader, Version: version.Build(), Term: info.Term, Warnings: pageWarnings(append(s.unready(), s.warnings()...)), Now: time.Now().UTC().Format(time.RFC3339)}
 	g := glance{now: time.Now(), rows: map[meshv1.CheckStatus_Verdict][]row{}, counts: map[meshv1.CheckStatus_Verdict]int{}}
 	s.mesh.EachStatus("", g.add)
 	page.Checks, page.Counts, page.More = g.result()
@@ -45,6 +47,39 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	if err := indexPage().Execute(w, page); err != nil {
 		s.log.Debug("the index page could not be written", "err", err)
 	}
+}
+
+// warning is a line about the mesh on the page; Class is how it looks.
+type warning struct{ Class, Text string }
+
+// pageWarnings gives the lines of /readyz the look of their severity.
+func pageWarnings(lines []string) []warning {
+	var all []warning
+	for _, l := range lines {
+		text := strings.TrimSpace(l)
+		class := "warn"
+		switch {
+		case strings.HasPrefix(text, "follows: "):
+			class = "follows"
+		case strings.HasPrefix(text, meshv1.Condition_CRITICAL.String()):
+			class = "critical"
+		case strings.HasPrefix(text, meshv1.Condition_INFO.String()):
+			class = "info"
+		}
+		all = append(all, warning{class, text})
+	}
+	return all
+}
+
+// unready says what /readyz says of this server by itself.
+func (s *Server) unready() []string {
+	var all []string
+	for _, c := range s.conditions() {
+		if !c.ok {
+			all = append(all, fmt.Sprintf("%s: %s", meshv1.Condition_CRITICAL, c.why))
+		}
+	}
+	return all
 }
 
 // row is a check on the page, count how many have a verdict.
@@ -100,11 +135,12 @@ h1{font-size:1.3rem;margin:0} h2{font-size:1rem;margin:2rem 0 .5rem} .dim{color:
 table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} th,td{padding:.35rem .8rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 .v{font-weight:600;font-size:.8rem;padding:.1rem .5rem;border-radius:.6rem;color:#fff;background:#777;white-space:nowrap}
 .UP,.ONLINE{background:#1a7f37}.DOWN{background:#c4262e}.DEGRADED,.OFFLINE{background:#b35900}.UNKNOWN{background:#6639ba}.PAUSED,.DRAINED{background:#777}
+.critical{border-left:3px solid #c4262e;padding-left:.8rem;font-weight:600}.info{border-left:3px solid var(--line);padding-left:.8rem}.follows{margin:-.6rem 0 1rem;padding-left:1.6rem;color:var(--dim)}
 .warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em} td.uri{word-break:break-all}
 </style></head><body>
 <h1>probemesh</h1>
 <p class="dim">{{.Server}} &middot; leader {{if .Leader}}{{.Leader}}, term {{.Term}}{{else}}none{{end}} &middot; {{.Version}} &middot; {{.Now}}</p>
-{{range .Warnings}}<p class="warn">{{.}}</p>{{end}}
+{{range .Warnings}}<p class="{{.Class}}">{{.Text}}</p>{{end}}
 <h2>Checks{{range .Counts}} &nbsp;<span class="v {{.Verdict}}">{{.N}} {{.Verdict}}</span>{{end}}</h2>
 {{if .Checks}}<table><tr><th>Check</th><th>Verdict</th><th>For</th><th>Why</th><th>Target</th></tr>
 {{range .Checks}}<tr><td>{{.Name}}</td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td>{{.Since}}</td><td>{{.Summary}}{{if .Undecided}}<br><b>{{.Undecided}}</b>{{end}}{{if .Incident}}<br><span class="dim">{{.Incident}}</span>{{end}}</td><td class="uri">{{.URI}}</td></tr>

@@ -14,9 +14,18 @@ type serverService struct {
 	api *API
 }
 
+// here is what this server knows of itself and of who leads. A reign of its own that is over may still be what etcd said last, when etcd is lost: then nobody leads.
+func (a *API) here() ServerInfo {
+	info := a.mesh.Server()
+	if !info.Leading && info.Leader == info.Name {
+		info.Leader, info.LeaderAddress = "", ""
+	}
+	return info
+}
+
 // ListServers lists the servers that are alive, as this server knows them: it answers while etcd is lost, and shows those then that were there last.
 func (s serverService) ListServers(_ context.Context, _ *meshv1.ListServersRequest) (*meshv1.ListServersResponse, error) {
-	here := s.api.mesh.Server()
+	here := s.api.here()
 	response := &meshv1.ListServersResponse{}
 	for _, r := range s.api.mesh.Records() {
 		server := &meshv1.Server{
@@ -36,7 +45,7 @@ func (s serverService) ListServers(_ context.Context, _ *meshv1.ListServersReque
 
 // StepDown makes this server resign, if it leads.
 func (s serverService) StepDown(_ context.Context, req *meshv1.StepDownRequest) (*meshv1.StepDownResponse, error) {
-	here := s.api.mesh.Server()
+	here := s.api.here()
 	switch {
 	case !here.Leading && here.Leader == "":
 		return nil, fault.New(codes.FailedPrecondition, meshv1.ErrorReason_NOT_LEADER, here.Name, "%s does not lead, and no server does at present", here.Name)
