@@ -38,7 +38,12 @@ result goes to standard output and the progress to standard error.`,
 		Example: `  probemesh drill                        what there is
   probemesh drill leader-kill --times 20
   probemesh drill all --short -o json`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("drills are run one at a time, or %q; write: probemesh drill %s", allDrills, args[0])
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return drillNames(), cobra.ShellCompDirectiveNoFileComp
 		},
@@ -199,6 +204,11 @@ func (a *app) runDrills(ctx context.Context, list []drill.Scenario, o drill.Opti
 	for _, s := range list {
 		r := drill.Execute(ctx, s, o)
 		if ctx.Err() != nil {
+			left := "nothing is left behind"
+			if r.Data != "" {
+				left = "data and logs are kept in " + r.Data
+			}
+			fmt.Fprintf(o.Progress, "%s was interrupted; its processes have ended, %s\n", s.Name, left)
 			return ctx.Err()
 		}
 		reports = append(reports, r)
@@ -243,8 +253,10 @@ func (a *app) showReport(r *drill.Report) {
 		t.rows = append(t.rows, []cell{text(f.Name), text(f.ValueText()), text(f.BoundText()), mark, text(f.Why)})
 	}
 	fmt.Fprintln(out)
-	for _, l := range t.lines(a.out) {
-		a.print(l)
+	if len(r.Figures) > 0 {
+		for _, l := range t.lines(a.out) {
+			a.print(l)
+		}
 	}
 	for _, f := range r.Failed() {
 		for _, d := range f.Details {

@@ -99,7 +99,7 @@ to start it. The mesh goes on as before: the new member has no vote until it has
 				return err
 			}
 			url := r.GetMember().GetPeerUrls()[0]
-			a.print(a.out.paint(green, "room made") + "  for " + clean(name) + ". Start it now, on an empty data directory, with its own datacenter and address:\n")
+			a.print(a.out.paint(green, "room made") + " for " + clean(name) + ". Start it now, on an empty data directory, with its own datacenter and address:\n")
 			a.print(fmt.Sprintf("  probemesh server --name %s --datacenter DATACENTER --data DIRECTORY --grpc-listen ADDRESS:7700 \\\n    --etcd-cluster-state existing --etcd-listen-peer %s \\\n    --etcd-initial-cluster %s\n",
 				clean(name), clean(url), clean(r.GetInitialCluster())))
 			a.print("It is in when `probemesh get members` says that it votes. Flags --etcd-cluster-state and --etcd-initial-cluster are not read again once it has data.")

@@ -137,7 +137,14 @@ func pairsFlag(f *pflag.FlagSet, into *map[string]string, name, usage string) {
 
 // serverFault lists the faults of a server's configuration, one a line, by the names of their flags.
 func serverFault(err error) error {
-	return usagef("the configuration is not right:\n  --%s", strings.ReplaceAll(err.Error(), "\n", "\n  --"))
+	var b strings.Builder
+	for _, l := range strings.Split(err.Error(), "\n") {
+		if !strings.HasPrefix(l, " ") { // else it is more of the fault above it
+			l = "--" + l
+		}
+		b.WriteString("\n  " + l)
+	}
+	return usagef("the configuration is not right:%s", b.String())
 }
 
 func logFormatFlag(cmd *cobra.Command, v *string) {

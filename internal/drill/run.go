@@ -23,7 +23,7 @@ type Options struct {
 	// Version is the program's, for the report.
 	Version string
 	// Data is the directory for the data and logs of all processes. Empty: one below the system's directory for temporary files, which is deleted at the end
-	// unless Keep is set or the drill did not pass.
+	// unless Keep is set, or the drill came to its end and did not pass.
 	Data string
 	Keep bool
 	// Times is how often the scenario is repeated, 0 for as often as it says itself. Short makes it short.
@@ -93,7 +93,7 @@ func Execute(ctx context.Context, s Scenario, o Options) *Report {
 		report.Error = err.Error()
 	}
 	report.Data = o.Data
-	if temporary && !o.Keep && report.Passed {
+	if temporary && !o.Keep && (report.Passed || ctx.Err() != nil) { // an interrupted drill is no failed one
 		if err := os.RemoveAll(o.Data); err == nil {
 			report.Data = ""
 		}

@@ -14,7 +14,7 @@ func datacenterCut() drill.Scenario {
 		Name:    "datacenter-cut",
 		Summary: "cut the leader's datacenter off (server, etcd member, prober and targets), in both directions, in one, and make it slow, while targets inside and outside go down and up",
 		Proves:  "The loss of a main datacenter is an outage of what is inside of it, and of nothing else: others decide, are reachable throughout, and learn afterwards what it saw meanwhile.",
-		Promise: "S1: every real outage is announced once within its bound, no gap in any history after the return, totals as without the cut",
+		Promise: "every real outage is announced once within its bound, no gap in any history after the return, totals as without the cut",
 		Times:   1, ShortTimes: 1, About: 6 * time.Minute, ShortAbout: 3 * time.Minute,
 		Requires: []drill.Requirement{drill.OwnNetworks()},
 		Run:      runDatacenterCut,

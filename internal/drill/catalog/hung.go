@@ -20,7 +20,7 @@ func hungDisk() drill.Scenario {
 		Name:    "hung-disk",
 		Summary: "let fsync hang under the leader's etcd member, under all of the leader's files, and under a standby's, while outages begin and end",
 		Proves:  "A server whose storage hangs, and which lives on, keeps its connections and would keep its lease, delays nobody: another one decides, and it comes back as a standby.",
-		Promise: "S3: another server decides within 5 s, without the hung process being killed",
+		Promise: "another server decides within 5 s, without the hung process being killed",
 		Times:   3, ShortTimes: 1, About: 4 * time.Minute, ShortAbout: 90 * time.Second,
 		Requires: []drill.Requirement{drill.HeldFlushes()},
 		Run:      runHungDisk,

@@ -20,7 +20,7 @@ func notifierCrash() drill.Scenario {
 		Name:    "notifier-crash",
 		Summary: "kill -9 the leader before it sends a note, while the receiver holds it, and as the receiver has answered",
 		Proves:  "A note that is owed outlives who owes it. Only a note that was sent and not yet recorded is sent again, with the same Idempotency-Key.",
-		Promise: "S6: 0 lost, and repeats only in the named window, with the same key",
+		Promise: "0 lost, and repeats only in the named window, with the same key",
 		Times:   2, ShortTimes: 1, About: 2 * time.Minute, ShortAbout: 45 * time.Second,
 		Requires: []drill.Requirement{drill.Unix()},
 		Run:      runNotifierCrash,

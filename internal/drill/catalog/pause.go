@@ -18,7 +18,7 @@ func leaderPause() drill.Scenario {
 		Name:    "leader-pause",
 		Summary: "pause the leader (SIGSTOP) for its lease less 1 s, its lease and 1 s, ten leases, and let it wake up amid outages",
 		Proves:  "A leader that wakes up after another has taken over changes nothing: etcd refuses every write of its reign, and every outage has one alert and one end.",
-		Promise: "S12: one OPENED and one RESOLVED an outage; no write of an old term is accepted",
+		Promise: "one OPENED and one RESOLVED an outage; no write of an old term is accepted",
 		Times:   2, ShortTimes: 1, About: 4 * time.Minute, ShortAbout: 70 * time.Second,
 		Requires: []drill.Requirement{drill.Unix()},
 		Run:      runLeaderPause,

@@ -13,7 +13,7 @@ func historyStall() drill.Scenario {
 		Name:    "history-stall",
 		Summary: "let every write to the history of every server hang, while outages begin and end",
 		Proves:  "Verdicts and alerts come from votes, never from the store of the results: nobody notices, and what could not be written comes later.",
-		Promise: "S2: verdicts and alerts are not delayed, and the backlog fills the histories",
+		Promise: "verdicts and alerts are not delayed, and the backlog fills the histories",
 		Times:   2, ShortTimes: 1, About: 90 * time.Second, ShortAbout: time.Minute,
 		Requires: []drill.Requirement{drill.HeldFlushes()},
 		Run:      runHistoryStall,
