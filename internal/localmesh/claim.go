@@ -81,8 +81,12 @@ func (p *Plan) distinct() error {
 	for _, s := range p.Servers {
 		for _, address := range s.addresses() {
 			if other, taken := user[address]; taken {
-				return fmt.Errorf("servers %s and %s would both listen on %s: the ports of a mesh lie two apart, so choose --grpc-listen and --http-listen next to each other, "+
-					"for example 127.0.0.1:7700 and 127.0.0.1:7701", other, s.Name, address)
+				both := "servers " + other + " and " + s.Name + " would both"
+				if other == s.Name {
+					both = "server " + s.Name + " would twice"
+				}
+				return fmt.Errorf("%s listen on %s: the ports of a mesh lie two apart, so choose --grpc-listen and --http-listen next to each other, "+
+					"for example 127.0.0.1:7700 and 127.0.0.1:7701", both, address)
 			}
 			user[address] = s.Name
 		}
