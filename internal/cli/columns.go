@@ -114,7 +114,7 @@ func proberRow(m proto.Message, wide bool, now time.Time) []cell {
 		state.colour = green
 	case meshv1.Prober_OFFLINE:
 		state.colour = red
-	case meshv1.Prober_DRAINED:
+	case meshv1.Prober_DRAINED, meshv1.Prober_QUARANTINED:
 		state.colour = yellow
 	}
 	refused := text(strconv.Itoa(len(p.GetRefusals())))

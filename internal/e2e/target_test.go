@@ -66,11 +66,17 @@ type swallower struct {
 
 func startSwallower(t *testing.T) *swallower {
 	t.Helper()
+	return startSwallowerOn(t, [4]byte{127, 0, 0, 1})
+}
+
+// startSwallowerOn is startSwallower on an address of its own.
+func startSwallowerOn(t *testing.T, ip [4]byte) *swallower {
+	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: ip}); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Listen(fd, 1); err != nil {
@@ -80,7 +86,7 @@ func startSwallower(t *testing.T) *swallower {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &swallower{t: t, fd: fd, address: fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)}
+	s := &swallower{t: t, fd: fd, address: fmt.Sprintf("%d.%d.%d.%d:%d", ip[0], ip[1], ip[2], ip[3], name.(*syscall.SockaddrInet4).Port)}
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
