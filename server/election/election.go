@@ -157,7 +157,12 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, Reign) er
 		}
 		pause, first, failures = 50*time.Millisecond, false, 0
 		if r == nil {
-			continue // another was faster
+			// Another was faster. The watch may tell of that much later, or not at all: without a look and a pause, this server would stand again at once, and again.
+			_, _ = e.look(ctx) // if it fails, the pause is all the better
+			if !sleep(ctx, askAgain) {
+				return ctx.Err()
+			}
+			continue
 		}
 		e.reign(ctx, *r, until, lease, lead)
 		if ctx.Err() != nil {
