@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
@@ -43,6 +45,8 @@ type Config struct {
 	// Grace is how long requests under way may go on after the reign has ended, so that an answer is still recorded. At most 1s; default 200ms, since
 	// the next leader waits for it when the reign ends by resigning, and is to have decided within 300 ms. Negative: none.
 	Grace time.Duration
+	// Dial opens the connections to receivers, within the receiver's timeout. Default: TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Seed makes the pauses between attempts repeatable. Default: chance.
 	Seed uint64
 	// Log gets deliveries (Info), failures that differ from the one before, and drops (Warn). Default: nothing is logged.
@@ -81,6 +85,9 @@ func (c Config) withDefaults() Config {
 		c.Grace = 200 * time.Millisecond
 	}
 	c.Grace = max(c.Grace, 0)
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{Timeout: spec.MaxWebhookTimeout, KeepAlive: 15 * time.Second}).DialContext
+	}
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
 	}
@@ -114,7 +121,7 @@ func New(s Store, cfg Config) (*Notifier, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Notifier{store: s, cfg: cfg, sender: newWebhooks()}
+	n := &Notifier{store: s, cfg: cfg, sender: newWebhooks(cfg.Dial)}
 	var err error
 	if n.m, err = newMetrics(cfg.Meter, n.standing); err != nil {
 		return nil, fmt.Errorf("make the metrics of notify: %w", err)

@@ -39,12 +39,15 @@ const (
 // webhooks sends by HTTP. Connections are kept for half a minute, so that a thousand incidents do not make a thousand handshakes. When a kept
 // connection turns out to be broken before anything was answered, net/http repeats the request at once on a new one; the key is the same.
 type webhooks struct {
-	mu sync.Mutex
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	mu   sync.Mutex
 	// pools are the transports by what they trust (Webhook.ca_pem, empty for the system's roots). Guarded by mu.
 	pools map[string]*http.Transport
 }
 
-func newWebhooks() *webhooks { return &webhooks{pools: map[string]*http.Transport{}} }
+func newWebhooks(dial func(ctx context.Context, network, address string) (net.Conn, error)) *webhooks {
+	return &webhooks{dial: dial, pools: map[string]*http.Transport{}}
+}
 
 func (w *webhooks) idle() {
 	w.mu.Lock()
@@ -76,7 +79,7 @@ func (w *webhooks) pool(caPEM string) (*http.Transport, error) {
 	}
 	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: spec.MaxWebhookTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         w.dial,
 		TLSClientConfig:     config,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: spec.MaxWebhookTimeout,

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -53,7 +54,7 @@ func listen(t *testing.T, start func(http.Handler) *httptest.Server, answer http
 }
 
 func hooks(t *testing.T) *webhooks {
-	w := newWebhooks()
+	w := newWebhooks((&net.Dialer{}).DialContext)
 	t.Cleanup(w.idle)
 	return w
 }
