@@ -18,6 +18,9 @@ type faults struct {
 	hide       int
 	starve     bool
 	muteLeases bool
+	stale      int64
+	// answerDelay is for writes.
+	answerDelay time.Duration
 }
 
 // errLost is what a client sees when the connection breaks between its request and the answer.
@@ -143,6 +146,15 @@ func (s *Server) admit(ctx context.Context, write bool) error {
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
+	err := s.refusal(write)
+	if err != nil {
+		// A refusal takes a moment too, or a client that tries again at once would do so for ever in a bubble, where time stands still meanwhile.
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+func (s *Server) refusal(write bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.faults.leaderless {
@@ -150,6 +162,26 @@ func (s *Server) admit(ctx context.Context, write bool) error {
 	}
 	if write && s.faults.refuse > 0 {
 		s.faults.refuse--
+		return errLost
+	}
+	return nil
+}
+
+// answer makes the answer of a write late, or loses it.
+func (s *Server) answer(ctx context.Context) error {
+	s.mu.Lock()
+	delay := s.faults.answerDelay
+	s.mu.Unlock()
+	if delay > 0 {
+		t := time.NewTimer(delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	if s.loseAnswer() {
 		return errLost
 	}
 	return nil

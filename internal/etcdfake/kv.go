@@ -27,11 +27,16 @@ func (k kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeRespo
 	}
 	k.s.mu.Lock()
 	defer k.s.mu.Unlock()
-	resp, err := k.s.data.read(r, k.s.data.rev)
+	at := k.s.data.rev
+	if r.Revision == 0 {
+		at = k.s.readAtLocked()
+	}
+	resp, err := k.s.data.read(r, at)
 	if err != nil {
 		return nil, err
 	}
 	resp.Header = k.s.headerLocked()
+	resp.Header.Revision = at
 	return resp, nil
 }
 
@@ -65,11 +70,14 @@ func (k kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, e
 	if err := k.s.admit(ctx, writes); err != nil {
 		return nil, err
 	}
-	resp, err := k.s.apply(r)
-	if err == nil && writes && k.s.loseAnswer() {
-		return nil, errLost
+	resp, err := k.s.commit(ctx, r)
+	if err != nil || !writes {
+		return resp, err
 	}
-	return resp, err
+	if err := k.s.answer(ctx); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 func (k kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
@@ -122,18 +130,19 @@ func checkTxn(r *pb.TxnRequest) error {
 	return nil
 }
 
-// apply runs a transaction at one revision and wakes the watchers.
-func (s *Server) apply(r *pb.TxnRequest) (*pb.TxnResponse, error) {
+// apply runs a transaction at one revision and wakes the watchers; asked is what the client sent.
+func (s *Server) apply(r, asked *pb.TxnRequest) (*pb.TxnResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.checkLeasesLocked(r); err != nil {
 		return nil, err
 	}
-	before := len(s.data.events)
+	before, rev := len(s.data.events), s.data.rev
 	resp, err := s.txnLocked(r, s.data.rev+1)
 	if err != nil {
 		return nil, err
 	}
+	defer s.tellLocked(asked, resp, rev)
 	if len(s.data.events) > before {
 		s.advanceLocked(before)
 	}

@@ -29,6 +29,8 @@ type Server struct {
 	broken    chan struct{} // closed and replaced when watches are broken
 	faults    faults
 	member    *member // nil while stopped
+	observe   func(Write)
+	rewrite   func(*pb.TxnRequest) (now, then *pb.TxnRequest)
 }
 
 // member is one run of the gRPC server.

@@ -1,12 +1,15 @@
 // Package meshtest tests the whole mesh in one testing/synctest bubble: the real etcd client on an etcd in memory, real servers (store, election, controller,
 // gateway), real probers with their files, and everything that can happen to them. Hours of mesh time pass in seconds.
 //
-// What is not real: targets (what a probe meets is set by the test), the history (kept in memory, and it can stall), and the sending of notifications
-// (what the outbox owes goes to an inbox in memory, under the same fence).
+// What is not real: targets (what a probe meets is set by the test), the history (kept in memory, and it can stall), the disks' hanging, and the members of etcd (one
+// store in memory stands for all of them, and is lost, slow, silent or stale as a whole). Notifications go over the simulated network to an HTTP server that knows
+// idempotency keys.
 //
-// TestMixedFaults runs a schedule of faults from a seed and then holds the mesh to its invariants. A seed that fails is run again with
+// TestSchedules draws a schedule of faults from a seed, plays it, mends everything, and holds the mesh to its invariants meanwhile and afterwards: etcd's own record of
+// every transaction, what the probers met and what the receiver was told are compared with each other, and none of it is taken from the minds. A seed that
+// fails prints its schedule and how to play it again:
 //
-//	go test ./internal/meshtest -run TestMixedFaults -meshtest.seed=N -v
+//	go test ./internal/meshtest -run 'TestSchedules$' -meshtest.seed=N -v
 //
-// and more of them with -meshtest.seeds=N. The schedule follows from the seed; the order in which goroutines run does not.
+// More are played with -meshtest.seeds=N -meshtest.first=M. The schedule follows from the seed; the order in which goroutines run does not.
 package meshtest

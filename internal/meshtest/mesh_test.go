@@ -4,31 +4,24 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
 	"os"
-	"sync"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/probemesh/probemesh/internal/etcdfake"
-	"github.com/probemesh/probemesh/internal/rpc"
+	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober"
 	"github.com/probemesh/probemesh/prober/probe"
-	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
-	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
-	"github.com/probemesh/probemesh/server/controller"
-	"github.com/probemesh/probemesh/server/election"
-	"github.com/probemesh/probemesh/server/gateway"
-	"github.com/probemesh/probemesh/server/peer"
 	"github.com/probemesh/probemesh/server/store"
 )
 
@@ -42,39 +35,13 @@ type mesh struct {
 	box     *inbox
 	servers map[string]*server
 	probers map[string]*agent
+	skews   *skews
+	audit   *audit
+	trial   bool // what is not within its limit is noted as a violation, and ends nothing
 	boots   int
 	lacked  string // a probe that missing did not find
+	differ  string // what servers say differently, when alike was asked last
 	log     *slog.Logger
-}
-
-// server is one boot of a server.
-type server struct {
-	name    string
-	link    *etcdfake.Link
-	c       *controller.Controller
-	archive *archive
-	peers   *peer.Peers
-	dir     string // of its peers: the journal outlives the process
-	rpc     *grpc.Server
-	cancel  context.CancelFunc
-	group   sync.WaitGroup
-	dead    bool
-
-	// mu guards the connection to etcd being cut.
-	mu  sync.Mutex
-	cut bool
-}
-
-// cutOff cuts the server off from etcd, or lets it back.
-func (s *server) cutOff(yes bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut = yes
-	if yes {
-		s.link.Cut()
-	} else {
-		s.link.Mend()
-	}
 }
 
 // agent is one boot of a prober.
@@ -88,14 +55,18 @@ type agent struct {
 func inMesh(t *testing.T, f func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &mesh{t: t, etcd: etcdfake.New(t), net: &network{listeners: map[string]*bufconn.Listener{}, cut: map[string]bool{}, conns: map[string][]net.Conn{}},
-			target: &target{down: map[string]bool{}, probed: map[string]time.Time{}}, box: &inbox{}, servers: map[string]*server{}, probers: map[string]*agent{},
+		m := &mesh{t: t, etcd: etcdfake.New(t), net: newNetwork(), target: newTarget(), servers: map[string]*server{}, probers: map[string]*agent{},
 			log: slog.New(slog.DiscardHandler)}
 		if testing.Verbose() && os.Getenv("MESHTEST_LOG") != "" {
 			m.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		}
+		m.skews, m.audit = newSkews(), newAudit(m)
+		m.etcd.Observe(m.audit.see)
+		m.etcd.Serve(m.net.listen("etcd", etcdAddress))
+		m.box = openInbox(m)
+		defer m.box.close()
 		m.admin = store.New(m.etcd.Client(t), store.Options{})
-		if _, err := m.admin.CreateReceiver(t.Context(), &meshv1.Receiver{Name: "receivers/ops", MeshIncidents: true}); err != nil {
+		if _, err := m.admin.CreateReceiver(t.Context(), m.box.receiver()); err != nil {
 			t.Fatal(err)
 		}
 		defer m.stop()
@@ -110,104 +81,27 @@ func (m *mesh) stop() {
 	for _, s := range m.servers {
 		m.kill(s.name)
 	}
-}
-
-// serve starts a server.
-func (m *mesh) serve(name string) *server {
-	m.t.Helper()
-	m.boots++
-	client, link := m.etcd.Link(m.t)
-	log := m.log.With("server", name, "boot", m.boots)
-	st := store.New(client, store.Options{Log: log})
-	s := &server{name: name, link: link, archive: &archive{have: map[string]bool{}}, dir: m.t.TempDir()}
-	if old := m.servers[name]; old != nil {
-		s.archive, s.dir = old.archive, old.dir // its disk
+	for _, s := range m.servers {
+		<-s.ended
 	}
-	boot := fmt.Sprint("boot-", m.boots)
-	var err error
-	s.peers, err = peer.New(peer.Config{Server: name, BootID: boot, Datacenter: homes[name], Dir: s.dir}, peer.Deps{
-		Log: log, Meter: noop.Meter{}, History: s.archive, Fill: []func(*peerv1.Beat){func(b *peerv1.Beat) { s.c.FillBeat(b) }},
-		Dial: func(address string) (*grpc.ClientConn, error) {
-			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(m.net.dialer("server "+name)))
-		},
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	s.c, err = controller.New(controller.Config{Server: name}, controller.Deps{Store: st, Notifier: courier{st, m.box}, Peers: s.peers, Log: log, Meter: noop.Meter{}, Tracer: tracenoop.Tracer{}})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	elect := election.New(client, election.Config{Server: "servers/" + name, BootID: boot, Log: log})
-	g, err := gateway.New(ctx, name, s.c, s.peers, log, noop.Meter{})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	s.rpc, _ = rpc.NewServer(rpc.Config{}, log, nil)
-	g.Register(s.rpc)
-	s.peers.Register(s.rpc)
-	l := bufconn.Listen(256 << 10)
-	m.net.mu.Lock()
-	m.net.listeners[address(name)] = l
-	m.net.mu.Unlock()
-	s.group.Go(func() {
-		if err := s.c.Serve(ctx); err != nil {
-			m.t.Errorf("controller of %s: %v", name, err)
-		}
-	})
-	s.group.Go(func() { _ = elect.Run(ctx, s.c.Lead) }) // ends with ctx
-	s.group.Go(func() {
-		_ = st.KeepServer(ctx, &statev1.ServerRecord{Name: "servers/" + name, GrpcAddress: address(name), Datacenter: homes[name], BootId: boot}, 5*time.Second)
-	}) // ends with ctx
-	s.group.Go(func() {
-		if err := s.peers.Run(ctx, s.c); err != nil {
-			m.t.Errorf("peers of %s: %v", name, err)
-		}
-	})
-	s.group.Go(func() { _ = s.rpc.Serve(l) }) // ends with Stop
-	m.servers[name] = s
-	return s
-}
-
-// homes are the datacenters of the servers: two of the probers' three.
-var homes = map[string]string{"a": "fra", "b": "iad", "c": "nrt"}
-
-func address(server string) string { return server + ":7700" }
-
-// kill ends a server as SIGKILL does: nothing is resigned, its leases run out.
-func (m *mesh) kill(name string) {
-	s := m.servers[name]
-	if s.dead {
-		return
-	}
-	s.dead = true
-	s.cutOff(true)
-	m.net.mu.Lock()
-	delete(m.net.listeners, address(name))
-	m.net.mu.Unlock()
-	s.archive.stall(false)
-	s.cancel()
-	s.rpc.Stop()
-	s.group.Wait()
 }
 
 // probe starts a prober, in a datacenter that is the name up to its dash.
 func (m *mesh) probe(name, datacenter string) {
 	m.t.Helper()
+	m.net.place(name, datacenter)
 	dir := ""
 	if old := m.probers[name]; old != nil {
 		dir = old.dir
 	} else {
 		dir = m.t.TempDir()
 	}
-	p, err := prober.New(prober.Config{Name: name, Datacenter: datacenter, Servers: []string{address("a"), address("b"), address("c")}, Data: dir, Build: "test"}, prober.Deps{
+	p, err := prober.New(prober.Config{Name: name, Datacenter: datacenter, Servers: m.addresses(), Data: dir, Build: "test"}, prober.Deps{
 		Capabilities: []string{"tcp", "http", "ipv4"}, Log: m.log.With("prober", name),
 		Compile: func(c *meshv1.Check) (probe.Runner, error) {
 			return &runner{m.target, name, datacenter, c}, nil
 		},
-		DialOptions: []grpc.DialOption{grpc.WithContextDialer(m.net.dialer(name))},
+		DialOptions: append(m.skews.options(name), grpc.WithContextDialer(m.net.dialer(name))),
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -230,11 +124,33 @@ func (m *mesh) stopProber(name string) {
 	a.cancel = nil
 }
 
+// spec is a check as the tests have it.
+func (m *mesh) spec(name string) *meshv1.Check {
+	return &meshv1.Check{Name: name, Uri: "tcp://" + spec.ID(name) + ".example.com:443", Interval: durationpb.New(30 * time.Second), Timeout: durationpb.New(5 * time.Second),
+		Probers: 3, Quorum: 2, Receivers: []string{"receivers/ops"}}
+}
+
+// edit reads a check, changes it and writes it.
+func (m *mesh) edit(name string, change func(*meshv1.Check)) error {
+	k, err := m.admin.GetCheck(m.t.Context(), name)
+	if err != nil {
+		return err
+	}
+	change(k)
+	_, err = m.admin.UpdateCheck(m.t.Context(), k, "")
+	return err
+}
+
+// exists tells whether there is a check; when that cannot be read, there may be.
+func (m *mesh) exists(name string) bool {
+	_, err := m.admin.GetCheck(m.t.Context(), name)
+	return err == nil || status.Code(err) != codes.NotFound
+}
+
 // check makes or changes a check.
 func (m *mesh) check(name string, change func(*meshv1.Check)) {
 	m.t.Helper()
-	k := &meshv1.Check{Name: "checks/" + name, Uri: "tcp://example.com:443", Interval: durationpb.New(30 * time.Second), Timeout: durationpb.New(5 * time.Second),
-		Probers: 3, Quorum: 2, Receivers: []string{"receivers/ops"}}
+	k := m.spec("checks/" + name)
 	if change != nil {
 		change(k)
 	}
@@ -269,6 +185,10 @@ func (m *mesh) await(what string, limit time.Duration, ok func() bool) time.Dura
 	begun := time.Now()
 	for !ok() {
 		if time.Since(begun) > limit {
+			if m.trial {
+				m.audit.violate("not within %v: %s", limit, what)
+				return limit
+			}
 			m.t.Fatalf("not within %v: %s\n%s", limit, what, m.describe())
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -378,24 +298,40 @@ func (m *mesh) spread() bool {
 	return true
 }
 
-// alike tells whether every server that lives says the same of every check and prober.
+// alike tells whether every server that lives says the same of every check and prober; else differ is what two of them say.
 func (m *mesh) alike() bool {
-	said := map[string]bool{}
+	said := map[string]string{}
 	for _, s := range m.servers {
-		if s.dead {
-			continue
+		if !s.dead {
+			said[s.says()] = s.name
 		}
-		all := ""
-		s.c.EachStatus("", func(st *meshv1.CheckStatus) bool {
-			all += fmt.Sprintln(st.GetCheck(), st.GetVerdict(), st.GetReason(), st.GetIncident(), st.GetSummary(), st.GetConfirming(), st.GetProbers())
-			return true
-		})
-		for _, p := range s.c.Probers() {
-			all += fmt.Sprintln(p.GetName(), p.GetState(), p.GetServer(), p.GetBootId(), p.GetInSync(), p.GetAssignments())
-		}
-		said[all] = true
 	}
-	return len(said) == 1
+	m.differ = ""
+	if len(said) == 1 {
+		return true
+	}
+	for all, name := range said {
+		m.differ += "  " + name + " says:\n"
+		for line := range strings.Lines(all) {
+			if slices.ContainsFunc(slices.Collect(maps.Keys(said)), func(other string) bool { return !strings.Contains(other, line) }) {
+				m.differ += "    " + line
+			}
+		}
+	}
+	return false
+}
+
+// says is what the server holds for true.
+func (s *server) says() string {
+	all := ""
+	s.c.EachStatus("", func(st *meshv1.CheckStatus) bool {
+		all += fmt.Sprintln(st.GetCheck(), st.GetVerdict(), st.GetReason(), st.GetIncident(), st.GetSummary(), st.GetConfirming(), st.GetProbers())
+		return true
+	})
+	for _, p := range s.c.Probers() {
+		all += fmt.Sprintln(p.GetName(), p.GetState(), p.GetServer(), p.GetBootId(), p.GetInSync(), p.GetAssignments())
+	}
+	return all
 }
 
 // describe says how the mesh stands, for a test that failed.
@@ -404,17 +340,9 @@ func (m *mesh) describe() string {
 	if l == nil {
 		return "nobody leads"
 	}
-	out := "leader " + l.name + "\n"
+	out := "leader " + l.name + "\n" + m.differ
 	if m.lacked != "" {
-		out += "  a probe that was missing: " + m.lacked + "; of the same minute, in the histories:"
-		for _, s := range m.servers {
-			for k := range s.archive.have {
-				if len(k) > 10 && k[:len(k)-11] == m.lacked[:len(m.lacked)-11] {
-					out += " " + k
-				}
-			}
-		}
-		out += "\n"
+		out += "  a probe that was missing: " + m.lacked + "\n"
 	}
 	for _, p := range l.c.Probers() {
 		out += fmt.Sprintf("  %s %s in_sync=%v spooled=%d\n", p.GetName(), p.GetState(), p.GetInSync(), p.GetSpooled())

@@ -22,7 +22,7 @@ func TestAnUneventfulHour(t *testing.T) {
 		if !m.allUp() || len(m.box.all()) != 0 {
 			m.t.Errorf("%d notifications in an hour without an event\n%s", len(m.box.all()), m.describe())
 		}
-		if n := m.target.count(); m.missing() != 0 || n < 100*3*119 {
+		if n := m.target.probes(); m.missing() != 0 || n < 100*3*119 {
 			m.t.Errorf("%d of %d probes are not in the history", m.missing(), n)
 		}
 	})
