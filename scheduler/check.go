@@ -3,7 +3,9 @@ package scheduler
 import (
 	"hash/fnv"
 	"maps"
+	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -33,6 +35,7 @@ type check struct {
 	interval time.Duration
 	timeout  time.Duration
 	host     string
+	hostname string // of host, without port; set by mass.setHost
 	needs    []string
 	gone     bool
 	told     bool // that it is gone
@@ -135,6 +138,7 @@ func (s *State) resolve(c *check) {
 	}
 	c.policy = verdict.Policy{Quorum: int(c.eff.GetQuorum()), Fresh: c.interval + c.timeout + s.cfg.FreshSlack, Distinct: distinct}
 	c.host, c.needs = hostOf(c.eff.GetUri()), needs(c.eff)
+	s.mass.setHost(c, hostnameOf(c.host))
 	work := spec.ForAssignment(c.eff)
 	// What does not change a probe must not make its votes void.
 	work.Probers, work.Quorum, work.Revision, work.Datacenters, work.Distinct, work.Spread, work.AlertOnDegraded, work.Paused = 0, 0, 0, nil, nil, nil, false, false
@@ -174,6 +178,14 @@ func hostOf(uri string) string {
 	return u.Host
 }
 
+// hostnameOf is a host without its port and brackets.
+func hostnameOf(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
 func (s *State) goneCheck(now time.Time, name string) {
 	if c := s.checks[name]; c != nil {
 		c.gone = true
@@ -188,6 +200,7 @@ func (s *State) retire(c *check) {
 	}
 	c.votes, c.seats, c.tally, c.roundAt = nil, nil, verdict.Tally{}, time.Time{}
 	delete(s.unknown, c.name)
+	s.mass.dropCheck(c)
 	if !c.told {
 		c.told = true
 		s.do(StatusChanged{Check: c.name, Gone: true, Before: shownVerdict(c.shown), After: shownVerdict(c.shown)})

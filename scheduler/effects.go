@@ -29,7 +29,8 @@ func (s *State) mayAct(until time.Time, now time.Time) bool {
 	return s.lead.Leading && !now.Before(until)
 }
 
-func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict) {
+// wishOpen wishes for the incident of a check, as part of a group or, with none, by itself.
+func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict, group string) {
 	if !s.mayAct(c.effectUntil, now) || !s.warm || s.store.unsettled || c.incident != nil {
 		return
 	}
@@ -38,7 +39,7 @@ func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict) {
 		Name: spec.Name(spec.Incidents, incidentID(c.name, now, s.lead.Term)), Kind: meshv1.Incident_CHECK, Check: c.name, Uri: c.spec.GetUri(),
 		State: meshv1.Incident_OPEN, Verdict: shownVerdict(v), Reason: c.reason, StartTime: timestamppb.New(begin), OpenTime: timestamppb.New(now),
 		Evidence: c.voteList(now, true), Term: int32(s.lead.Term), Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
-		Annotations: c.spec.GetAnnotations(), TraceId: c.traceID(),
+		Annotations: c.spec.GetAnnotations(), TraceId: c.traceID(), Group: group,
 	}
 	i.Summary = alert.Opened(c.facts(shownVerdict(v).String()))
 	st := &statev1.StoredIncident{Incident: i}
@@ -62,6 +63,9 @@ func (s *State) wishEscalate(c *check, now time.Time) {
 
 func (s *State) wishResolve(c *check, now time.Time, reason meshv1.CheckStatus_Reason) {
 	if !s.mayAct(c.effectUntil, now) {
+		return
+	}
+	if c.incident.GetIncident().GetGroup() != "" && !c.gone && !c.spec.GetPaused() && s.notYet(c, now) {
 		return
 	}
 	st := proto.CloneOf(c.incident)
@@ -93,9 +97,12 @@ func (s *State) wishResolve(c *check, now time.Time, reason meshv1.CheckStatus_R
 	s.do(Resolve{Key: c.name, Incident: st, Outbox: out, ModRevision: c.incidentRev})
 }
 
-// owe makes the outbox entries of a transition, one for each receiver of the incident, and counts them in the incident.
+// owe makes the outbox entries of a transition, one for each receiver of the incident, and counts them in the incident. Of one that is part of a group nobody is told.
 func (s *State) owe(st *statev1.StoredIncident, c *meshv1.Check, t meshv1.Notification_Transition, now time.Time) []*statev1.OutboxEntry {
 	i := st.GetIncident()
+	if i.GetGroup() != "" {
+		return nil
+	}
 	st.Ordinals++
 	var out []*statev1.OutboxEntry
 	for _, r := range i.GetReceivers() {
@@ -107,7 +114,7 @@ func (s *State) owe(st *statev1.StoredIncident, c *meshv1.Check, t meshv1.Notifi
 				Incident: i.GetName(), Transition: t, Check: i.GetCheck(), Uri: i.GetUri(), Verdict: i.GetVerdict(), Reason: i.GetReason(),
 				StartTime: i.GetStartTime(), Evidence: i.GetEvidence(), Summary: i.GetSummary(), TraceId: i.GetTraceId(), Receiver: r,
 				DecideTime: timestamppb.New(now), Labels: i.GetLabels(), Annotations: i.GetAnnotations(), DisplayName: c.GetDisplayName(),
-				BreakGlassKey: i.GetBreakGlassKey(),
+				BreakGlassKey: i.GetBreakGlassKey(), Kind: i.GetKind(), Shared: i.GetShared(),
 			},
 		})
 	}
@@ -196,6 +203,14 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 		s.putHalted(e)
 		return
 	}
+	if IsGroup(e.Key) {
+		s.putGroup(now, e)
+		return
+	}
+	if strings.HasPrefix(e.Key, blamePrefix) {
+		s.putBlame(now, e)
+		return
+	}
 	c := s.checks[e.Key]
 	if c == nil {
 		// The check may come later in the same snapshot; if it does not, the incident is closed.
@@ -205,7 +220,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	if name := e.Incident.GetIncident().GetName(); name != c.damped {
 		c.damping, c.damped = c.damping.Add(now), name
 	}
+	s.leaveGroup(c, c.incident)
 	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
+	s.noteGroup(c)
 	c.updated = now
 	if c.shown == verdict.Down && openSeverity(e.Incident.GetIncident()) == verdict.Down {
 		c.since = e.Incident.GetIncident().GetStartTime().AsTime() // the same in every server
@@ -228,8 +245,17 @@ func (s *State) goneIncident(now time.Time, key string) {
 		x.incident, x.incidentRev, x.incidentUntil, s.builds.dirty = nil, 0, time.Time{}, true
 		return
 	}
+	if IsGroup(key) {
+		s.goneGroup(now, key)
+		return
+	}
+	if strings.HasPrefix(key, blamePrefix) {
+		s.goneBlame(now, key)
+		return
+	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
 		gone := c.incident
+		s.leaveGroup(c, gone)
 		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
 		c.updated = now
 		s.endOfOutage(c, gone, now)
@@ -259,6 +285,14 @@ func (s *State) effectFailed(now time.Time, e EffectFailed) {
 		return
 	}
 	if s.buildFailed(e.Key, until) {
+		return
+	}
+	if g := s.mass.groups[e.Key]; g != nil {
+		g.effectUntil, g.closing = until, false
+		return
+	}
+	if b := s.mass.blames[e.Key]; b != nil {
+		b.effectUntil = until
 		return
 	}
 	if c := s.checks[e.Key]; c != nil {

@@ -40,6 +40,7 @@ func (s *State) evaluate(c *check, now time.Time) {
 	s.dropLeavers(c, now)
 	c.tally = verdict.Fold(c.policy, c.votes, now)
 	s.repeatLost(now, c)
+	s.excuse(c, now)
 	if c.tally.Reason == verdict.Disputed && !c.confirming(now) {
 		s.askAll(now, c, func(v *verdict.Vote) bool {
 			return v.Outcome == verdict.Fail && v.Streak < 2 && c.policy.IsFresh(v, now)
@@ -77,9 +78,14 @@ func (s *State) act(c *check, now time.Time, d incident.Decision) {
 		return
 	}
 	s.undecide(c, now, false)
+	if d.Wish != incident.Open {
+		delete(s.mass.held, c)
+	}
 	switch d.Wish {
 	case incident.Open:
-		s.wishOpen(c, now, d.Verdict)
+		if !s.hold(c, now, d) {
+			s.wishOpen(c, now, d.Verdict, "")
+		}
 	case incident.Escalate:
 		s.wishEscalate(c, now)
 	case incident.Resolve:

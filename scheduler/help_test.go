@@ -48,6 +48,11 @@ func (r *rig) apply(events ...Event) {
 }
 
 func (r *rig) effects(actions []Action) (events []Event) {
+	for n := 0; n < len(actions); n++ {
+		if t, ok := actions[n].(Together); ok {
+			actions = append(actions, t.Actions...)
+		}
+	}
 	for _, a := range actions {
 		switch a := a.(type) {
 		case Confirm:

@@ -368,7 +368,7 @@ func (s *State) stored(t *placement.Table) *statev1.PlacementTable {
 	return &statev1.PlacementTable{Datacenter: t.Datacenter, Epoch: t.Epoch, Probers: t.Probers, Rows: rows, Term: s.lead.Term}
 }
 
-func sortedKeys(m map[string]bool) []string {
+func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)

@@ -101,6 +101,7 @@ type State struct {
 	store     storeState
 	budget    budgets
 	early     early
+	mass      mass
 	actions   []Action
 	next      time.Time // next housekeeping
 	receivers map[string]*meshv1.Receiver
@@ -118,7 +119,7 @@ func New(cfg Config) *State {
 	return &State{
 		cfg: cfg, checks: map[string]*check{}, roster: newRoster(), receivers: map[string]*meshv1.Receiver{},
 		unknown: map[string]*check{}, assigned: map[string]bool{}, budget: newBudgets(cfg), early: newEarly(),
-		book: credibility.New(cfg.Credibility), suspects: map[string]*suspect{}, builds: newBuilds(),
+		book: credibility.New(cfg.Credibility), suspects: map[string]*suspect{}, builds: newBuilds(), mass: newMass(),
 	}
 }
 
@@ -147,11 +148,13 @@ func (s *State) Apply(now time.Time, events ...Event) []Action {
 		s.keepHouse(now)
 	}
 	s.castEarly(now)
+	s.explainHeld(now)
 	for len(s.due) > 0 && !s.due[0].at.After(now) {
 		c := s.due[0].check
 		heap.Pop(&s.due)
 		s.evaluate(c, now)
 	}
+	s.combine()
 	if len(s.assigned) > 0 {
 		for _, p := range sortedKeys(s.assigned) {
 			s.do(Assign{Prober: p})
@@ -240,6 +243,7 @@ func (s *State) leadership(now time.Time, e Leadership) {
 		x.effectUntil = time.Time{}
 	}
 	s.builds.begin()
+	s.forgetMass()
 	s.roster.unsettled = true
 	for _, t := range s.roster.tables {
 		t.until = time.Time{}
@@ -278,6 +282,7 @@ func (s *State) reset(now time.Time) {
 		x.incident, x.effectUntil = nil, time.Time{}
 	}
 	s.builds.reset()
+	s.mass.reset()
 	s.roster.reset()
 	s.placed = time.Time{}
 }
@@ -289,6 +294,7 @@ func (s *State) keepHouse(now time.Time) {
 	if s.lead.Leading && !s.warm {
 		if now.Sub(s.leadAt) >= s.cfg.WarmUp || s.heard(now) >= 0.8 {
 			s.warm = true
+			s.turnedBefore(now)
 			for _, c := range s.checks {
 				s.schedule(c, now)
 			}
@@ -305,6 +311,8 @@ func (s *State) keepHouse(now time.Time) {
 	s.watchMesh(now)
 	s.watchProbers(now)
 	s.watchBuilds(now)
+	s.keepGroups(now)
+	s.keepBlames(now)
 }
 
 // heard is the share of seats that have a fresh vote, 1 when there are none.
@@ -360,6 +368,12 @@ func (s *State) Incident(key string) *statev1.StoredIncident {
 	if b := s.builds.byIncident(key); b != nil {
 		return b.incident
 	}
+	if g := s.mass.groups[key]; g != nil {
+		return g.incident
+	}
+	if b := s.mass.blames[key]; b != nil {
+		return b.incident
+	}
 	if c := s.checks[key]; c != nil {
 		return c.incident
 	}
@@ -385,6 +399,16 @@ func (s *State) OpenIncidents() []*statev1.StoredIncident {
 	for _, x := range s.suspects {
 		if x.incident != nil {
 			all = append(all, x.incident)
+		}
+	}
+	for _, g := range s.mass.groups {
+		if g.incident != nil {
+			all = append(all, g.incident)
+		}
+	}
+	for _, b := range s.mass.blames {
+		if b.incident != nil {
+			all = append(all, b.incident)
 		}
 	}
 	for _, x := range s.builds.byName {

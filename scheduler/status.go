@@ -23,7 +23,7 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 	st := &meshv1.CheckStatus{
 		Check: c.name, Verdict: shownVerdict(c.shown), Reason: c.reason, Summary: c.sentence(), Since: timestamppb.New(c.since), FailingDatacenters: c.failing(),
 		Incident: c.incident.GetIncident().GetName(), Probers: int32(c.serving()), Quorum: int32(c.policy.Quorum), UpdateTime: timestamppb.New(c.updated),
-		Confirming: c.confirming(now),
+		Confirming: c.confirming(now), Group: c.incident.GetIncident().GetGroup(),
 	}
 	if !c.undecided.IsZero() {
 		st.Undecided, st.UndecidedTime, st.UndecidedSummary = true, timestamppb.New(c.undecided), s.undecidedSentence(c)

@@ -119,7 +119,7 @@ func (s *State) watchProbers(now time.Time) {
 		case !s.lead.Leading || !s.warm || s.store.unsettled:
 		case ch.Return && x != nil && s.mayAct(x.effectUntil, now):
 			s.restore(now, key, x)
-		case !ch.Return && x == nil:
+		case !ch.Return && x == nil && !s.blamed(ch.Finding):
 			s.setAside(now, key, ch.Finding)
 		}
 	}

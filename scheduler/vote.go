@@ -76,6 +76,7 @@ func (s *State) cast(now time.Time, e Cast) {
 		// What it says opens nothing, so nobody is asked about it.
 	case v.Outcome == verdict.Fail && turned:
 		s.confirm(now, c, i)
+		s.turned(now, c)
 	case v.Outcome == verdict.OK && turned && c.isOpen():
 		s.confirmRecovery(now, c)
 	}

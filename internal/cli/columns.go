@@ -83,6 +83,9 @@ func incidentRow(m proto.Message, wide bool, now time.Time) []cell {
 	if i.GetKind() == meshv1.Incident_MESH {
 		about = "(mesh)"
 	}
+	if i.GetKind() == meshv1.Incident_GROUP {
+		about = fmt.Sprintf("(%d checks)", i.GetAffectedCount())
+	}
 	state, lasted := cell{"OPEN", red}, age(i.GetStartTime(), now)
 	if i.GetState() == meshv1.Incident_RESOLVED {
 		// Rounded, as in the sentence that announced the end.

@@ -44,11 +44,21 @@ func incidentText(i *meshv1.Incident) string {
 	if i.GetAcknowledgedBy() != "" {
 		line("  %s takes care of it", i.GetAcknowledgedBy())
 	}
+	if i.GetGroup() != "" {
+		line("  part of %s, which its receivers were told of", i.GetGroup())
+	}
+	if i.GetKind() == meshv1.Incident_GROUP {
+		line("  at most %d together so far; each has an incident of its own: probemesh get incidents --filter 'group = \"%s\"'", i.GetShared().GetMembers(), i.GetName())
+	}
 	for _, k := range slices.Sorted(maps.Keys(i.GetAnnotations())) {
 		line("  %s: %s", k, i.GetAnnotations()[k])
 	}
 	if n := i.GetAffectedCount(); n > 0 {
-		line("  checks that could not be judged: %s", affected(i.GetAffectedChecks(), int(n)))
+		what := "checks that could not be judged"
+		if i.GetShared() != nil {
+			what = "checks that fail together"
+		}
+		line("  %s: %s", what, affected(i.GetAffectedChecks(), int(n)))
 	}
 	line("\nEvidence, as the probes saw it when it was decided")
 	for _, v := range i.GetEvidence() {

@@ -111,7 +111,13 @@ func (m *mind) play() ([]Alert, int) {
 // apply gives events to the mind and carries out its actions, each of which succeeds.
 func (m *mind) apply(events ...scheduler.Event) {
 	var back []scheduler.Event
-	for _, a := range m.state.Apply(m.clock(), events...) {
+	actions := m.state.Apply(m.clock(), events...)
+	for n := 0; n < len(actions); n++ {
+		if t, ok := actions[n].(scheduler.Together); ok {
+			actions = append(actions, t.Actions...)
+		}
+	}
+	for _, a := range actions {
 		m.revision++
 		switch a := a.(type) {
 		case scheduler.Open:

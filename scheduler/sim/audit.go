@@ -70,7 +70,7 @@ func (w *World) datacenters() int {
 // opened notes that an incident was opened.
 func (w *World) opened(key string, i *meshv1.Incident) {
 	w.log("incident opened: %s", i.GetSummary())
-	if scheduler.IsMesh(key) {
+	if !isCheck(key) {
 		return
 	}
 	t := w.truthOf(key)
@@ -83,7 +83,7 @@ func (w *World) opened(key string, i *meshv1.Incident) {
 // audit checks, every second, the bounds that the package doc states.
 func (w *World) audit() {
 	for _, key := range sorted(w.store.open) {
-		if scheduler.IsMesh(key) {
+		if !isCheck(key) {
 			continue
 		}
 		if c, ok := w.store.checks[key]; !ok || c.value.GetPaused() {
@@ -95,6 +95,7 @@ func (w *World) audit() {
 	for _, name := range sorted(w.store.checks) {
 		w.auditCheck(name)
 	}
+	w.auditGroups()
 	w.auditOutbox()
 	if w.now.Sub(w.rosterAt) >= time.Minute && w.calmLeader() && w.now.Unix()%20 == 0 {
 		w.auditAssignments()

@@ -19,6 +19,8 @@ type Report struct {
 	Repeats    int
 	Runs       int
 	Faults     int
+	// Joined are the incidents that were opened as part of a group.
+	Joined int
 }
 
 // PutCheck creates or changes a check.
@@ -243,6 +245,9 @@ func (w *World) settled() {
 			told := w.hook.told[i.GetName()+" "+r]
 			if w.now.Sub(i.GetResolveTime().AsTime()) < 30*time.Second {
 				continue
+			}
+			if i.GetGroup() != "" && len(told) == 0 {
+				continue // its group was told of, see joined
 			}
 			if len(told) < 2 || told[0] != "OPENED" || told[len(told)-1] != "RESOLVED" {
 				w.violate("%s was told %v of %s", r, told, i.GetName())

@@ -17,6 +17,7 @@ const spoolLimit = 10_000
 
 // prober probes what it was told to, whether or not a server hears it.
 type prober struct {
+	labels     map[string]string
 	w          *World
 	name       string
 	datacenter string
@@ -48,7 +49,7 @@ func (w *World) AddProber(name, datacenter, build string) {
 
 func (p *prober) enrol() {
 	p.w.store.enrol(&statev1.Enrolment{
-		Name: "probers/" + p.name, Datacenter: p.datacenter, Build: p.build, Drained: p.drained, Capabilities: []string{"tcp", "http", "ipv4"},
+		Name: "probers/" + p.name, Datacenter: p.datacenter, Build: p.build, Drained: p.drained, Labels: p.labels, Capabilities: []string{"tcp", "http", "ipv4"},
 	})
 }
 

@@ -9,14 +9,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
-	"github.com/probemesh/probemesh/scheduler"
 )
 
 // Script is a scenario told in commands, one a line:
 //
 //	servers N                            first, if at all: how many servers (default 2)
 //	datacenters NAME...                  one prober NAME-1 in each
-//	prober NAME DATACENTER               one more prober
+//	prober NAME DATACENTER [key=value]   one more prober, with a label
+//	crowd NAME N [host=H] [key=value...] checks NAME-1 to NAME-N, of one host or of one each; other keys are labels, or interval and probers
+//	crowd-target NAME MODE [from=A,B]    the targets of all of them
 //	receiver NAME [mesh]                 mesh: it wants incidents of the mesh too
 //	check NAME [key=value...]            interval, timeout, probers, quorum, degraded=true, paused=true; again: an edit
 //	delete NAME                          deletes a check
@@ -78,6 +79,7 @@ func (s *Script) trace(line string) {
 
 func (s *Script) do(f []string) error {
 	w := s.w
+	var uris []string
 	uri := func(name string) string { return "tcp://" + name + ".example.com:443" }
 	switch f[0] {
 	case "datacenters":
@@ -86,6 +88,28 @@ func (s *Script) do(f []string) error {
 		}
 	case "prober":
 		w.AddProber(f[1], f[2], "1.0")
+		if len(f) > 3 {
+			k, v, _ := strings.Cut(f[3], "=")
+			w.probers[f[1]].labels = map[string]string{k: v}
+			w.probers[f[1]].enrol()
+		}
+	case "crowd":
+		n, err := strconv.Atoi(f[2])
+		if err != nil {
+			return err
+		}
+		w.crowd(f[1], n, f[3:])
+	case "crowd-target":
+		for _, n := range sorted(w.store.checks) {
+			if strings.HasPrefix(n, "checks/"+f[1]+"-") {
+				uris = append(uris, w.store.checks[n].value.GetUri())
+			}
+		}
+		var from []string
+		if len(f) > 3 {
+			from = strings.Split(strings.TrimPrefix(f[3], "from="), ",")
+		}
+		w.setTargets(uris, mode(f[2]), from...)
 	case "receiver":
 		w.store.putReceiver(&meshv1.Receiver{Name: "receivers/" + f[1], MeshIncidents: len(f) > 2})
 	case "check":
@@ -195,7 +219,7 @@ func (s *Script) ask(f []string) error {
 	case "expect-incidents":
 		n := 0
 		for k := range w.store.open {
-			if !scheduler.IsMesh(k) {
+			if isCheck(k) {
 				n++
 			}
 		}

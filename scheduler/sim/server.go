@@ -152,6 +152,11 @@ func (s *server) act(a scheduler.Action) {
 	case scheduler.Open:
 		s.w.checkEvidence(s, a)
 		s.effect(a.Key, a)
+	case scheduler.Together:
+		// All of them are one transaction; here each may be lost by itself, which is worse.
+		for _, x := range a.Actions {
+			s.act(x)
+		}
 	case scheduler.Escalate:
 		s.effect(a.Key, a)
 	case scheduler.Resolve:

@@ -112,19 +112,25 @@ func (s *store) effect(term int64, a scheduler.Action) error {
 		if _, open := s.open[a.Key]; open {
 			return errConflict
 		}
-		if !scheduler.IsMesh(a.Key) && s.checks[a.Key].rev != a.CheckRevision {
+		if isCheck(a.Key) && s.checks[a.Key].rev != a.CheckRevision {
 			return errConflict
 		}
 		s.putIncident(a.Key, a.Incident)
 		s.owe(a.Outbox)
 		s.w.opened(a.Key, a.Incident.GetIncident())
+		s.w.joined(a.Key, a.Incident.GetIncident())
 	case scheduler.Escalate:
 		if s.open[a.Key].rev != a.ModRevision {
 			return errConflict
 		}
 		s.putIncident(a.Key, a.Incident)
 		s.owe(a.Outbox)
-		s.w.log("incident of %s is now DOWN: %s", a.Key, a.Incident.GetIncident().GetSummary())
+		switch t := a.Incident.GetIncident().GetTimeline(); {
+		case len(a.Outbox) > 0 && a.Outbox[0].GetNotification().GetTransition() == meshv1.Notification_OPENED:
+			s.w.log("incident of %s is told of to %d more: %s", a.Key, len(a.Outbox), t[len(t)-1].GetText())
+		case isCheck(a.Key):
+			s.w.log("incident of %s is now DOWN: %s", a.Key, a.Incident.GetIncident().GetSummary())
+		}
 	case scheduler.Resolve:
 		if s.open[a.Key].rev != a.ModRevision {
 			return errConflict

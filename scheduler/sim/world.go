@@ -55,7 +55,10 @@ type World struct {
 	rosterAt    time.Time // last change of sessions, enrolments, tables or checks
 	violations  []string
 	runs        int // confirmations sent
-	calm        bool
+	joins       int // incidents that were opened as part of a group
+	// orphans and empty are since when a check is part of a group that is over, and a group has no checks.
+	orphans, empty map[string]time.Time
+	calm           bool
 }
 
 // NewWorld is a world with servers and nothing else, one of which leads.
@@ -65,7 +68,7 @@ func NewWorld(o Options) *World {
 	}
 	w := &World{
 		opt: o, rng: rand.New(rand.NewPCG(o.Seed, 7)), now: epoch, probers: map[string]*prober{}, targets: map[string]*target{}, truth: map[string]*truth{},
-		hook: newHook(), rosterAt: epoch,
+		hook: newHook(), rosterAt: epoch, orphans: map[string]time.Time{}, empty: map[string]time.Time{},
 	}
 	w.store = newStore(w)
 	for i := range o.Servers {

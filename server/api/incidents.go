@@ -34,6 +34,7 @@ func incidentKeys() []filter.Key {
 		{Name: "state", Values: enumNames(meshv1.Incident_State_name)},
 		{Name: "verdict", Values: enumNames(meshv1.CheckStatus_Verdict_name)},
 		{Name: "kind", Values: enumNames(meshv1.Incident_Kind_name)},
+		{Name: "group", Collection: spec.Incidents},
 		{Name: "labels."},
 	}
 }
@@ -52,6 +53,11 @@ func incidentValues(i *meshv1.Incident) func(string) []string {
 			return []string{i.GetVerdict().String()}
 		case "kind":
 			return []string{i.GetKind().String()}
+		case "group":
+			if i.GetGroup() == "" {
+				return nil
+			}
+			return []string{i.GetGroup()}
 		}
 		return labelValue(i.GetLabels(), key)
 	}

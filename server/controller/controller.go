@@ -217,9 +217,7 @@ func (c *Controller) applyLocked(events []scheduler.Event) []scheduler.StatusCha
 				c.deps.Glass(a)
 			}
 		default:
-			if e := c.enqueueLocked(a); e != nil {
-				failed = append(failed, e)
-			}
+			failed = append(failed, c.enqueueLocked(a)...)
 		}
 	}
 	if failed != nil {

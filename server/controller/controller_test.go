@@ -282,7 +282,7 @@ func TestAFullQueueOfEffectsGivesThemBack(t *testing.T) {
 		for i := 0; i < 100*effectQueue && given == 0; i++ {
 			if e := w.c.enqueueLocked(openOf(k)); e != nil {
 				given++
-				if f, ok := e.(scheduler.EffectFailed); !ok || f.Key != k.GetName() || f.Retry != retryAfter {
+				if f, ok := e[0].(scheduler.EffectFailed); !ok || f.Key != k.GetName() || f.Retry != retryAfter {
 					t.Fatalf("%v", e)
 				}
 			}

@@ -46,13 +46,15 @@ func keyOf(a scheduler.Action) string {
 		return scheduler.BuildKey(a.Build.GetName())
 	case scheduler.DropBuild:
 		return scheduler.BuildKey(a.Name)
+	case scheduler.Together:
+		return "together/" + keyOf(a.Actions[0])
 	}
 	return ""
 }
 
-// enqueueLocked hands an effect to the workers, or gives the event that says that it could not. Without a reign it is dropped: the mind of a server
+// enqueueLocked hands an effect to the workers, or gives the events that say that it could not. Without a reign it is dropped: the mind of a server
 // that does not lead wishes for nothing, but its reign may just have ended.
-func (c *Controller) enqueueLocked(a scheduler.Action) scheduler.Event {
+func (c *Controller) enqueueLocked(a scheduler.Action) []scheduler.Event {
 	if c.reign == nil {
 		return nil
 	}
@@ -63,7 +65,14 @@ func (c *Controller) enqueueLocked(a scheduler.Action) scheduler.Event {
 		return nil
 	default:
 		c.m.effectsRefused.Add(context.Background(), 1)
-		return scheduler.EffectFailed{Key: e.key, Retry: retryAfter}
+		if t, ok := a.(scheduler.Together); ok {
+			var failed []scheduler.Event
+			for _, a := range t.Actions {
+				failed = append(failed, scheduler.EffectFailed{Key: keyOf(a), Retry: retryAfter})
+			}
+			return failed
+		}
+		return []scheduler.Event{scheduler.EffectFailed{Key: e.key, Retry: retryAfter}}
 	}
 }
 
@@ -109,6 +118,15 @@ func (c *Controller) carryOut(e effect) {
 		return
 	case e.reign.ctx.Err() != nil:
 		return
+	}
+	if t, ok := e.action.(scheduler.Together); ok {
+		c.log.Debug("what was to be written together is written one by one", "key", e.key, "effects", len(t.Actions), "err", err)
+		for _, a := range t.Actions {
+			c.carryOut(effect{action: a, key: keyOf(a), reign: e.reign, wished: e.wished})
+		}
+		return
+	}
+	switch {
 	case errors.Is(err, store.ErrConflict):
 		c.log.Debug("an effect met a newer state and is decided anew", "key", e.key, "err", err)
 	case c.failing.CompareAndSwap(false, true):
@@ -144,6 +162,8 @@ func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
 		return c.deps.Store.UpdateIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
 	case scheduler.Resolve:
 		return c.deps.Store.ResolveIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
+	case scheduler.Together:
+		return c.deps.Store.ChangeIncidents(ctx, fence, changes(a))
 	case scheduler.MoveRows:
 		return c.deps.Store.PutTable(ctx, fence, a.Table, a.ModRevision)
 	case scheduler.PutBuild:
@@ -152,6 +172,19 @@ func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
 		return 0, c.deps.Store.DropBuild(ctx, fence, a.Name, a.ModRevision)
 	}
 	panic("controller: an action without a way to carry it out")
+}
+
+func changes(t scheduler.Together) []store.Change {
+	list := make([]store.Change, len(t.Actions))
+	for n, a := range t.Actions {
+		switch a := a.(type) {
+		case scheduler.Open:
+			list[n] = store.Change{Incident: a.Incident, CheckModRevision: a.CheckRevision}
+		case scheduler.Resolve:
+			list[n] = store.Change{Incident: a.Incident, ModRevision: a.ModRevision}
+		}
+	}
+	return list
 }
 
 func describe(a scheduler.Action) (span, traceID string) {
@@ -166,6 +199,8 @@ func describe(a scheduler.Action) (span, traceID string) {
 		return "build.stage", ""
 	case scheduler.DropBuild:
 		return "build.drop", ""
+	case scheduler.Together:
+		return "incident.members", ""
 	}
 	return "placement.move", ""
 }
@@ -197,6 +232,10 @@ func (c *Controller) logEffect(e effect, revision int64) {
 			"comparisons", a.Build.GetComparisons(), "dissents", a.Build.GetDissents(), "term", e.reign.Term, "revision", revision)
 	case scheduler.DropBuild:
 		c.log.Info("build forgotten", "build", a.Name, "term", e.reign.Term)
+	case scheduler.Together:
+		for _, x := range a.Actions {
+			c.logEffect(effect{action: x, key: keyOf(x), reign: e.reign, wished: e.wished}, revision)
+		}
 	case scheduler.MoveRows:
 		c.log.Info("placement changed", "datacenter", a.Table.GetDatacenter(), "epoch", a.Table.GetEpoch(), "probers", len(a.Table.GetProbers()),
 			"term", e.reign.Term, "revision", revision)

@@ -11,6 +11,7 @@
 //	placement/<datacenter>              probemesh.state.v1.PlacementTable
 //	incident/open/<check id>            probemesh.state.v1.StoredIncident, the one open incident of a check
 //	incident/open/_mesh-<reason>        the same of the mesh itself; -<domain> follows for probers that are set aside
+//	incident/open/_group-<shared>       the same of a group of checks that share something; nothing follows when it is not known what
 //	incident/id/<incident id>           the part of the key after incident/open/, so that an open incident is found by its name
 //	incident/closed/<incident id>       probemesh.state.v1.StoredIncident
 //	outbox/<incident>.<transition>.<receiver>  probemesh.state.v1.OutboxEntry

@@ -54,11 +54,21 @@ const (
 	KindBuildPolicy Kind = "build_policy"
 )
 
-// subject is the part of an open incident's key after its prefix: the id of the check, "_mesh-<reason>", or "_mesh-<reason>-<domain>".
+// subject is the part of an open incident's key after its prefix: the id of the check, "_mesh-<reason>", "_mesh-<reason>-<domain>", or "_group-<what is shared>".
 func subject(inc *meshv1.Incident) string {
 	if a := inc.GetSetAside(); a != nil {
 		// One of each domain may be open. A value may have any character.
 		return "_mesh-" + strings.ToLower(inc.GetReason().String()) + "-" + url.PathEscape(a.GetDimension()+"="+a.GetValue())
+	}
+	if x := inc.GetShared(); x != nil {
+		value := ""
+		if x.GetDimension() != "" {
+			value = url.PathEscape(x.GetDimension() + "=" + x.GetValue())
+		}
+		if inc.GetKind() == meshv1.Incident_GROUP {
+			return "_group-" + value
+		}
+		return "_mesh-" + strings.ToLower(inc.GetReason().String()) + "-" + value
 	}
 	if inc.GetKind() == meshv1.Incident_MESH {
 		return "_mesh-" + strings.ToLower(inc.GetReason().String())

@@ -1,0 +1,469 @@
+package scheduler
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/grouping"
+	"github.com/probemesh/probemesh/scheduler/incident"
+	"github.com/probemesh/probemesh/scheduler/verdict"
+)
+
+const (
+	// holdFor is how long openings are held at most, for those that turn at the same time to be explained together.
+	holdFor = 2 * time.Second
+	// burstFor is how long ago checks may have begun to fail to be counted as failing together: some time out, and others refuse.
+	burstFor = 5 * time.Second
+	// lookAgain is how soon a held opening is looked at again that waits for its siblings alone.
+	lookAgain = 50 * time.Millisecond
+	// soundEvery is how often a host is sounded at most.
+	soundEvery = 10 * time.Second
+	// toldRate is how many checks of a burst that nothing explains one receiver is told of by themselves, a second, and toldBurst how many at once; the rest are told of together.
+	toldRate, toldBurst = 10.0 / 60, 10
+)
+
+// mass is what the mind keeps of checks that turn at once.
+type mass struct {
+	// byHost are the checks of each host.
+	byHost map[string][]*check
+	// recent are the checks that began to fail lately, and when.
+	recent map[*check]time.Time
+	// sounded are the hosts whose other checks were asked lately.
+	sounded map[string]sounding
+	// held are checks whose incident is due and waits until the time for what the others do; true: it need not any more.
+	held  map[*check]bool
+	until time.Time
+	// at is when what is due for a member of a group is done, together with what is due for the others.
+	at map[*check]time.Time
+	// told are the budgets of receivers for bursts that nothing explains.
+	told map[string]*bucket
+	// groups and blames are by key, byName by the name of the incident.
+	groups  map[string]*group
+	byName  map[string]*group
+	blames  map[string]*blame
+	orphans map[*check]bool // members of a group that is not known to be open
+}
+
+type sounding struct {
+	at    time.Time
+	asked []*check
+}
+
+func newMass() mass {
+	m := mass{byHost: map[string][]*check{}}
+	m.forget()
+	m.reset()
+	return m
+}
+
+// forget drops what only a leader needs.
+func (m *mass) forget() {
+	m.recent, m.sounded, m.held, m.at, m.told = map[*check]time.Time{}, map[string]sounding{}, map[*check]bool{}, map[*check]time.Time{}, map[string]*bucket{}
+}
+
+// forgetMass drops what only a leader needs, and what one has wished for and not seen done.
+func (s *State) forgetMass() {
+	s.mass.forget()
+	for k, g := range s.mass.groups {
+		if g.effectUntil, g.closing = (time.Time{}), false; g.incident == nil {
+			delete(s.mass.groups, k)
+		}
+	}
+	for k, b := range s.mass.blames {
+		if b.effectUntil = (time.Time{}); b.incident == nil {
+			delete(s.mass.blames, k)
+		}
+	}
+}
+
+// reset drops what came from the store.
+func (m *mass) reset() {
+	m.groups, m.byName, m.blames, m.orphans = map[string]*group{}, map[string]*group{}, map[string]*blame{}, map[*check]bool{}
+}
+
+// dropCheck forgets a check that is no more.
+func (m *mass) dropCheck(c *check) {
+	m.setHost(c, "")
+	delete(m.recent, c)
+	delete(m.held, c)
+	delete(m.at, c)
+	delete(m.orphans, c)
+	for _, b := range m.blames {
+		delete(b.covered, c)
+	}
+}
+
+// setHost notes which host a check watches; empty: none any more.
+func (m *mass) setHost(c *check, host string) {
+	if c.hostname == host {
+		return
+	}
+	if old := m.byHost[c.hostname]; c.hostname != "" {
+		if i := slices.Index(old, c); i >= 0 {
+			old[i] = old[len(old)-1]
+			old[len(old)-1] = nil
+			old = old[:len(old)-1]
+		}
+		if m.byHost[c.hostname] = old; len(old) == 0 {
+			delete(m.byHost, c.hostname)
+		}
+	}
+	if c.hostname = host; host != "" {
+		m.byHost[host] = append(m.byHost[host], c)
+	}
+}
+
+// values are what the check has on the side of the targets: its host, the addresses that its probers met there, their networks, and its labels.
+func (c *check) values() []grouping.Value {
+	var list []grouping.Value
+	add := func(d, v string) {
+		if x := (grouping.Value{Dimension: d, Value: v}); v != "" && !slices.Contains(list, x) {
+			list = append(list, x)
+		}
+	}
+	add("host", c.hostname)
+	for _, a := range c.addresses() {
+		add("address", a.String())
+		add("network", networkOf(a).String())
+	}
+	for k, v := range c.spec.GetLabels() {
+		add("label."+k, v)
+	}
+	return list
+}
+
+// maxAddresses bounds the addresses that are kept in mind of one check: one that has more is spread over so many that none of them explains anything.
+const maxAddresses = 8
+
+// addresses are those that the newest results tell of.
+func (c *check) addresses() []netip.Addr {
+	var list []netip.Addr
+	add := func(text string) {
+		a, err := netip.ParseAddr(text)
+		if p, perr := netip.ParseAddrPort(text); perr == nil {
+			a, err = p.Addr(), nil
+		}
+		if a = a.Unmap().WithZone(""); err == nil && len(list) < maxAddresses && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	for i := range c.seats {
+		r := c.seats[i].result
+		if r == nil {
+			continue
+		}
+		if r.GetRemoteAddress() != "" {
+			add(r.GetRemoteAddress())
+		}
+		for _, a := range r.GetEvidence().GetResolvedAddresses() {
+			add(a)
+		}
+	}
+	return list
+}
+
+// networkOf is the network in which addresses are commonly given out together: /24, or /48 for IPv6.
+func networkOf(a netip.Addr) netip.Prefix {
+	bits := 24
+	if a.Is6() {
+		bits = 48
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// has tells whether the check has the value.
+func (c *check) has(v grouping.Value) bool {
+	if label, ok := strings.CutPrefix(v.Dimension, "label."); ok {
+		have, is := c.spec.GetLabels()[label]
+		return is && have == v.Value
+	}
+	switch v.Dimension {
+	case "host":
+		return c.hostname == v.Value
+	case "address":
+		return slices.ContainsFunc(c.addresses(), func(a netip.Addr) bool { return a.String() == v.Value })
+	case "network":
+		return slices.ContainsFunc(c.addresses(), func(a netip.Addr) bool { return networkOf(a).String() == v.Value })
+	}
+	return false
+}
+
+// turned notes that a check has begun to fail, and sounds its host: a few of the other checks of the same host are asked at once, so that by the time this one is confirmed
+// it is known whether it is alone. A host is sounded once in a while only, and the budgets hold.
+func (s *State) turned(now time.Time, c *check) {
+	s.mass.recent[c] = now
+	siblings := s.mass.byHost[c.hostname]
+	if len(siblings) < grouping.Min || now.Sub(s.mass.sounded[c.hostname].at) < soundEvery || s.groupOf(c, now) != nil {
+		return
+	}
+	x := sounding{at: now}
+	for n := 0; n < len(siblings) && len(x.asked) < grouping.Min; n++ {
+		o := siblings[n]
+		if o == c || o.gone || o.spec.GetPaused() || o.tally.FailVotes != 0 {
+			continue
+		}
+		for i := range o.seats {
+			if s.ask(now, o, i) {
+				s.schedule(o, o.seats[i].until)
+				x.asked = append(x.asked, o)
+				break
+			}
+		}
+	}
+	s.mass.sounded[c.hostname] = x
+}
+
+// turnedBefore takes what fails already, as a new leader begins to decide, for failing since now: whatever was due meanwhile is due at once.
+func (s *State) turnedBefore(now time.Time) {
+	for _, c := range s.checks {
+		if c.tally.FailVotes != 0 && c.incident == nil {
+			s.mass.recent[c] = now
+		}
+	}
+}
+
+// sounding tells whether it is still open what the others of the host say.
+func (s *State) sounding(c *check, now time.Time) bool {
+	x, ok := s.mass.sounded[c.hostname]
+	if !ok || now.Sub(x.at) > burstFor {
+		return false
+	}
+	open := false
+	for _, o := range x.asked {
+		for i := range o.seats {
+			switch v := &o.votes[i]; {
+			case v.Outcome == verdict.OK && !v.Aside && !v.Start.Before(x.at):
+				return false // the host answers
+			case o.seats[i].pending(now):
+				open = true
+			}
+		}
+	}
+	return open
+}
+
+// many tells whether as many checks began to fail lately, and still do, as make a group.
+func (s *State) many(now time.Time) bool {
+	n := 0
+	for c, at := range s.mass.recent {
+		switch {
+		case now.Sub(at) > burstFor || c.gone || c.tally.FailVotes == 0 && c.incident == nil:
+			delete(s.mass.recent, c)
+		case c.tally.FailVotes != 0:
+			n++
+		}
+		if n >= grouping.Min {
+			return true
+		}
+	}
+	return false
+}
+
+// hold tells whether an incident that is due is not to be opened now, or not by itself: others turn at the same time and it waits for what explains them; a group is open
+// for what it has; only probers that are blamed see it fail.
+func (s *State) hold(c *check, now time.Time, d incident.Decision) bool {
+	if !s.mayAct(c.effectUntil, now) || !s.warm || s.store.unsettled || c.incident != nil {
+		return false
+	}
+	if s.blameOf(c, now) != nil {
+		delete(s.mass.held, c)
+		return true
+	}
+	if g := s.groupOf(c, now); g != nil {
+		delete(s.mass.held, c)
+		s.enter(g, c, now, d.Verdict)
+		return true
+	}
+	alone, held := s.mass.held[c]
+	switch {
+	case alone:
+		delete(s.mass.held, c)
+		return false
+	case held && !now.Before(s.mass.until):
+		s.schedule(c, now) // they are explained in this very call of Apply, before it is looked at
+		return true
+	case s.many(now):
+		s.holdUntil(c, now, holdFor)
+		return true
+	case s.sounding(c, now):
+		s.holdUntil(c, now, lookAgain)
+		return true
+	}
+	delete(s.mass.held, c)
+	return false
+}
+
+func (s *State) holdUntil(c *check, now time.Time, look time.Duration) {
+	if len(s.mass.held) == 0 {
+		s.mass.until = now.Add(holdFor)
+	}
+	s.mass.held[c] = false
+	at := s.mass.until
+	if again := now.Add(look); again.Before(at) {
+		at = again
+	}
+	s.schedule(c, at)
+}
+
+// explainHeld explains what was held, when its time has come.
+func (s *State) explainHeld(now time.Time) {
+	if len(s.mass.held) == 0 || now.Before(s.mass.until) {
+		return
+	}
+	var held []*check
+	for c, alone := range s.mass.held {
+		switch {
+		case c.gone || c.spec.GetPaused() || c.incident != nil:
+			delete(s.mass.held, c)
+		case !alone:
+			held = append(held, c)
+		}
+	}
+	slices.SortFunc(held, func(a, b *check) int { return strings.Compare(a.name, b.name) })
+	var causes []grouping.Cause
+	if len(held) >= grouping.Min {
+		causes, _ = grouping.Explain(s.burst(now, held))
+	}
+	for _, cause := range causes {
+		var members []*check
+		for _, n := range cause.Checks {
+			members = append(members, s.checks[n])
+			delete(s.mass.held, s.checks[n])
+		}
+		if cause.Side == grouping.Probers {
+			s.blame(now, cause, members)
+		} else {
+			s.openGroup(now, cause, members)
+		}
+		for _, c := range members {
+			s.schedule(c, now)
+		}
+	}
+	held = slices.DeleteFunc(held, func(c *check) bool { _, still := s.mass.held[c]; return !still })
+	s.tellOneByOne(now, held)
+}
+
+// tellOneByOne lets checks that nothing explains open by themselves, as far as the receivers' budgets reach, and the rest together.
+func (s *State) tellOneByOne(now time.Time, held []*check) {
+	var rest []*check
+	for _, c := range held {
+		if s.mayTell(now, c) {
+			s.mass.held[c] = true
+		} else {
+			rest = append(rest, c)
+		}
+		s.schedule(c, now)
+	}
+	if len(rest) < grouping.Min {
+		for _, c := range rest {
+			s.mass.held[c] = true
+		}
+		return
+	}
+	for _, c := range rest {
+		delete(s.mass.held, c)
+	}
+	s.openGroup(now, grouping.Cause{}, rest)
+}
+
+// mayTell takes from the budgets of all the receivers of a check; from none when one of them is empty.
+func (s *State) mayTell(now time.Time, c *check) bool {
+	paid := c.spec.GetReceivers()
+	for i, r := range paid {
+		if !bucketIn(s.mass.told, r).take(now, toldRate, toldBurst) {
+			for _, p := range paid[:i] {
+				s.mass.told[p].giveBack()
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// burst is what is known of the checks that are held, and of what else was seen since they began to fail.
+func (s *State) burst(now time.Time, held []*check) grouping.Burst {
+	began := make([]time.Time, len(held))
+	for i, c := range held {
+		began[i] = c.failureStart(now)
+	}
+	slices.SortFunc(began, time.Time.Compare)
+	onset := began[len(began)/5] // one that failed earlier, for itself, must not set it
+	b := grouping.Burst{Extents: map[grouping.Value]grouping.Extent{}, Probers: map[string]grouping.Prober{}}
+	for name, p := range s.roster.probers {
+		if p.enrolled == nil || p.aside != "" || p.enrolled.GetDrained() {
+			continue
+		}
+		x := grouping.Prober{}
+		for d, v := range p.domains {
+			x.Domains = append(x.Domains, grouping.Value{Dimension: d, Value: v})
+		}
+		b.Probers[name] = x
+	}
+	turned := make(map[*check]bool, len(held))
+	for _, c := range held {
+		turned[c] = true
+		x := grouping.Check{Name: c.name, Subject: c.hostname, Has: c.values()}
+		for i := range c.votes {
+			switch v := &c.votes[i]; {
+			case c.tally.FailVotes&(1<<i) != 0:
+				x.Failed = append(x.Failed, v.Prober)
+			case v.Outcome == verdict.OK && !v.Aside && !v.Start.Before(onset):
+				x.Answered = append(x.Answered, v.Prober)
+			}
+		}
+		b.Checks = append(b.Checks, x)
+	}
+	candidates := grouping.Candidates(b.Checks)
+	for _, c := range s.checks {
+		if c.gone || c.spec.GetPaused() {
+			continue
+		}
+		answers := s.sawSince(c, onset, b.Probers) && !turned[c]
+		for _, v := range c.values() {
+			if !candidates[v] {
+				continue
+			}
+			e := b.Extents[v]
+			e.All++
+			if answers {
+				e.Answering++
+			}
+			b.Extents[v] = e
+		}
+	}
+	return b
+}
+
+// sawSince counts for each prober what it saw of the check since then, and tells whether the check was seen to answer, and not to fail.
+func (s *State) sawSince(c *check, onset time.Time, probers map[string]grouping.Prober) bool {
+	answered, failed := false, false
+	for i := range c.votes {
+		v := &c.votes[i]
+		if v.Start.Before(onset) || v.Aside || v.Outcome != verdict.OK && v.Outcome != verdict.Fail {
+			continue
+		}
+		p := probers[v.Prober]
+		if v.Outcome == verdict.OK {
+			p.Answered, answered = p.Answered+1, true
+		} else {
+			p.Failed, failed = p.Failed+1, true
+		}
+		probers[v.Prober] = p
+	}
+	return answered && !failed
+}
+
+// sideOf is the side of a cause as the API has it.
+func sideOf(c grouping.Cause) meshv1.SharedCause_Side {
+	switch c.Side {
+	case grouping.Targets:
+		return meshv1.SharedCause_TARGETS
+	case grouping.Probers:
+		return meshv1.SharedCause_PROBERS
+	}
+	return meshv1.SharedCause_NOTHING
+}
