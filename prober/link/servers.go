@@ -142,16 +142,6 @@ func (l *Link) Places() []string {
 	return append(first, rest...)
 }
 
-// at gives the server that is known to have the address; empty when none is.
-func (b *book) at(address string) string {
-	for _, p := range b.ranked() {
-		if p.Address == address {
-			return p.Server
-		}
-	}
-	return ""
-}
-
 // prefer makes the next attempts go to the addresses; when there are none, to any but the present one.
 func (b *book) prefer(addresses []string) {
 	b.mu.Lock()

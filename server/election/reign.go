@@ -112,13 +112,20 @@ func (e *Election) reign(ctx context.Context, r Reign, v validity, lease clientv
 	}
 	end(cause)
 	guards.Wait()
-	e.begin(nil, 0, nil)
+	e.over()
 	e.resign(ctx, r, lease)
 	e.m.ended(ctx, cause)
 	e.log.InfoContext(ctx, "this server leads no more", "term", r.Term, "why", cause, "for", time.Since(begun).Round(time.Millisecond), "err", err)
 }
 
-// begin notes the present reign; 0 is none.
+// over notes that there is no reign.
+func (e *Election) over() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reigns, e.term, e.end = nil, 0, nil
+}
+
+// begin notes the present reign.
 func (e *Election) begin(reign context.Context, term int64, end context.CancelCauseFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
