@@ -122,8 +122,13 @@ func parseServers(s string) ([]string, error) {
 // that change nothing when repeated get that far: reads, and Apply, which carries a request_id.
 func (a *app) retry(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	told := false
+	var answer error // the newest of a server
 	for {
 		err := invoke(ctx, method, req, reply, cc, opts...)
+		if err != nil && ctx.Err() != nil && answer != nil {
+			return answer // says more than that there was no time for another
+		}
+		answer = err
 		wait, again := retryAfter(err)
 		if !again || !repeatable(method) {
 			return err

@@ -115,7 +115,11 @@ func (e *Election) reign(ctx context.Context, r Reign, v validity, lease clientv
 	e.over()
 	e.resign(ctx, r, lease)
 	e.m.ended(ctx, cause)
-	e.log.InfoContext(ctx, "this server leads no more", "term", r.Term, "why", cause, "for", time.Since(begun).Round(time.Millisecond), "err", err)
+	log := e.log
+	if err != nil {
+		log = log.With("err", err)
+	}
+	log.InfoContext(ctx, "this server leads no more", "term", r.Term, "why", cause, "for", time.Since(begun).Round(time.Millisecond))
 }
 
 // over notes that there is no reign.
@@ -160,7 +164,7 @@ func (e *Election) keepLease(ctx context.Context, lease clientv3.LeaseID, v vali
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return ErrLeaseLost
 		default:
-			e.log.WarnContext(ctx, "leader's lease not renewed, trying again", "left", time.Until(v.until).Round(time.Millisecond), "err", err)
+			e.log.WarnContext(ctx, "leader's lease not renewed, trying again", "left", max(0, time.Until(v.until)).Round(time.Millisecond), "err", err)
 			next.Reset(every / 10)
 		}
 	}

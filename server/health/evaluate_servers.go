@@ -164,16 +164,27 @@ func (e *evaluation) behind() {
 	}
 }
 
+func does(n int) string {
+	if n == 1 {
+		return "does"
+	}
+	return "do"
+}
+
 // aboutEtcd finds what is wrong with the cluster.
 func (e *evaluation) aboutEtcd() {
 	etcd := e.f.Etcd
-	var down, voters []string
+	var down, voters, joining []string
 	var byServer []string
 	for _, m := range etcd.Members {
 		if !m.Learner {
 			voters = append(voters, m.Name)
 		}
 		if m.Healthy {
+			continue
+		}
+		if m.Learner { // nothing depends on it yet
+			joining = append(joining, "etcd/"+orID(m))
 			continue
 		}
 		if e.silent(spec.Name(spec.Servers, m.Name)) {
@@ -198,6 +209,9 @@ func (e *evaluation) aboutEtcd() {
 		e.add(etcdMemberDown, because, list, "%s of etcd %s down (%s); %d of %d answer: %s.", count(len(list), "member"), are(len(list)), names(list), len(voters)-lost, len(voters), after)
 	}
 	say(down, 0)
+	if lost == 0 && joining != nil {
+		e.add(etcdMemberDown, 0, joining, "%s of etcd that %s to join %s not answer (%s); without a vote so far, so nothing depends on it.", count(len(joining), "member"), are(len(joining)), does(len(joining)), names(joining))
+	}
 	say(byServer, serverSilent)
 	if len(etcd.Alarms) > 0 {
 		e.add(etcdAlarm, 0, nil, "etcd has raised the alarm %s.", names(etcd.Alarms))

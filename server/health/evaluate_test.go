@@ -97,6 +97,13 @@ func TestEachConditionAppearsWithItsConsequencesAndNothingElse(t *testing.T) {
 		}, "ISOLATED, ISOLATED > SERVER_SILENT, SERVER_SILENT > ETCD_MEMBER_DOWN, ETCD_MEMBER_DOWN > ETCD_LOST, ISOLATED > NO_LEADER", "cut off"},
 		{"etcd does not answer", func(f *health.Facts) { f.Etcd.LostSince, f.Leader = begin.Add(-10*time.Second), "" }, "ETCD_LOST, ETCD_LOST > NO_LEADER", "for 10s"},
 		{"etcd does not answer another server", func(f *health.Facts) { f.Servers[1].EtcdLostSince = begin.Add(-10 * time.Second) }, "ETCD_LOST", "but not b"},
+		{"a member that joins has not been started", func(f *health.Facts) {
+			f.Etcd.Members = append(f.Etcd.Members, health.Member{ID: "0d", Learner: true})
+		}, "ETCD_MEMBER_DOWN", "to join does not answer (0d)"},
+		{"a member that joins and one that votes are down", func(f *health.Facts) {
+			f.Etcd.Members[2].Healthy = false
+			f.Etcd.Members = append(f.Etcd.Members, health.Member{ID: "0d", Learner: true})
+		}, "ETCD_MEMBER_DOWN", "1 member of etcd is down (c); 2 of 3 answer: with one more"},
 		{"a member of etcd is down, its server not", func(f *health.Facts) { f.Etcd.Members[2].Healthy = false }, "ETCD_MEMBER_DOWN", "2 of 3 answer: with one more"},
 		{"etcd has no space", func(f *health.Facts) { f.Etcd.Alarms = []string{"NOSPACE"} }, "ETCD_ALARM", "NOSPACE"},
 		{"etcd is slow", func(f *health.Facts) { f.Etcd.Slow = 400 * time.Millisecond }, "ETCD_SLOW", "400ms"},

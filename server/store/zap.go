@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +46,12 @@ func harmless(message string) bool {
 	return false
 }
 
+// unborn tells whether an entry only says that a member which joins has no data yet: it has written nothing then, so that its database has no version.
+func unborn(fields map[string]any) bool {
+	text, _ := fields["error"].(string)
+	return strings.Contains(text, "missing term information")
+}
+
 // Check adds the core to entries it takes.
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) && !harmless(e.Message) {
@@ -61,6 +68,9 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	}
 	for _, f := range fields {
 		f.AddTo(enc)
+	}
+	if unborn(enc.Fields) {
+		return nil
 	}
 	leftOut := 0
 	if e.Level <= zapcore.ErrorLevel { // beyond that the process ends

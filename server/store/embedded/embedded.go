@@ -207,7 +207,7 @@ func (m *Member) settle(ctx context.Context) (settled bool, err error) {
 		if _, err := m.etcd.Server.PromoteMember(ctx, id); err != nil {
 			return false, err
 		}
-		m.cfg.Log.WarnContext(ctx, "the etcd member has caught up and votes from now on", "member", m.cfg.Name)
+		m.cfg.Log.InfoContext(ctx, "the etcd member has caught up and votes from now on", "member", m.cfg.Name)
 	}
 	list, err := m.client.MemberList(ctx)
 	if err != nil {
