@@ -26,7 +26,7 @@
 //     wrong about few checks of many, each time, however rare such checks are. One such host alone keeps the build from its next stage until somebody has looked.
 //
 // Of one host at most [Config.PerSubject] disagreements count within [Config.Memory], since a host may have its own reason, and the first rule does not halt before as many as
-// [Config.Subjects] hosts have been disagreed on. Where the mesh watches fewer hosts, all of them are enough for either. So a build that is wrong about a twentieth of
+// [Config.Subjects] hosts have been disagreed on. Where the probers of the build watch fewer hosts, all of them are enough for either. So a build that is wrong about a twentieth of
 // what it probes, or more, or about three hosts of however many, is halted by the ninth disagreement that counts at the latest, and by the fifth if nothing speaks for
 // it meanwhile. One that is wrong about less than a fiftieth, on many hosts, is halted when it has been wrong three times in succession on two of them.
 //
