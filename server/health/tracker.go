@@ -119,11 +119,17 @@ func (t *Tracker) pending(code meshv1.Condition_Code) bool {
 	return false
 }
 
+// forget drops what has been gone for long enough, and at once what is gone and has lost its cause: again for as long as something was dropped, since a chain of
+// consequences goes with its first.
 func (t *Tracker) forget(now time.Time) {
-	for k, h := range t.held {
-		r, _ := ruleOf(k.code)
-		if !h.gone.IsZero() && (!h.shown || now.Sub(h.gone) >= r.until || k.cause != 0 && !t.visible(k.cause)) {
-			delete(t.held, k)
+	for dropped := true; dropped; {
+		dropped = false
+		for k, h := range t.held {
+			r, _ := ruleOf(k.code)
+			if !h.gone.IsZero() && (!h.shown || now.Sub(h.gone) >= r.until || k.cause != 0 && !t.visible(k.cause)) {
+				delete(t.held, k)
+				dropped = true
+			}
 		}
 	}
 }
