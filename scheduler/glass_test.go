@@ -279,7 +279,7 @@ func TestLeaderJoinsAnOutageThatOnlyAnotherServerSaw(t *testing.T) {
 	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, Time: a.now, Server: "servers/a"}}
 
 	c := tcpCheck("shop", 2)
-	b := &rig{t: t, s: New(Config{}), now: a.now, silent: map[string]bool{}}
+	b := &rig{t: t, s: New(Config{Crowd: 5}), now: a.now, silent: map[string]bool{}}
 	b.apply(Store{Unsettled: true}, ReceiverPut{opsReceiver()})
 	b.apply(CheckPut{Check: c, ModRevision: 1}, Leadership{Leading: true, Term: 2})
 	b.probers("ams", "fra", "iad")

@@ -31,7 +31,7 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	r := &rig{t: t, s: New(Config{}), now: epoch, silent: map[string]bool{}}
+	r := &rig{t: t, s: New(Config{Crowd: 5}), now: epoch, silent: map[string]bool{}}
 	r.apply(Leadership{Leading: true, Term: 1})
 	return r
 }

@@ -98,6 +98,9 @@ func (m *mass) dropCheck(c *check) {
 
 // setHost notes which host a check watches; empty: none any more.
 func (m *mass) setHost(c *check, host string) {
+	if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && a.IsLoopback() {
+		host = c.host // with its port: that is what there is of the kind on the machine of a prober
+	}
 	if c.hostname == host {
 		return
 	}
@@ -138,7 +141,7 @@ func (c *check) values() []grouping.Value {
 // maxAddresses bounds the addresses that are kept in mind of one check: one that has more is spread over so many that none of them explains anything.
 const maxAddresses = 8
 
-// addresses are those that the newest results tell of.
+// addresses are those that the newest results tell of. A loopback address is nothing that two checks share: what listens there are different programs.
 func (c *check) addresses() []netip.Addr {
 	var list []netip.Addr
 	add := func(text string) {
@@ -146,7 +149,7 @@ func (c *check) addresses() []netip.Addr {
 		if p, perr := netip.ParseAddrPort(text); perr == nil {
 			a, err = p.Addr(), nil
 		}
-		if a = a.Unmap().WithZone(""); err == nil && len(list) < maxAddresses && !slices.Contains(list, a) {
+		if a = a.Unmap().WithZone(""); err == nil && !a.IsLoopback() && len(list) < maxAddresses && !slices.Contains(list, a) {
 			list = append(list, a)
 		}
 	}
@@ -197,7 +200,7 @@ func (c *check) has(v grouping.Value) bool {
 func (s *State) turned(now time.Time, c *check) {
 	s.mass.recent[c] = now
 	siblings := s.mass.byHost[c.hostname]
-	if len(siblings) < grouping.Min || now.Sub(s.mass.sounded[c.hostname].at) < soundEvery || s.groupOf(c, now) != nil {
+	if len(siblings) < s.cfg.Crowd || now.Sub(s.mass.sounded[c.hostname].at) < soundEvery || s.groupOf(c, now) != nil {
 		return
 	}
 	x := sounding{at: now}
@@ -256,7 +259,7 @@ func (s *State) many(now time.Time) bool {
 		case c.tally.FailVotes != 0:
 			n++
 		}
-		if n >= grouping.Min {
+		if n >= s.cfg.Crowd {
 			return true
 		}
 	}
@@ -392,7 +395,7 @@ func (s *State) burst(now time.Time, held []*check) grouping.Burst {
 	}
 	slices.SortFunc(began, time.Time.Compare)
 	onset := began[len(began)/5] // one that failed earlier, for itself, must not set it
-	b := grouping.Burst{Extents: map[grouping.Value]grouping.Extent{}, Probers: map[string]grouping.Prober{}}
+	b := grouping.Burst{Crowd: s.cfg.Crowd, Extents: map[grouping.Value]grouping.Extent{}, Probers: map[string]grouping.Prober{}}
 	for name, p := range s.roster.probers {
 		if p.enrolled == nil || p.aside != "" || p.enrolled.GetDrained() {
 			continue
@@ -417,7 +420,7 @@ func (s *State) burst(now time.Time, held []*check) grouping.Burst {
 		}
 		b.Checks = append(b.Checks, x)
 	}
-	candidates := grouping.Candidates(b.Checks)
+	candidates := grouping.Candidates(b.Checks, b.Crowd)
 	for _, c := range s.checks {
 		if c.gone || c.spec.GetPaused() {
 			continue

@@ -15,7 +15,7 @@ import (
 // shadow is a rig whose events a standby is told as well; what the leader does comes to it by the store, as everything else does.
 func shadow(t *testing.T) (leader, standby *rig) {
 	leader = newRig(t)
-	standby = &rig{t: t, s: New(Config{}), now: leader.now, silent: map[string]bool{}}
+	standby = &rig{t: t, s: New(Config{Crowd: 5}), now: leader.now, silent: map[string]bool{}}
 	standby.apply()
 	return leader, standby
 }

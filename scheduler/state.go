@@ -32,6 +32,8 @@ type Config struct {
 	BreakGlassAfter time.Duration
 	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
 	ConfirmRate, ConfirmBurst float64
+	// Crowd is how many checks must turn together to be told of together, if they share something. Default 20: fewer are read one by one. At least 5.
+	Crowd int
 	// Credibility are the constants of the test that finds sick probers.
 	Credibility credibility.Config
 	// Rollout are the constants of the test that finds bad builds.
@@ -58,6 +60,9 @@ func (c Config) withDefaults() Config {
 	dur(&c.BreakGlassAfter, 5*time.Second)
 	if c.RowsPerMinute == 0 {
 		c.RowsPerMinute = placement.Rows / 25
+	}
+	if c.Crowd == 0 {
+		c.Crowd = 20
 	}
 	def(&c.ConfirmRate, 50)
 	def(&c.ConfirmBurst, 200)

@@ -15,7 +15,7 @@ func TestNewLeaderLeavesRowsWithProbersThatAreOnTheirWay(t *testing.T) {
 	r.after(2 * time.Second)
 	stored := r.s.stored(r.s.roster.tables["fra"].Table)
 
-	standby := &rig{t: t, s: New(Config{}), now: r.now, silent: map[string]bool{}}
+	standby := &rig{t: t, s: New(Config{Crowd: 5}), now: r.now, silent: map[string]bool{}}
 	standby.apply(r.prober("fra-1", "fra"), r.prober("fra-2", "fra"), TablePut{Table: stored, ModRevision: 7})
 	standby.after(10 * time.Minute)
 	standby.apply(Leadership{Leading: true, Term: 2})

@@ -35,7 +35,7 @@ func TestTwoHundredChecksOfOneHostAreOneWebhook(t *testing.T) {
 	all(meshv1.CheckStatus_UP)
 	target.stop()
 	d := hook.await(t, 1, opened)
-	if d.note.GetKind() != meshv1.Incident_GROUP || d.note.GetShared().GetValue() != "127.0.0.1" || !strings.Contains(d.note.GetSummary(), "host=127.0.0.1") {
+	if d.note.GetKind() != meshv1.Incident_GROUP || !strings.HasPrefix(d.note.GetShared().GetValue(), "127.0.0.1:") || !strings.Contains(d.note.GetSummary(), "host=127.0.0.1:") {
 		t.Errorf("%s", d.note.GetSummary())
 	}
 	all(meshv1.CheckStatus_DOWN)

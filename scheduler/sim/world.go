@@ -66,6 +66,9 @@ func NewWorld(o Options) *World {
 	if o.Servers == 0 {
 		o.Servers = 2
 	}
+	if o.Mind.Crowd == 0 {
+		o.Mind.Crowd = 5 // small worlds have small crowds
+	}
 	w := &World{
 		opt: o, rng: rand.New(rand.NewPCG(o.Seed, 7)), now: epoch, probers: map[string]*prober{}, targets: map[string]*target{}, truth: map[string]*truth{},
 		hook: newHook(), rosterAt: epoch, orphans: map[string]time.Time{}, empty: map[string]time.Time{},
