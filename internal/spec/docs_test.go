@@ -104,10 +104,9 @@ func TestTheExamplesOfReceiversAreValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)```(yaml|json)\n(.*?)```").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) != 2 {
-		t.Fatalf("%d examples, want a receiver and a notification", len(blocks))
-	}
+	kinds := map[string]int{}
 	for _, block := range blocks {
+		kinds[block[1]]++
 		json, err := yaml.YAMLToJSONStrict([]byte(block[2]))
 		if err != nil {
 			t.Fatalf("%v in:\n%s", err, block[2])
@@ -122,9 +121,13 @@ func TestTheExamplesOfReceiversAreValid(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v in:\n%s", err, block[2])
 		}
-		config := loaded.Config
-		for _, v := range spec.ValidateReceiver(config.Receivers[0], "receivers[0]") {
-			t.Errorf("%s in:\n%s", v, block[2])
+		for _, r := range loaded.Config.Receivers {
+			for _, v := range spec.ValidateReceiver(r, r.GetName()) {
+				t.Errorf("%s in:\n%s", v, block[2])
+			}
 		}
+	}
+	if kinds["yaml"] == 0 || kinds["json"] == 0 {
+		t.Fatalf("%v examples, want receivers and notifications", kinds)
 	}
 }
