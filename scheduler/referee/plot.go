@@ -40,24 +40,41 @@ func Plot(w io.Writer, lines []Line) error {
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">median time from the target's failure to the decision</text>`+"\n", (plotLeft+plotWidth-plotRight)/2, plotHeight-24)
 	fmt.Fprintf(&b, `<text transform="translate(18 %d) rotate(-90)" text-anchor="middle">false alerts per million check-days</text>`+"\n", (plotTop+plotHeight-plotBottom)/2)
-	used := map[[2]int]int{}
+	var labels []label
 	for _, l := range lines {
 		colour := othersColour
 		if l.Rule.Ours {
 			colour = oursColour
 		}
 		x, y, r := across(l.P50.Seconds()), down(l.FalsePerMillion), math.Sqrt(l.ProbesPerDay)/12
-		// Labels of dots that lie close to each other are stacked.
-		cell := [2]int{int(x) / 120, int(y) / 24}
-		shift := 16 * used[cell]
-		used[cell]++
+		at := free(labels, label{x: x + r + 4, y: y - 4, wide: 7 * float64(len(l.Rule.Name))})
+		labels = append(labels, at)
 		fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="%.1f" fill="%s" fill-opacity="0.55" stroke="%s"><title>%s</title></circle>`+"\n", x, y, r, colour, colour, html.EscapeString(l.Rule.Note))
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f">%s</text>`+"\n", x+r+4, y-4-float64(shift), html.EscapeString(l.Rule.Name))
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f">%s</text>`+"\n", at.x, at.y, html.EscapeString(l.Rule.Name))
 	}
 	b.WriteString("</svg>\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// label is where a text begins and how wide it is about.
+type label struct{ x, y, wide float64 }
+
+// free moves a label up until it covers none of the others.
+func free(labels []label, at label) label {
+	for moved := true; moved; {
+		moved = false
+		for _, o := range labels {
+			if at.x < o.x+o.wide && o.x < at.x+at.wide && math.Abs(at.y-o.y) < labelHeight {
+				at.y, moved = o.y-labelHeight, true
+			}
+		}
+	}
+	return at
+}
+
+// labelHeight is the least distance of two lines of text.
+const labelHeight = 15
 
 func across(seconds float64) float64 {
 	return scale(seconds, plotFastest, plotSlowest, plotLeft, plotWidth-plotRight)
