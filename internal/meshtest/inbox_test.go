@@ -38,6 +38,14 @@ type delivery struct {
 	n   *meshv1.Notification
 }
 
+// decided is when it was decided.
+func (d delivery) decided() time.Time {
+	if t := d.n.GetDecideTime(); t != nil {
+		return t.AsTime()
+	}
+	return d.at
+}
+
 const inboxAddress = "127.0.0.1:9000"
 
 func openInbox(m *mesh) *inbox {
