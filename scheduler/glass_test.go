@@ -325,3 +325,26 @@ func TestConfirmationsAreAskedForWithoutALeaderWhileEtcdIsLost(t *testing.T) {
 		t.Fatalf("asked %v", r.asked)
 	}
 }
+
+// A server that could not reach etcd for a while, while others could, tells of an outage that it made up from stale votes and told nobody of.
+func TestLeaderBelievesItsOwnVotesRatherThanAServerThatWasAway(t *testing.T) {
+	r := lostShop(t)
+	r.rounds(3, fail)
+	seen := r.wantGlass("OPENED")[0].Outage
+
+	leader := lostShop(t)
+	leader.regain()
+	leader.rounds(2, ok)
+	leader.apply(OutageSeen{seen})
+	leader.rounds(2, ok)
+	if len(leader.opened()) != 0 || leader.s.Incident("checks/shop") != nil {
+		t.Fatal("an incident was written for what nobody else saw and nobody was told of")
+	}
+	// Once somebody was told, it has to be written down.
+	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, Time: r.now, Server: "servers/b"}}
+	leader.apply(OutageSeen{seen})
+	leader.rounds(2, ok)
+	if len(leader.opened()) != 1 {
+		t.Fatalf("%d incidents were opened for what a receiver was told of, want 1", len(leader.opened()))
+	}
+}

@@ -49,7 +49,8 @@ func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	switch {
 	case e.Outage.Incident == "" && s.joinedIn(c.incident, e.Outage.Key):
 		return
-	case c.wasJoined(e.Outage.Key), over && known:
+	case c.wasJoined(e.Outage.Key), over && known, known && len(e.Outage.Told) == 0:
+		// Without a message there is nothing to join: that server was away from etcd by itself, and here the votes have been counted all the time.
 		s.do(OutageJoined{Key: e.Outage.Key, Check: c.name})
 		return
 	case len(c.outages) >= maxOutages:

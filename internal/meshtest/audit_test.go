@@ -34,7 +34,6 @@ type audit struct {
 	resolved   map[string]time.Time
 	owed       map[string]time.Time // what the outbox owes
 	everOwed   map[string]bool
-	leaderless time.Time // since when there is no leader's key; zero while there is
 }
 
 func newAudit(m *mesh) *audit {

@@ -266,14 +266,3 @@ func (n *network) partition(node string, cut bool) {
 	}
 	n.set("partition "+node, t)
 }
-
-// isolate cuts a server off from the other servers, or lets it back; probers and etcd reach it all the time.
-func (n *network) isolate(server string, cut bool) {
-	var t *trouble
-	if cut {
-		t = &trouble{on: func(from, to string) bool {
-			return homes[from] != "" && homes[to] != "" && (from == server) != (to == server)
-		}, close: true}
-	}
-	n.set("isolate "+server, t)
-}

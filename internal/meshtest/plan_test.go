@@ -119,16 +119,13 @@ func (p plan) fault(r *rand.Rand, at time.Duration, places []string) planned {
 		total += k.weight
 	}
 	f := planned{at: at, lasts: seconds(r, 1, 25)}
-	for n := r.IntN(total); ; {
-		k := kinds[0]
-		for _, k = range kinds {
-			if n < k.weight {
-				break
-			}
-			n -= k.weight
-		}
+	n := r.IntN(total)
+	for _, k := range kinds {
 		f.kind = k.kind
-		break
+		if n < k.weight {
+			break
+		}
+		n -= k.weight
 	}
 	switch f.kind {
 	case "pause":

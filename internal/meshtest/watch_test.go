@@ -46,7 +46,6 @@ type watch struct {
 	troubles int       // faults under way that nothing is promised for
 	said     map[string]bool
 	worst    time.Duration // the longest from a quorum's seeing to the incident
-	vacant   time.Duration // the longest without a leader's key while calm
 
 	mu     sync.Mutex
 	edited map[string]time.Time // when a check was changed last

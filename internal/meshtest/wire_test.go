@@ -189,7 +189,6 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 // listener takes connections for a process.
 type listener struct {
 	node, at string
-	mu       sync.Mutex
 	queue    chan net.Conn
 	done     chan struct{}
 	once     sync.Once
