@@ -59,6 +59,9 @@ type group struct {
 }
 
 const (
+	// maxTold bounds the checks that the incident of a group says it tells of: etcd takes 1.5 MiB in a request, and one that is too big could never be written. Further ones
+	// join the group when it is open.
+	maxTold = 10_000
 	// maxReceivers bounds the receivers that one transaction adds to a group: etcd takes 128 operations.
 	maxReceivers = 50
 	// settle is how long those who were told of with a group may take to have their incident.
@@ -102,7 +105,9 @@ func (s *State) openGroup(now time.Time, cause grouping.Cause, members []*check)
 	var receivers []string
 	for _, c := range members {
 		g.told[c.name] = true
-		st.ToldChecks = append(st.ToldChecks, c.name)
+		if len(st.ToldChecks) < maxTold {
+			st.ToldChecks = append(st.ToldChecks, c.name)
+		}
 		if t := c.failureStart(now); t.Before(start) {
 			start = t
 		}

@@ -33,7 +33,7 @@ type mass struct {
 	recent map[*check]time.Time
 	// sounded are the hosts whose other checks were asked lately.
 	sounded map[string]sounding
-	// held are checks whose incident is due and waits until the time for what the others do; true: it need not any more.
+	// held are checks whose incident is due and waits until the time for what the others do; true: it need not any more. The time is zero when all that are held have been explained.
 	held  map[*check]bool
 	until time.Time
 	// at is when what is due for a member of a group is done, together with what is due for the others.
@@ -301,7 +301,7 @@ func (s *State) hold(c *check, now time.Time, d incident.Decision) bool {
 }
 
 func (s *State) holdUntil(c *check, now time.Time, look time.Duration) {
-	if len(s.mass.held) == 0 {
+	if len(s.mass.held) == 0 || s.mass.until.IsZero() {
 		s.mass.until = now.Add(holdFor)
 	}
 	s.mass.held[c] = false
@@ -314,9 +314,10 @@ func (s *State) holdUntil(c *check, now time.Time, look time.Duration) {
 
 // explainHeld explains what was held, when its time has come.
 func (s *State) explainHeld(now time.Time) {
-	if len(s.mass.held) == 0 || now.Before(s.mass.until) {
+	if len(s.mass.held) == 0 || s.mass.until.IsZero() || now.Before(s.mass.until) {
 		return
 	}
+	s.mass.until = time.Time{} // what is held from here on is explained another time, not in this call of Apply
 	var held []*check
 	for c, alone := range s.mass.held {
 		switch {

@@ -393,11 +393,6 @@ func (s *State) OpenIncidents() []*statev1.StoredIncident {
 			all = append(all, c.incident)
 		}
 	}
-	for _, x := range s.suspects {
-		if x.incident != nil {
-			all = append(all, x.incident)
-		}
-	}
 	if s.mesh.incident != nil {
 		all = append(all, s.mesh.incident)
 	}
