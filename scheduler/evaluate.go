@@ -30,6 +30,7 @@ func (s *State) evaluate(c *check, now time.Time) {
 	}
 	if c.spec.GetPaused() {
 		c.tally, c.roundAt = verdict.Tally{}, time.Time{}
+		s.mass.uncover(c)
 		s.show(c, now, verdict.Paused, meshv1.CheckStatus_CHECK_PAUSED)
 		if c.incident != nil {
 			s.wishResolve(c, now, meshv1.CheckStatus_CHECK_PAUSED)

@@ -330,6 +330,10 @@ func (s *State) keepGroups(now time.Time) {
 
 func (s *State) keepGroup(now time.Time, g *group) {
 	if g.incident == nil {
+		if !s.stillFails(g) {
+			delete(s.mass.groups, g.key) // etcd was away for so long that it is over
+			return
+		}
 		g.effectUntil = now.Add(effectTimeout)
 		s.do(*g.opening)
 		return
@@ -364,6 +368,16 @@ func (s *State) keepGroup(now time.Time, g *group) {
 	case int(i.GetAffectedCount()) != n && now.Sub(g.written) >= recount, open > settle && len(g.incident.GetToldChecks()) > 0:
 		s.recount(now, g)
 	}
+}
+
+// stillFails tells whether anybody sees one of the checks fail that a group is to tell of.
+func (s *State) stillFails(g *group) bool {
+	for n := range g.told {
+		if c := s.checks[n]; c != nil && c.tally.FailVotes != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // patience is how long the last of a group may take to recover: two of their intervals, and at least half a minute.

@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/credibility"
 )
 
 // What is due in the very call of Apply that explains what was held must neither be looked at for ever nor be lost.
@@ -29,4 +32,50 @@ func TestOpeningThatIsDueAsOthersAreExplainedIsHeldForTheNextTime(t *testing.T) 
 	if n := r.written()["open"]; n != 7 {
 		t.Fatalf("%d of 7 are told of; %v", n, r.written())
 	}
+}
+
+// Checks that are paused while only blamed probers see them fail must not keep the blame, and with it others' silence, for ever.
+func TestBlameEndsAlthoughItsChecksArePaused(t *testing.T) {
+	r, places := massRig(t, 30, func(_ int, c *meshv1.Check) { c.Quorum = 2 })
+	r.s.book = credibility.New(credibility.Config{Threshold: 1e9})
+	for range 4 {
+		r.everybody(fail, places[:2]...)
+		r.everybody(ok, places[2:]...)
+		r.after(4 * time.Second)
+	}
+	if len(r.s.mass.blames) != 1 {
+		t.Fatalf("%d blames", len(r.s.mass.blames))
+	}
+	for i := range 10 {
+		c := proto.CloneOf(r.s.checks[fmt.Sprintf("checks/c%04d", i)].spec)
+		c.Paused = true
+		r.check(c)
+	}
+	for range 5 {
+		r.everybody(ok, places...)
+		r.after(20 * time.Second)
+	}
+	if len(r.s.mass.blames) != 0 {
+		t.Fatal("it is blamed for ever")
+	}
+}
+
+// A group that could not be written before its checks answered again is not told of.
+func TestGroupThatWasOverBeforeItCouldBeWrittenIsNotToldOf(t *testing.T) {
+	r, places := massRig(t, 30, func(_ int, c *meshv1.Check) { c.Labels = map[string]string{"rack": "1"} })
+	r.held = true
+	r.everybody(fail, places...)
+	r.after(4 * time.Second)
+	if r.written()["open group"] == 0 {
+		t.Fatal("no group was wished for")
+	}
+	r.apply(Store{Lost: true, Since: r.now})
+	for range 4 {
+		r.everybody(ok, places...)
+		r.after(20 * time.Second)
+	}
+	r.held = false
+	r.apply(Store{})
+	r.after(time.Minute)
+	r.wantOwed()
 }

@@ -91,6 +91,11 @@ func (m *mass) dropCheck(c *check) {
 	delete(m.held, c)
 	delete(m.at, c)
 	delete(m.orphans, c)
+	m.uncover(c)
+}
+
+// uncover says that no blame keeps an incident of the check, which nobody looks at any more: it must not keep the blame alive.
+func (m *mass) uncover(c *check) {
 	for _, b := range m.blames {
 		delete(b.covered, c)
 	}
@@ -315,6 +320,10 @@ func (s *State) holdUntil(c *check, now time.Time, look time.Duration) {
 // explainHeld explains what was held, when its time has come.
 func (s *State) explainHeld(now time.Time) {
 	if len(s.mass.held) == 0 || s.mass.until.IsZero() || now.Before(s.mass.until) {
+		return
+	}
+	if !s.mayAct(time.Time{}, now) || s.storeLost() || s.store.unsettled {
+		clear(s.mass.held) // what is due is decided anew when somebody can write it down
 		return
 	}
 	s.mass.until = time.Time{} // what is held from here on is explained another time, not in this call of Apply
