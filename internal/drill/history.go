@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -141,10 +142,10 @@ func (r *Run) inspect(ctx context.Context, m *Mesh, s *localmesh.Member, from, t
 	}
 }
 
-// Sample is one result in a history: when the probe began, and whether it succeeded.
+// Sample is one result in a history: when the probe began, and whether it succeeded. Own: it was the prober's own fault, and says nothing of the target.
 type Sample struct {
-	At time.Time
-	OK bool
+	At      time.Time
+	OK, Own bool
 }
 
 type saying int
@@ -160,6 +161,9 @@ const (
 // says holds a result against the truth. A probe takes up to the timeout, so one that was under way when the target changed may say either.
 func says(truth []Outage, check string, x Sample, timeout time.Duration) saying {
 	end := x.At.Add(timeout)
+	if x.Own {
+		return consistent
+	}
 	for _, o := range truth {
 		switch {
 		case o.Check != check || end.Before(o.Down) || !o.Up.IsZero() && x.At.After(o.Up):
@@ -182,16 +186,26 @@ const clockSlack = 50 * time.Millisecond
 func (m *Mesh) Samples(ctx context.Context, s *localmesh.Member, check string, from, to time.Time) (map[string][]Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	resp, err := m.Client(s).History.QueryRange(ctx, &meshv1.QueryRangeRequest{Check: "checks/" + check, StartTime: timestamppb.New(from), EndTime: timestamppb.New(to)})
-	if err != nil {
-		return nil, err
-	}
 	out := map[string][]Sample{}
-	for _, x := range resp.GetSeries() {
-		prober := bare(x.GetProber())
-		for _, p := range x.GetPoints() {
-			out[prober] = append(out[prober], Sample{p.GetTime().AsTime(), p.GetValue() > 0})
+	for _, metric := range []string{"probe_success", "probemesh_probe_error"} {
+		resp, err := m.Client(s).History.QueryRange(ctx, &meshv1.QueryRangeRequest{
+			Check: "checks/" + check, Metric: metric, StartTime: timestamppb.New(from), EndTime: timestamppb.New(to),
+		})
+		if err != nil {
+			return nil, err
 		}
+		own := metric != "probe_success"
+		for _, x := range resp.GetSeries() {
+			prober := bare(x.GetProber())
+			for _, p := range x.GetPoints() {
+				if !own || p.GetValue() > 0 { // the result after an error says 0
+					out[prober] = append(out[prober], Sample{At: p.GetTime().AsTime(), OK: !own && p.GetValue() > 0, Own: own})
+				}
+			}
+		}
+	}
+	for _, list := range out {
+		slices.SortFunc(list, func(a, b Sample) int { return a.At.Compare(b.At) })
 	}
 	return out, nil
 }

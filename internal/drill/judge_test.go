@@ -224,7 +224,7 @@ func TestResultsAreHeldAgainstTheTruth(t *testing.T) {
 		{5, true, consistent}, {5, false, contrary}, {9.5, false, consistent}, {9.5, true, consistent}, {12, false, consistent}, {12, true, impossible},
 		{19.5, true, consistent}, {19.5, false, consistent}, {20.5, false, contrary}, {20.5, true, consistent}, {60, true, consistent},
 	} {
-		if got := says(truth(), "shop", Sample{at(c.at), c.ok}, timeout); got != c.want {
+		if got := says(truth(), "shop", Sample{At: at(c.at), OK: c.ok}, timeout); got != c.want {
 			t.Errorf("a result of %v s, ok %t: %v, want %v", c.at, c.ok, got, c.want)
 		}
 	}

@@ -149,7 +149,12 @@ func (s *Server) admit(ctx context.Context, write bool) error {
 	err := s.refusal(write)
 	if err != nil {
 		// A refusal takes a moment too, or a client that tries again at once would do so for ever in a bubble, where time stands still meanwhile.
-		time.Sleep(time.Millisecond)
+		t := time.NewTimer(time.Millisecond)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
 	}
 	return err
 }

@@ -129,7 +129,8 @@ func TestReflectionShowsEveryServiceToGrpcurl(t *testing.T) {
 	c := callerOf(t)
 	want := []string{
 		"grpc.channelz.v1.Channelz", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-		"probemesh.v1.CheckService", "probemesh.v1.HistoryService", "probemesh.v1.IncidentService", "probemesh.v1.ProberService",
+		"probemesh.peer.v1.PeerService", "probemesh.v1.BuildService", "probemesh.v1.CheckService", "probemesh.v1.HistoryService", "probemesh.v1.IncidentService",
+		"probemesh.v1.MemberService", "probemesh.v1.MeshService", "probemesh.v1.ProberService",
 		"probemesh.v1.ReceiverService", "probemesh.v1.ServerService", "probemesh.v1.SessionService", "probemesh.v1.StatusService",
 	}
 	if got := strings.Fields(c.run(nil, "list").stdout); !slices.Equal(got, want) {
