@@ -88,6 +88,7 @@ type Check struct {
 // Map is the whole of the tables with the probers they name. It is immutable after NewMap.
 type Map struct {
 	tables  []*Table
+	known   map[string]*Prober
 	weights []float64
 	hashes  []uint64
 	// owners are, for each table, the probers its rows refer to, by index; nil for one that is not known or lives elsewhere.
@@ -104,6 +105,7 @@ func NewMap(tables []*Table, probers []Prober) *Map {
 	m := &Map{}
 	m.varied = varied(probers)
 	known := make(map[string]*Prober, len(probers))
+	m.known = known
 	for i := range probers {
 		known[probers[i].Name] = &probers[i]
 	}
@@ -128,7 +130,7 @@ func NewMap(tables []*Table, probers []Prober) *Map {
 
 // Place gives the probers that run the check, best first: the order is the rank. It gives fewer than asked for when there are no more that fit.
 // One prober of each datacenter is taken before a second of any. Of the datacenters, and of the probers in one, those are taken first that share no value of the dimensions of
-// Spread with a prober that is taken already.
+// Spread with a prober that is taken already. Where there are datacenters enough, most of the probers are not of those that run checks beside others.
 func (m *Map) Place(c Check) []string {
 	names, _ := m.PlacePlain(c)
 	return names
@@ -155,7 +157,8 @@ func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 	left := order[:0:len(order)]
 	plain = true
 	a := apart{dimensions: m.spreadable(c.Spread)}
-	for rest := order; len(rest) > 0 && len(picked) < c.Probers; rest = rest[1:] {
+	rest := order
+	for ; len(rest) > 0 && len(picked) < c.Probers; rest = rest[1:] {
 		best(rest)
 		p := m.pick(rest[0].table, h, c.Needs, picked, nil)
 		if p != nil && a.shares(p) > 0 {
@@ -177,6 +180,9 @@ func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 		picked, left = append(picked, p.Name), append(left, from)
 		a.take(p)
 	}
+	if m.beside && m.relieve(c, h, picked, append(rest, a.later...)) {
+		plain = false
+	}
 	for len(picked) < c.Probers && len(left) > 0 {
 		plain = false
 		again := left[:0:len(left)]
@@ -196,6 +202,28 @@ func (m *Map) PlacePlain(c Check) (names []string, plain bool) {
 		left = again
 	}
 	return picked, plain
+}
+
+// relieve gives places of probers that only run checks beside others, the last first, to datacenters that were not taken and have others, until most of the check's
+// probers are such as count. It reports whether it did.
+func (m *Map) relieve(c Check, h uint64, picked []string, spare []candidate) (changed bool) {
+	count := 0
+	var beside []int
+	for i, name := range picked {
+		if p := m.known[name]; p.Beside {
+			beside = append(beside, i)
+		} else {
+			count++
+		}
+	}
+	for ; len(spare) > 0 && len(beside) > 0 && count <= c.Probers/2; spare = spare[1:] {
+		best(spare)
+		if p := m.pick(spare[0].table, h, c.Needs, picked, nil); p != nil && !p.Beside && p.Serving {
+			picked[beside[len(beside)-1]] = p.Name
+			beside, count, changed = beside[:len(beside)-1], count+1, true
+		}
+	}
+	return changed
 }
 
 // best swaps the candidate with the highest score to the front; of equal ones the first table wins.
