@@ -365,7 +365,7 @@ func (s *State) keepGroup(now time.Time, g *group) {
 		for _, c := range byName(g.members) {
 			s.letGo(now, c, "the others of its group answer again, and it does not")
 		}
-	case int(i.GetAffectedCount()) != n && now.Sub(g.written) >= recount, open > settle && len(g.incident.GetToldChecks()) > 0:
+	case int(i.GetAffectedCount()) != n && now.Sub(g.written) >= recount, i.GetVerdict() != meshv1.CheckStatus_DOWN && g.anyDown(), open > settle && len(g.incident.GetToldChecks()) > 0:
 		s.recount(now, g)
 	}
 }
@@ -436,16 +436,28 @@ func (s *State) recount(now time.Time, g *group) {
 		slices.Sort(i.AffectedChecks)
 		i.AffectedChecks = i.AffectedChecks[:min(len(i.AffectedChecks), maxAffected)]
 	}
-	for c := range g.members {
-		if c.incident.GetIncident().GetVerdict() == meshv1.CheckStatus_DOWN {
-			i.Verdict = meshv1.CheckStatus_DOWN
-		}
+	var out []*statev1.OutboxEntry
+	if i.GetVerdict() != meshv1.CheckStatus_DOWN && g.anyDown() {
+		// Of a member that has become worse nobody is told by itself.
+		i.Verdict, i.Summary = meshv1.CheckStatus_DOWN, strings.Replace(i.GetSummary(), " DEGRADED ", " DOWN ", 1)
+		note(i, now, meshv1.TimelineEntry_VERDICT_CHANGED, i.Summary)
+		out = s.oweGroup(st, meshv1.Notification_ESCALATED, now)
 	}
 	if now.Sub(i.GetOpenTime().AsTime()) > settle {
 		st.ToldChecks = nil
 	}
 	g.effectUntil, g.written = now.Add(effectTimeout), now
-	s.do(Escalate{Key: g.key, Incident: st, ModRevision: g.rev})
+	s.do(Escalate{Key: g.key, Incident: st, Outbox: out, ModRevision: g.rev})
+}
+
+// anyDown tells whether a member is DOWN.
+func (g *group) anyDown() bool {
+	for c := range g.members {
+		if c.incident.GetIncident().GetVerdict() == meshv1.CheckStatus_DOWN {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *State) resolveGroup(now time.Time, g *group) {

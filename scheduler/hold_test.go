@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,4 +79,25 @@ func TestGroupThatWasOverBeforeItCouldBeWrittenIsNotToldOf(t *testing.T) {
 	r.apply(Store{})
 	r.after(time.Minute)
 	r.wantOwed()
+}
+
+// Of members that are DEGRADED first and DOWN later nobody is told one by one: the group says so, once.
+func TestGroupThatBecomesWorseIsToldOfAgain(t *testing.T) {
+	r, places := massRig(t, 30, func(i int, c *meshv1.Check) {
+		c.Uri, c.AlertOnDegraded = fmt.Sprint("tcp://db1.example.com:", 1000+i), true
+	})
+	r.s.book = credibility.New(credibility.Config{Threshold: 1e9})
+	r.everybody(fail, places[:1]...)
+	r.everybody(ok, places[1:]...)
+	r.everybody(fail, places[:1]...)
+	r.after(20 * time.Second)
+	r.wantOwed("OPENED ")
+	for range 3 {
+		r.everybody(fail, places...)
+		r.after(20 * time.Second)
+	}
+	r.wantOwed("OPENED ", "ESCALATED ")
+	if g := r.openGroups()[0]; g.GetVerdict() != meshv1.CheckStatus_DOWN || !strings.Contains(g.GetSummary(), "are DOWN together") {
+		t.Error(g.GetSummary())
+	}
 }
