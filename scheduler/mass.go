@@ -22,7 +22,7 @@ const (
 	// soundEvery is how often a host is sounded at most.
 	soundEvery = 10 * time.Second
 	// toldRate is how many checks of a burst that nothing explains one receiver is told of by themselves, a second, and toldBurst how many at once; the rest are told of together.
-	toldRate, toldBurst = 10.0 / 60, 10
+	toldRate, toldBurst = 50.0 / 60, 50
 )
 
 // mass is what the mind keeps of checks that turn at once.
@@ -254,6 +254,20 @@ func (s *State) sounding(c *check, now time.Time) bool {
 	return open
 }
 
+// soundedDown tells whether all of the host's other checks that were asked fail too: it is not alone, and the rest of them will follow.
+func (s *State) soundedDown(c *check, now time.Time) bool {
+	x, ok := s.mass.sounded[c.hostname]
+	if !ok || now.Sub(x.at) > burstFor || len(x.asked) < grouping.Min-1 {
+		return false
+	}
+	for _, o := range x.asked {
+		if o.tally.FailVotes == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // many tells whether as many checks began to fail lately, and still do, as make a group.
 func (s *State) many(now time.Time) bool {
 	n := 0
@@ -299,6 +313,9 @@ func (s *State) hold(c *check, now time.Time, d incident.Decision) bool {
 		return true
 	case s.sounding(c, now):
 		s.holdUntil(c, now, lookAgain)
+		return true
+	case s.soundedDown(c, now):
+		s.holdUntil(c, now, holdFor)
 		return true
 	}
 	delete(s.mass.held, c)
@@ -430,7 +447,7 @@ func (s *State) burst(now time.Time, held []*check) grouping.Burst {
 		}
 		b.Checks = append(b.Checks, x)
 	}
-	candidates := grouping.Candidates(b.Checks, b.Crowd)
+	candidates := grouping.Candidates(b.Checks)
 	for _, c := range s.checks {
 		if c.gone || c.spec.GetPaused() {
 			continue

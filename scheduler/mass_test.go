@@ -257,7 +257,7 @@ func TestCheckThatStaysDownAfterItsGroupIsToldOfByItself(t *testing.T) {
 }
 
 func TestNothingSharedIsToldOneByOneUpToTheBudgetAndTheRestTogether(t *testing.T) {
-	r, places := massRig(t, 60, func(int, *meshv1.Check) {})
+	r, places := massRig(t, 110, func(int, *meshv1.Check) {})
 	// Spread over networks, so that nothing is shared.
 	for i, n := range r.s.Names() {
 		for _, d := range places {
@@ -266,7 +266,7 @@ func TestNothingSharedIsToldOneByOneUpToTheBudgetAndTheRestTogether(t *testing.T
 	}
 	r.after(time.Second)
 	for _, d := range places {
-		for i := range 40 {
+		for i := range 90 {
 			n := fmt.Sprintf("checks/c%04d", i)
 			r.apply(Cast{Prober: d + "-1", Result: &meshv1.Result{Check: n, StartTime: timestamppb.New(r.now), Outcome: fail, CheckRevision: r.s.checks[n].workHash, RemoteAddress: fmt.Sprintf("10.0.%d.7:80", i)}})
 		}
@@ -283,7 +283,7 @@ func TestNothingSharedIsToldOneByOneUpToTheBudgetAndTheRestTogether(t *testing.T
 	}
 	g := r.openGroups()
 	t.Log(g[0].GetSummary())
-	if g[0].GetShared().GetSide() != meshv1.SharedCause_NOTHING || g[0].GetAffectedCount() != 40-toldBurst {
+	if g[0].GetShared().GetSide() != meshv1.SharedCause_NOTHING || g[0].GetAffectedCount() != 90-toldBurst {
 		t.Errorf("%v", g)
 	}
 }

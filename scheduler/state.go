@@ -32,7 +32,8 @@ type Config struct {
 	BreakGlassAfter time.Duration
 	// ConfirmRate is how many runs a second one prober is asked for, ConfirmBurst how many at once. Default 50 and 200.
 	ConfirmRate, ConfirmBurst float64
-	// Crowd is how many checks must turn together to be told of together, if they share something. Default 20: fewer are read one by one. At least 5.
+	// Crowd is how many checks must share something to be told of together when they turn together, and how many must turn within seconds to be kept waiting for an
+	// explanation. Default 20: fewer are read one by one. At least 5.
 	Crowd int
 	// Credibility are the constants of the test that finds sick probers.
 	Credibility credibility.Config

@@ -41,6 +41,9 @@ func TestBrokenProberBuildIsHaltedAndPagesNobody(t *testing.T) {
 		"5 of 10":        {"ams-1", "fra-2", "iad-1", "nrt-2", "syd-1"},
 		"one datacenter": {"iad-1", "iad-2"},
 	} {
+		if !everything() && name != "2 of 10" && name != "one datacenter" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) { rollOut(t, broken, upgraded) })
 	}
 }

@@ -9,7 +9,8 @@
 //
 // A value on the side of the targets is a candidate when
 //
-//   - at least as many of the checks that turned have it as the caller takes for a crowd, [Min] (5) or more, and
+//   - at least as many checks have it in all as the caller takes for a crowd (Burst.Crowd),
+//   - at least [Min] (5) of the checks that turned have it, and
 //   - of the checks that have it and of which anything was seen since the burst began, at least [Share] (80 %) turned. Checks that were not probed meanwhile say nothing, for
 //     or against: with an interval of a minute most have not been within two seconds.
 //

@@ -67,7 +67,7 @@ type Burst struct {
 	Extents map[Value]Extent
 	// Probers are all those whose votes count, by name, whether or not they have seen anything since the burst began.
 	Probers map[string]Prober
-	// Crowd is how many checks must have turned for a cause on the side of the targets. At least Min; less, such as 0, is taken as Min.
+	// Crowd is how many checks must have a value on the side of the targets in all, turned or not, for it to be a cause: fewer are told of one by one.
 	Crowd int
 }
 
@@ -94,8 +94,8 @@ func rank(d string) int {
 	return len(dimensions)
 }
 
-// Candidates are the values that at least crowd of the checks have, and Min: those of which Explain needs the extents.
-func Candidates(checks []Check, crowd int) map[Value]bool {
+// Candidates are the values that at least Min of the checks have: those of which Explain needs the extents.
+func Candidates(checks []Check) map[Value]bool {
 	counts := map[Value]int{}
 	for i := range checks {
 		for _, v := range checks[i].Has {
@@ -104,7 +104,7 @@ func Candidates(checks []Check, crowd int) map[Value]bool {
 	}
 	found := map[Value]bool{}
 	for v, n := range counts {
-		if n >= max(Min, crowd) {
+		if n >= Min {
 			found[v] = true
 		}
 	}
@@ -118,7 +118,7 @@ func Explain(b Burst) (causes []Cause, alone []string) {
 		causes = append(causes, c)
 		left = without(left, c.Checks)
 	}
-	for len(left) >= max(Min, b.Crowd) {
+	for len(left) >= Min {
 		c, ok := byTargets(b, left)
 		if !ok {
 			break
@@ -152,7 +152,7 @@ func byTargets(b Burst, left []Check) (Cause, bool) {
 	for v, names := range having {
 		e := b.Extents[v]
 		e.All = max(e.All, len(names))
-		if len(names) < max(Min, b.Crowd) || float64(len(names)) < Share*float64(len(names)+e.Answering) {
+		if len(names) < Min || e.All < b.Crowd || float64(len(names)) < Share*float64(len(names)+e.Answering) {
 			continue
 		}
 		found = append(found, Cause{Side: Targets, Value: v, Checks: names, Extent: e})

@@ -147,7 +147,7 @@ func TestOrderDoesNotMatterAndEveryCheckIsSaidOnce(t *testing.T) {
 			b.Checks = append(b.Checks, c)
 		}
 		b.Extents = map[Value]Extent{}
-		for v := range Candidates(b.Checks, b.Crowd) {
+		for v := range Candidates(b.Checks) {
 			b.Extents[v] = Extent{All: 60, Answering: rng.IntN(6)}
 		}
 		causes, alone := Explain(b)
