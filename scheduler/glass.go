@@ -97,7 +97,9 @@ func severityOf(v meshv1.CheckStatus_Verdict) verdict.Verdict {
 
 // withoutStore does for a check what can be done while nobody can write: it says what is undecided, and breaks the glass for what has been so for long enough.
 func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
-	if d.Wish == incident.Open || d.Wish == incident.Resolve {
+	// Of a member of a group nobody was told; the end of the group waits for etcd.
+	member := d.Wish == incident.Resolve && c.newest() == nil && c.incident.GetIncident().GetGroup() != ""
+	if (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member {
 		if at := s.store.lost.Add(s.cfg.BreakGlassAfter); now.Before(at) {
 			s.schedule(c, at)
 		} else {

@@ -101,3 +101,27 @@ func TestGroupThatBecomesWorseIsToldOfAgain(t *testing.T) {
 		t.Error(g.GetSummary())
 	}
 }
+
+// While etcd is lost, nobody is told one by one that members of a group are well again, of which nobody was told that they were not.
+func TestEndOfAGroupWithoutEtcdIsNoFloodOfMessages(t *testing.T) {
+	r, places := massRig(t, 30, func(_ int, c *meshv1.Check) { c.Labels = map[string]string{"rack": "1"} })
+	r.everybody(fail, places...)
+	r.after(4 * time.Second)
+	r.wantOwed("OPENED ")
+	r.acted = nil
+	r.held = true
+	r.apply(Store{Lost: true, Since: r.now})
+	for range 4 {
+		r.everybody(ok, places...)
+		r.after(20 * time.Second)
+	}
+	for _, a := range r.acted {
+		if b, is := a.(BreakGlass); is {
+			t.Fatal(b.Notification.GetSummary())
+		}
+	}
+	r.held = false
+	r.apply(Store{})
+	r.after(time.Minute)
+	r.wantOwed("OPENED ", "RESOLVED ")
+}
