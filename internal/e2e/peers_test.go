@@ -24,6 +24,8 @@ func TestADatacenterThatWasCutOffLacksNoResult(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	up := begin(t, "up", []string{"up", "--datacenters", "3", "--probers", "1", "--data", data, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"})
+	// Its members end when it does, and write until then: what they write into must outlive them.
+	t.Cleanup(func() { up.interrupt() })
 	var at addresses
 	until(t, "the local mesh is up", func() (bool, string) {
 		b, err := os.ReadFile(filepath.Join(data, "addresses.json"))
