@@ -76,6 +76,10 @@ func (s *Server) deadManState() health.DeadMan {
 // deadManBody is what whoever listens outside may want to keep: who says it, and how the mesh is.
 func (s *Server) deadManBody() []byte {
 	m := s.monitor.Mesh()
+	if info := s.mesh.Server(); m.GetLeader() == "" && info.Leading {
+		// At the very start of a reign the monitor has not looked again yet.
+		m.Leader, m.Term, m.Summary = info.Name, info.Term, ""
+	}
 	short := &meshv1.Mesh{Server: m.GetServer(), Time: m.GetTime(), State: m.GetState(), Summary: m.GetSummary(), Leader: m.GetLeader(), Term: m.GetTerm(), Owed: m.GetOwed()}
 	for _, c := range m.GetConditions() {
 		if c.GetCausedBy() == 0 {

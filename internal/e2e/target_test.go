@@ -27,6 +27,15 @@ func startWebTarget(t *testing.T, handler http.HandlerFunc) *webTarget {
 		handler = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "fine") }
 	}
 	w := &webTarget{t: t, address: quietAddress(t), handler: handler}
+	// A mesh of another test may take the port between its being found free and being used.
+	for range 5 {
+		l, err := net.Listen("tcp", w.address)
+		if err == nil {
+			l.Close()
+			break
+		}
+		w.address = quietAddress(t)
+	}
 	w.start()
 	t.Cleanup(w.stop)
 	return w
