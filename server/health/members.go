@@ -24,12 +24,14 @@ type Cluster struct {
 	// embedded tells that the client is that of a member in this process, which does not reach other members' client ports.
 	embedded bool
 	http     *http.Client
+	// busy holds an element while etcd is asked.
+	busy chan struct{}
 }
 
 // NewCluster makes one on the client, which stays the caller's to close. With embedded, the client is that of a member in this process, and other members are
 // asked for their version on the port on which the members talk to each other; otherwise each is asked for its status on its client port.
 func NewCluster(client *clientv3.Client, embedded bool) *Cluster {
-	return &Cluster{client: client, embedded: embedded, http: &http.Client{Timeout: memberTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+	return &Cluster{client: client, embedded: embedded, busy: make(chan struct{}, 1), http: &http.Client{Timeout: memberTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
@@ -37,7 +39,35 @@ func NewCluster(client *clientv3.Client, embedded bool) *Cluster {
 func (c *Cluster) Close() { c.http.CloseIdleConnections() }
 
 // Members lists the members, by name, and etcd's alarms. It fails when the list itself cannot be had; a member that does not answer is one that is not healthy.
+//
+// It ends with ctx, even if a member in this process does not: one whose disk has failed holds its locks for ever, and heeds no context. What asked it then hangs until
+// the process ends, and nothing else is asked meanwhile.
 func (c *Cluster) Members(ctx context.Context) ([]Member, []string, error) {
+	type answer struct {
+		members []Member
+		alarms  []string
+		err     error
+	}
+	select {
+	case c.busy <- struct{}{}:
+	default:
+		return nil, nil, errors.New("list etcd's members: etcd was asked before and has not answered")
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		defer func() { <-c.busy }()
+		members, alarms, err := c.members(ctx)
+		answered <- answer{members, alarms, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.members, a.alarms, a.err
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("list etcd's members: %w", ctx.Err())
+	}
+}
+
+func (c *Cluster) members(ctx context.Context) ([]Member, []string, error) {
 	// From the member's own copy: the list is wanted most when there is no quorum.
 	r, err := c.client.MemberList(ctx, clientv3.WithSerializable())
 	if err != nil {
