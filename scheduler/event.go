@@ -81,6 +81,9 @@ type (
 		Since time.Time
 		// Term is the newest term that any of them knows of. Lower ones than before are ignored.
 		Term int64
+		// Alone: with Lost, there are other servers and none of them is heard. It may be this one that is away, and what it makes of its votes then is forgotten when the
+		// store is back, unless somebody was told.
+		Alone bool
 		// Unsettled: what other servers did without the store may not be known here yet. Nothing is opened until it is.
 		Unsettled bool
 	}

@@ -20,6 +20,8 @@ type storeState struct {
 	term int64
 	// unsettled: what other servers know of outages has not been heard yet.
 	unsettled bool
+	// alone: since it was lost there was a time in which no other server was heard, though there are others.
+	alone bool
 }
 
 // outage is an incident that was due, or was over, while etcd had no quorum. It lives until it is joined: written into the store by a leader.
@@ -43,8 +45,12 @@ func (s *State) storeLost() bool { return !s.store.lost.IsZero() }
 func (s *State) takeStore(now time.Time, e Store) {
 	before := s.store
 	s.store = storeState{lost: e.Since, term: max(e.Term, before.term), unsettled: e.Unsettled}
+	s.store.alone = e.Lost && (e.Alone || before.alone)
 	if !e.Lost {
 		s.store.lost = time.Time{}
+		if before.alone {
+			s.forgetUntold()
+		}
 	} else if e.Since.IsZero() || e.Since.After(now) {
 		s.store.lost = now
 	}
@@ -53,6 +59,18 @@ func (s *State) takeStore(now time.Time, e Store) {
 	}
 	for _, c := range s.checks {
 		s.schedule(c, now)
+	}
+}
+
+// forgetUntold drops what this server made of its votes while it heard no other: they may have decided meanwhile, with all votes.
+func (s *State) forgetUntold() {
+	for _, name := range s.Names() {
+		c := s.checks[name]
+		for _, o := range append([]*outage(nil), c.outages...) {
+			if o.joined == nil && len(o.Told) == 0 {
+				s.forgetOutage(c, o.Key)
+			}
+		}
 	}
 }
 

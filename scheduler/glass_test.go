@@ -348,3 +348,17 @@ func TestLeaderBelievesItsOwnVotesRatherThanAServerThatWasAway(t *testing.T) {
 		t.Fatalf("%d incidents were opened for what a receiver was told of, want 1", len(leader.opened()))
 	}
 }
+
+// What a server made of its votes while it heard no other server is not written down by it when it is back, and leads: others had all the votes.
+func TestServerThatWasAloneForgetsWhatItToldNobody(t *testing.T) {
+	r := lostShop(t)
+	r.apply(Store{Lost: true, Term: 1, Alone: true})
+	r.rounds(3, fail)
+	r.rounds(6, ok)
+	r.apply(Store{Lost: true, Term: 1}) // the others are heard a moment before etcd is
+	r.regain()
+	r.rounds(2, ok)
+	if len(r.opened()) != 0 || len(r.resolved()) != 0 {
+		t.Fatalf("%d incidents opened and %d resolved for what nobody was told of", len(r.opened()), len(r.resolved()))
+	}
+}

@@ -203,7 +203,7 @@ func (g *Glass) step(ctx context.Context, mesh Mesh, now time.Time) {
 
 // say tells the mind how etcd is, when that has changed.
 func (g *Glass) say(ctx context.Context, mesh Mesh, now, failed time.Time, j judgement, peers []Peer) {
-	s := scheduler.Store{Lost: j.lost, Since: j.since, Term: j.term, Unsettled: g.said.Unsettled}
+	s := scheduler.Store{Lost: j.lost, Since: j.since, Term: j.term, Alone: j.lost && j.alone, Unsettled: g.said.Unsettled}
 	switch {
 	case !failed.IsZero():
 		// A loss that nobody can have broken a glass for leaves nothing to settle.
@@ -212,7 +212,7 @@ func (g *Glass) say(ctx context.Context, mesh Mesh, now, failed time.Time, j jud
 	case s.Unsettled:
 		s.Unsettled = !g.settle(ctx, mesh, now, peers)
 	}
-	same := s.Lost == g.said.Lost && s.Unsettled == g.said.Unsettled && (!s.Lost || s.Term == g.said.Term)
+	same := s.Lost == g.said.Lost && s.Unsettled == g.said.Unsettled && (!s.Lost || s.Term == g.said.Term && s.Alone == g.said.Alone)
 	if same {
 		return
 	}

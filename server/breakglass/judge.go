@@ -23,6 +23,8 @@ type judgement struct {
 	since time.Time
 	// cutOff: this server cannot, another can.
 	cutOff bool
+	// alone: there are other servers, and none of them is heard.
+	alone bool
 	// rank is how many servers that are heard come before this one, by name, when something is to be sent.
 	rank int
 	// term is the newest that any of them knows of.
@@ -34,11 +36,13 @@ type judgement struct {
 func judge(now, failed time.Time, self string, term int64, peers []Peer) judgement {
 	j := judgement{term: term, since: failed}
 	lost := !failed.IsZero()
+	j.alone = len(peers) > 0
 	for _, p := range peers {
 		j.term = max(j.term, p.Beat.GetTerm())
 		if !p.Heard || p.Beat == nil {
 			continue
 		}
+		j.alone = false
 		if p.Beat.GetEtcdLostTime() == nil {
 			j.cutOff = j.cutOff || lost
 			continue
