@@ -10,7 +10,7 @@ func TestPromisesHoldWhenManyTurnTogether(t *testing.T) {
 		}
 		return
 	}
-	n := max(1, *seeds/5)
+	n := max(1, howMany()/5)
 	var sum Report
 	for seed := uint64(1); seed <= uint64(n); seed++ {
 		r := CrowdChaos(Options{Seed: seed}, chaosTime)
