@@ -103,92 +103,16 @@ func kindDefaults(e *meshv1.Check) {
 	case HTTP:
 		e.Http = httpDefaults(e.Http)
 	case TCP:
-		if e.Tcp == nil {
-			e.Tcp = &meshv1.TcpProbe{}
-		}
-		e.Tcp.IpFamily = familyDefault(e.Tcp.IpFamily)
-		if e.Tcp.ReadLimit == 0 {
-			e.Tcp.ReadLimit = DefaultReadLimit
-		}
+		e.Tcp = tcpDefaults(e.Tcp)
 	case TLS:
-		if e.Tls == nil {
-			e.Tls = &meshv1.TlsProbe{}
-		}
-		e.Tls.IpFamily = familyDefault(e.Tls.IpFamily)
-		e.Tls.Tls = tlsDefaults(e.Tls.Tls)
+		e.Tls = tlsProbeDefaults(e.Tls)
 	case DNS:
 		e.Dns = dnsDefaults(e.Dns)
 	case ICMP:
-		if e.Icmp == nil {
-			e.Icmp = &meshv1.IcmpProbe{}
-		}
-		e.Icmp.IpFamily = familyDefault(e.Icmp.IpFamily)
-		if e.Icmp.Count == 0 {
-			e.Icmp.Count = DefaultICMPCount
-		}
-		if e.Icmp.PayloadSize == nil {
-			e.Icmp.PayloadSize = proto.Int32(DefaultICMPPayload)
-		}
+		e.Icmp = icmpDefaults(e.Icmp)
 	case GRPC:
-		if e.Grpc == nil {
-			e.Grpc = &meshv1.GrpcProbe{}
-		}
-		e.Grpc.IpFamily = familyDefault(e.Grpc.IpFamily)
-		if strings.HasPrefix(strings.ToLower(e.Uri), "grpcs:") {
-			e.Grpc.Tls = tlsDefaults(e.Grpc.Tls)
-		}
+		e.Grpc = grpcDefaults(e.Grpc, strings.HasPrefix(strings.ToLower(e.Uri), "grpcs:"))
 	}
-}
-
-func httpDefaults(h *meshv1.HttpProbe) *meshv1.HttpProbe {
-	if h == nil {
-		h = &meshv1.HttpProbe{}
-	}
-	if h.Method == "" {
-		h.Method = "GET"
-		if h.Body != "" {
-			h.Method = "POST"
-		}
-	}
-	if h.FollowRedirects == nil {
-		h.FollowRedirects = proto.Bool(true)
-	}
-	if h.MaxRedirects == 0 {
-		h.MaxRedirects = DefaultMaxRedirects
-	}
-	if h.BodyLimit == 0 {
-		h.BodyLimit = DefaultBodyLimit
-	}
-	h.IpFamily = familyDefault(h.IpFamily)
-	h.Tls = tlsDefaults(h.Tls)
-	return h
-}
-
-func dnsDefaults(d *meshv1.DnsProbe) *meshv1.DnsProbe {
-	if d == nil {
-		d = &meshv1.DnsProbe{}
-	}
-	if d.Transport == meshv1.DnsProbe_TRANSPORT_UNSPECIFIED {
-		d.Transport = meshv1.DnsProbe_UDP
-	}
-	if d.RecursionDesired == nil {
-		d.RecursionDesired = proto.Bool(true)
-	}
-	if len(d.Rcodes) == 0 && len(d.Expect) == 0 { // expectations decide alone, unless the check names response codes too
-		d.Rcodes = []string{"NOERROR"}
-	}
-	d.IpFamily = familyDefault(d.IpFamily)
-	return d
-}
-
-func tlsDefaults(t *meshv1.TlsConfig) *meshv1.TlsConfig {
-	if t == nil {
-		t = &meshv1.TlsConfig{}
-	}
-	if t.MinVersion == "" {
-		t.MinVersion = DefaultMinVersion
-	}
-	return t
 }
 
 func familyDefault(p meshv1.IpFamily_Preference) meshv1.IpFamily_Preference {

@@ -23,169 +23,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Preference is the choice itself.
-type IpFamily_Preference int32
-
-const (
-	// The same as ANY.
-	IpFamily_PREFERENCE_UNSPECIFIED IpFamily_Preference = 0
-	// Whatever connects first (RFC 8305).
-	IpFamily_ANY IpFamily_Preference = 1
-	// IPv4 only.
-	IpFamily_IPV4 IpFamily_Preference = 2
-	// IPv6 only. A prober without IPv6 refuses the assignment.
-	IpFamily_IPV6 IpFamily_Preference = 3
-)
-
-// Enum value maps for IpFamily_Preference.
-var (
-	IpFamily_Preference_name = map[int32]string{
-		0: "PREFERENCE_UNSPECIFIED",
-		1: "ANY",
-		2: "IPV4",
-		3: "IPV6",
-	}
-	IpFamily_Preference_value = map[string]int32{
-		"PREFERENCE_UNSPECIFIED": 0,
-		"ANY":                    1,
-		"IPV4":                   2,
-		"IPV6":                   3,
-	}
-)
-
-func (x IpFamily_Preference) Enum() *IpFamily_Preference {
-	p := new(IpFamily_Preference)
-	*p = x
-	return p
-}
-
-func (x IpFamily_Preference) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (IpFamily_Preference) Descriptor() protoreflect.EnumDescriptor {
-	return file_probemesh_v1_check_proto_enumTypes[0].Descriptor()
-}
-
-func (IpFamily_Preference) Type() protoreflect.EnumType {
-	return &file_probemesh_v1_check_proto_enumTypes[0]
-}
-
-func (x IpFamily_Preference) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use IpFamily_Preference.Descriptor instead.
-func (IpFamily_Preference) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{1, 0}
-}
-
-// Version chooses the protocol.
-type HttpProbe_Version int32
-
-const (
-	// HTTP/2 where TLS negotiates it, else HTTP/1.1.
-	HttpProbe_VERSION_UNSPECIFIED HttpProbe_Version = 0
-	// HTTP/1.1 only.
-	HttpProbe_HTTP1 HttpProbe_Version = 1
-	// HTTP/2 only: over TLS by ALPN, over plain TCP by prior knowledge.
-	HttpProbe_HTTP2 HttpProbe_Version = 2
-)
-
-// Enum value maps for HttpProbe_Version.
-var (
-	HttpProbe_Version_name = map[int32]string{
-		0: "VERSION_UNSPECIFIED",
-		1: "HTTP1",
-		2: "HTTP2",
-	}
-	HttpProbe_Version_value = map[string]int32{
-		"VERSION_UNSPECIFIED": 0,
-		"HTTP1":               1,
-		"HTTP2":               2,
-	}
-)
-
-func (x HttpProbe_Version) Enum() *HttpProbe_Version {
-	p := new(HttpProbe_Version)
-	*p = x
-	return p
-}
-
-func (x HttpProbe_Version) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (HttpProbe_Version) Descriptor() protoreflect.EnumDescriptor {
-	return file_probemesh_v1_check_proto_enumTypes[1].Descriptor()
-}
-
-func (HttpProbe_Version) Type() protoreflect.EnumType {
-	return &file_probemesh_v1_check_proto_enumTypes[1]
-}
-
-func (x HttpProbe_Version) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use HttpProbe_Version.Descriptor instead.
-func (HttpProbe_Version) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{4, 0}
-}
-
-// Transport is how the question travels.
-type DnsProbe_Transport int32
-
-const (
-	// The same as UDP.
-	DnsProbe_TRANSPORT_UNSPECIFIED DnsProbe_Transport = 0
-	// UDP, and TCP when the answer is truncated.
-	DnsProbe_UDP DnsProbe_Transport = 1
-	// TCP.
-	DnsProbe_TCP DnsProbe_Transport = 2
-)
-
-// Enum value maps for DnsProbe_Transport.
-var (
-	DnsProbe_Transport_name = map[int32]string{
-		0: "TRANSPORT_UNSPECIFIED",
-		1: "UDP",
-		2: "TCP",
-	}
-	DnsProbe_Transport_value = map[string]int32{
-		"TRANSPORT_UNSPECIFIED": 0,
-		"UDP":                   1,
-		"TCP":                   2,
-	}
-)
-
-func (x DnsProbe_Transport) Enum() *DnsProbe_Transport {
-	p := new(DnsProbe_Transport)
-	*p = x
-	return p
-}
-
-func (x DnsProbe_Transport) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (DnsProbe_Transport) Descriptor() protoreflect.EnumDescriptor {
-	return file_probemesh_v1_check_proto_enumTypes[2].Descriptor()
-}
-
-func (DnsProbe_Transport) Type() protoreflect.EnumType {
-	return &file_probemesh_v1_check_proto_enumTypes[2]
-}
-
-func (x DnsProbe_Transport) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use DnsProbe_Transport.Descriptor instead.
-func (DnsProbe_Transport) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{7, 0}
-}
-
 // Check is what a user wants watched: a URI, how, how often and from how many places. At most 16 KiB encoded.
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -242,6 +79,12 @@ type Check struct {
 	Icmp *IcmpProbe `protobuf:"bytes,24,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	// Options of kind grpc. Only with a `grpc` or `grpcs` URI.
 	Grpc *GrpcProbe `protobuf:"bytes,25,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	// Bounds which a probe must keep to be OK: when one is exceeded, it fails with error class SLOW_PHASE, although the target answered as expected.
+	FailAbove *PhaseLimits `protobuf:"bytes,28,opt,name=fail_above,json=failAbove,proto3" json:"fail_above,omitempty"`
+	// Bounds which a probe should keep: when one is exceeded, the result is OK and degraded, and when a quorum of datacenters say so, or that it fails, the verdict is DEGRADED.
+	DegradedAbove *PhaseLimits `protobuf:"bytes,29,opt,name=degraded_above,json=degradedAbove,proto3" json:"degraded_above,omitempty"`
+	// If set, every address of the host is probed, with one result for all. Kinds http, tcp, tls, grpc, udp, websocket and icmp, with a name in the URI and without a proxy.
+	EachAddress *EachAddress `protobuf:"bytes,30,opt,name=each_address,json=eachAddress,proto3" json:"each_address,omitempty"`
 	// Output only. When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Output only. When it was last changed.
@@ -435,6 +278,27 @@ func (x *Check) GetGrpc() *GrpcProbe {
 	return nil
 }
 
+func (x *Check) GetFailAbove() *PhaseLimits {
+	if x != nil {
+		return x.FailAbove
+	}
+	return nil
+}
+
+func (x *Check) GetDegradedAbove() *PhaseLimits {
+	if x != nil {
+		return x.DegradedAbove
+	}
+	return nil
+}
+
+func (x *Check) GetEachAddress() *EachAddress {
+	if x != nil {
+		return x.EachAddress
+	}
+	return nil
+}
+
 func (x *Check) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
@@ -470,733 +334,12 @@ func (x *Check) GetStatus() *CheckStatus {
 	return nil
 }
 
-// IpFamily chooses between IPv4 and IPv6 where a name has both.
-type IpFamily struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *IpFamily) Reset() {
-	*x = IpFamily{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *IpFamily) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*IpFamily) ProtoMessage() {}
-
-func (x *IpFamily) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use IpFamily.ProtoReflect.Descriptor instead.
-func (*IpFamily) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{1}
-}
-
-// TlsConfig is how a probe speaks TLS. The minimum version offered is 1.2 unless said otherwise.
-type TlsConfig struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name to send (SNI) and to verify. If unset, the host of the URI.
-	ServerName string `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// PEM certificates to trust instead of the prober's system roots.
-	CaPem string `protobuf:"bytes,2,opt,name=ca_pem,json=caPem,proto3" json:"ca_pem,omitempty"`
-	// PEM certificate (chain) to present. Needs `client_key_pem`.
-	ClientCertificatePem string `protobuf:"bytes,3,opt,name=client_certificate_pem,json=clientCertificatePem,proto3" json:"client_certificate_pem,omitempty"`
-	// PEM private key for `client_certificate_pem`. It is stored and returned as written: restrict who may read checks.
-	ClientKeyPem string `protobuf:"bytes,4,opt,name=client_key_pem,json=clientKeyPem,proto3" json:"client_key_pem,omitempty"`
-	// True: the chain and the name are not verified; expiry can still be asserted.
-	InsecureSkipVerify bool `protobuf:"varint,5,opt,name=insecure_skip_verify,json=insecureSkipVerify,proto3" json:"insecure_skip_verify,omitempty"`
-	// Lowest version to accept: `1.0`, `1.1`, `1.2` or `1.3`. If unset, `1.2`.
-	MinVersion    string `protobuf:"bytes,6,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TlsConfig) Reset() {
-	*x = TlsConfig{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TlsConfig) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TlsConfig) ProtoMessage() {}
-
-func (x *TlsConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TlsConfig.ProtoReflect.Descriptor instead.
-func (*TlsConfig) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *TlsConfig) GetServerName() string {
-	if x != nil {
-		return x.ServerName
-	}
-	return ""
-}
-
-func (x *TlsConfig) GetCaPem() string {
-	if x != nil {
-		return x.CaPem
-	}
-	return ""
-}
-
-func (x *TlsConfig) GetClientCertificatePem() string {
-	if x != nil {
-		return x.ClientCertificatePem
-	}
-	return ""
-}
-
-func (x *TlsConfig) GetClientKeyPem() string {
-	if x != nil {
-		return x.ClientKeyPem
-	}
-	return ""
-}
-
-func (x *TlsConfig) GetInsecureSkipVerify() bool {
-	if x != nil {
-		return x.InsecureSkipVerify
-	}
-	return false
-}
-
-func (x *TlsConfig) GetMinVersion() string {
-	if x != nil {
-		return x.MinVersion
-	}
-	return ""
-}
-
-// BasicAuth is HTTP basic authentication (RFC 7617).
-type BasicAuth struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// User name, without a colon.
-	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	// Password. It is stored and returned as written: restrict who may read checks.
-	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BasicAuth) Reset() {
-	*x = BasicAuth{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BasicAuth) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BasicAuth) ProtoMessage() {}
-
-func (x *BasicAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BasicAuth.ProtoReflect.Descriptor instead.
-func (*BasicAuth) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *BasicAuth) GetUsername() string {
-	if x != nil {
-		return x.Username
-	}
-	return ""
-}
-
-func (x *BasicAuth) GetPassword() string {
-	if x != nil {
-		return x.Password
-	}
-	return ""
-}
-
-// HttpProbe is one HTTP request and what is expected of its answer. Without `expect`, the status must be 200 to 299.
-type HttpProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Request method. If unset, GET, or POST when there is a body.
-	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// Request headers. `Host` sets the virtual host. If `User-Agent` is not among them, `probemesh/<version>`.
-	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Request body, at most 8 KiB.
-	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
-	// Basic authentication. Not together with `bearer_token`.
-	BasicAuth *BasicAuth `protobuf:"bytes,4,opt,name=basic_auth,json=basicAuth,proto3" json:"basic_auth,omitempty"`
-	// Sent as `Authorization: Bearer`. It is stored and returned as written: restrict who may read checks.
-	BearerToken string `protobuf:"bytes,5,opt,name=bearer_token,json=bearerToken,proto3" json:"bearer_token,omitempty"`
-	// Whether to follow redirects. If unset, true. Credentials are not sent to another host.
-	FollowRedirects *bool `protobuf:"varint,6,opt,name=follow_redirects,json=followRedirects,proto3,oneof" json:"follow_redirects,omitempty"`
-	// How many redirects to follow before the probe fails, 1 to 20. If unset, 10.
-	MaxRedirects int32 `protobuf:"varint,7,opt,name=max_redirects,json=maxRedirects,proto3" json:"max_redirects,omitempty"`
-	// IPv4, IPv6 or whatever connects first.
-	IpFamily IpFamily_Preference `protobuf:"varint,8,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Which HTTP to speak.
-	Version HttpProbe_Version `protobuf:"varint,9,opt,name=version,proto3,enum=probemesh.v1.HttpProbe_Version" json:"version,omitempty"`
-	// TLS options, for https and for redirects to https.
-	Tls *TlsConfig `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
-	// `http://host:port` of a proxy; https goes through it by CONNECT. If unset, none: the prober's environment is not used.
-	ProxyUrl string `protobuf:"bytes,11,opt,name=proxy_url,json=proxyUrl,proto3" json:"proxy_url,omitempty"`
-	// Bytes of body to read at most, after decompression, 0 to 10 MiB. If unset, 1 MiB. A longer body is cut, which is no failure.
-	BodyLimit int64 `protobuf:"varint,12,opt,name=body_limit,json=bodyLimit,proto3" json:"body_limit,omitempty"`
-	// True: keep the connection for the next probe. If unset, false: each probe sees the whole way with a new connection.
-	KeepAlive bool `protobuf:"varint,13,opt,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"`
-	// Expectations in CEL over `response` (see Response); all must hold. At most 20, each at most 1,000 characters.
-	Expect        []string `protobuf:"bytes,14,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *HttpProbe) Reset() {
-	*x = HttpProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *HttpProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*HttpProbe) ProtoMessage() {}
-
-func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
-func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *HttpProbe) GetMethod() string {
-	if x != nil {
-		return x.Method
-	}
-	return ""
-}
-
-func (x *HttpProbe) GetHeaders() map[string]string {
-	if x != nil {
-		return x.Headers
-	}
-	return nil
-}
-
-func (x *HttpProbe) GetBody() string {
-	if x != nil {
-		return x.Body
-	}
-	return ""
-}
-
-func (x *HttpProbe) GetBasicAuth() *BasicAuth {
-	if x != nil {
-		return x.BasicAuth
-	}
-	return nil
-}
-
-func (x *HttpProbe) GetBearerToken() string {
-	if x != nil {
-		return x.BearerToken
-	}
-	return ""
-}
-
-func (x *HttpProbe) GetFollowRedirects() bool {
-	if x != nil && x.FollowRedirects != nil {
-		return *x.FollowRedirects
-	}
-	return false
-}
-
-func (x *HttpProbe) GetMaxRedirects() int32 {
-	if x != nil {
-		return x.MaxRedirects
-	}
-	return 0
-}
-
-func (x *HttpProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *HttpProbe) GetVersion() HttpProbe_Version {
-	if x != nil {
-		return x.Version
-	}
-	return HttpProbe_VERSION_UNSPECIFIED
-}
-
-func (x *HttpProbe) GetTls() *TlsConfig {
-	if x != nil {
-		return x.Tls
-	}
-	return nil
-}
-
-func (x *HttpProbe) GetProxyUrl() string {
-	if x != nil {
-		return x.ProxyUrl
-	}
-	return ""
-}
-
-func (x *HttpProbe) GetBodyLimit() int64 {
-	if x != nil {
-		return x.BodyLimit
-	}
-	return 0
-}
-
-func (x *HttpProbe) GetKeepAlive() bool {
-	if x != nil {
-		return x.KeepAlive
-	}
-	return false
-}
-
-func (x *HttpProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
-// TcpProbe connects, and may send and expect something. Without `send` and `expect`, connecting is enough.
-type TcpProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes to send after connecting, as text; YAML and JSON escapes work. At most 8 KiB.
-	Send string `protobuf:"bytes,1,opt,name=send,proto3" json:"send,omitempty"`
-	// IPv4, IPv6 or whatever connects first.
-	IpFamily IpFamily_Preference `protobuf:"varint,2,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Bytes to read at most, up to 1 MiB; if unset, 64 KiB. With `expect`, reading goes on until all expectations hold, the
-	// peer closes, the limit is reached or the time is up.
-	ReadLimit int64 `protobuf:"varint,3,opt,name=read_limit,json=readLimit,proto3" json:"read_limit,omitempty"`
-	// Expectations in CEL over `response`, where `response.body` is what was received. At most 20.
-	Expect        []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TcpProbe) Reset() {
-	*x = TcpProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TcpProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TcpProbe) ProtoMessage() {}
-
-func (x *TcpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TcpProbe.ProtoReflect.Descriptor instead.
-func (*TcpProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *TcpProbe) GetSend() string {
-	if x != nil {
-		return x.Send
-	}
-	return ""
-}
-
-func (x *TcpProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *TcpProbe) GetReadLimit() int64 {
-	if x != nil {
-		return x.ReadLimit
-	}
-	return 0
-}
-
-func (x *TcpProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
-// TlsProbe completes a TLS handshake. The chain must verify unless `tls.insecure_skip_verify`.
-type TlsProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// TLS options.
-	Tls *TlsConfig `protobuf:"bytes,1,opt,name=tls,proto3" json:"tls,omitempty"`
-	// IPv4, IPv6 or whatever connects first.
-	IpFamily IpFamily_Preference `protobuf:"varint,2,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Expectations in CEL over `response`, for example `response.tls.days_left >= 14`. At most 20.
-	Expect        []string `protobuf:"bytes,3,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TlsProbe) Reset() {
-	*x = TlsProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TlsProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TlsProbe) ProtoMessage() {}
-
-func (x *TlsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TlsProbe.ProtoReflect.Descriptor instead.
-func (*TlsProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *TlsProbe) GetTls() *TlsConfig {
-	if x != nil {
-		return x.Tls
-	}
-	return nil
-}
-
-func (x *TlsProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *TlsProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
-// DnsProbe asks one question of one server. Without `expect`, the rcode must be NOERROR and the answer not empty.
-type DnsProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the question travels.
-	Transport DnsProbe_Transport `protobuf:"varint,1,opt,name=transport,proto3,enum=probemesh.v1.DnsProbe_Transport" json:"transport,omitempty"`
-	// Whether to ask for recursion (RD). If unset, true.
-	RecursionDesired *bool `protobuf:"varint,2,opt,name=recursion_desired,json=recursionDesired,proto3,oneof" json:"recursion_desired,omitempty"`
-	// IPv4, IPv6 or any, to reach the server.
-	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Response codes that are fine, for example `["NOERROR", "NXDOMAIN"]`. If empty, NOERROR only.
-	Rcodes []string `protobuf:"bytes,4,rep,name=rcodes,proto3" json:"rcodes,omitempty"`
-	// Expectations in CEL over `response`, for example `"192.0.2.1" in response.dns.answers`. At most 20.
-	Expect        []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DnsProbe) Reset() {
-	*x = DnsProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DnsProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DnsProbe) ProtoMessage() {}
-
-func (x *DnsProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DnsProbe.ProtoReflect.Descriptor instead.
-func (*DnsProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *DnsProbe) GetTransport() DnsProbe_Transport {
-	if x != nil {
-		return x.Transport
-	}
-	return DnsProbe_TRANSPORT_UNSPECIFIED
-}
-
-func (x *DnsProbe) GetRecursionDesired() bool {
-	if x != nil && x.RecursionDesired != nil {
-		return *x.RecursionDesired
-	}
-	return false
-}
-
-func (x *DnsProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *DnsProbe) GetRcodes() []string {
-	if x != nil {
-		return x.Rcodes
-	}
-	return nil
-}
-
-func (x *DnsProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
-// IcmpProbe sends echo requests. Without `expect`, at least one reply must come back in time.
-type IcmpProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests to send, 1 to 10; if unset, 3. They go out 100 ms apart, or closer so that all fit into half of the timeout.
-	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	// Payload bytes, 0 to 65,000; if unset, 56.
-	PayloadSize *int32 `protobuf:"varint,2,opt,name=payload_size,json=payloadSize,proto3,oneof" json:"payload_size,omitempty"`
-	// IPv4, IPv6 or any.
-	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Expectations in CEL over `response`, for example `response.icmp.loss <= 0.34`. At most 20.
-	Expect        []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *IcmpProbe) Reset() {
-	*x = IcmpProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *IcmpProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*IcmpProbe) ProtoMessage() {}
-
-func (x *IcmpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use IcmpProbe.ProtoReflect.Descriptor instead.
-func (*IcmpProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *IcmpProbe) GetCount() int32 {
-	if x != nil {
-		return x.Count
-	}
-	return 0
-}
-
-func (x *IcmpProbe) GetPayloadSize() int32 {
-	if x != nil && x.PayloadSize != nil {
-		return *x.PayloadSize
-	}
-	return 0
-}
-
-func (x *IcmpProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *IcmpProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
-// GrpcProbe calls `grpc.health.v1.Health/Check`. Without `expect`, the answer must be SERVING. The service is the path of
-// the URI; without one the server as a whole is asked.
-type GrpcProbe struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// TLS options; with a `grpcs` URI only.
-	Tls *TlsConfig `protobuf:"bytes,1,opt,name=tls,proto3" json:"tls,omitempty"`
-	// Metadata to send. Keys in lower case.
-	Metadata map[string]string `protobuf:"bytes,2,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// IPv4, IPv6 or whatever connects first.
-	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// The `:authority` to send. If unset, the host and port of the URI.
-	Authority string `protobuf:"bytes,4,opt,name=authority,proto3" json:"authority,omitempty"`
-	// Expectations in CEL over `response`, for example `response.grpc.serving == "SERVING"`. At most 20.
-	Expect        []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GrpcProbe) Reset() {
-	*x = GrpcProbe{}
-	mi := &file_probemesh_v1_check_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GrpcProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GrpcProbe) ProtoMessage() {}
-
-func (x *GrpcProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GrpcProbe.ProtoReflect.Descriptor instead.
-func (*GrpcProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *GrpcProbe) GetTls() *TlsConfig {
-	if x != nil {
-		return x.Tls
-	}
-	return nil
-}
-
-func (x *GrpcProbe) GetMetadata() map[string]string {
-	if x != nil {
-		return x.Metadata
-	}
-	return nil
-}
-
-func (x *GrpcProbe) GetIpFamily() IpFamily_Preference {
-	if x != nil {
-		return x.IpFamily
-	}
-	return IpFamily_PREFERENCE_UNSPECIFIED
-}
-
-func (x *GrpcProbe) GetAuthority() string {
-	if x != nil {
-		return x.Authority
-	}
-	return ""
-}
-
-func (x *GrpcProbe) GetExpect() []string {
-	if x != nil {
-		return x.Expect
-	}
-	return nil
-}
-
 var File_probemesh_v1_check_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\n" +
-	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/status.proto\"\x84\t\n" +
+	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a probemesh/v1/probe_options.proto\x1a\x19probemesh/v1/status.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xbe\n" +
+	"\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x10\n" +
@@ -1219,7 +362,11 @@ const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\x03tls\x18\x16 \x01(\v2\x16.probemesh.v1.TlsProbeR\x03tls\x12(\n" +
 	"\x03dns\x18\x17 \x01(\v2\x16.probemesh.v1.DnsProbeR\x03dns\x12+\n" +
 	"\x04icmp\x18\x18 \x01(\v2\x17.probemesh.v1.IcmpProbeR\x04icmp\x12+\n" +
-	"\x04grpc\x18\x19 \x01(\v2\x17.probemesh.v1.GrpcProbeR\x04grpc\x12;\n" +
+	"\x04grpc\x18\x19 \x01(\v2\x17.probemesh.v1.GrpcProbeR\x04grpc\x128\n" +
+	"\n" +
+	"fail_above\x18\x1c \x01(\v2\x19.probemesh.v1.PhaseLimitsR\tfailAbove\x12@\n" +
+	"\x0edegraded_above\x18\x1d \x01(\v2\x19.probemesh.v1.PhaseLimitsR\rdegradedAbove\x12<\n" +
+	"\feach_address\x18\x1e \x01(\v2\x19.probemesh.v1.EachAddressR\veachAddress\x12;\n" +
 	"\vcreate_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1231,88 +378,6 @@ const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
-	"\bIpFamily\"E\n" +
-	"\n" +
-	"Preference\x12\x1a\n" +
-	"\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\a\n" +
-	"\x03ANY\x10\x01\x12\b\n" +
-	"\x04IPV4\x10\x02\x12\b\n" +
-	"\x04IPV6\x10\x03\"\xf2\x01\n" +
-	"\tTlsConfig\x12\x1f\n" +
-	"\vserver_name\x18\x01 \x01(\tR\n" +
-	"serverName\x12\x15\n" +
-	"\x06ca_pem\x18\x02 \x01(\tR\x05caPem\x124\n" +
-	"\x16client_certificate_pem\x18\x03 \x01(\tR\x14clientCertificatePem\x12$\n" +
-	"\x0eclient_key_pem\x18\x04 \x01(\tR\fclientKeyPem\x120\n" +
-	"\x14insecure_skip_verify\x18\x05 \x01(\bR\x12insecureSkipVerify\x12\x1f\n" +
-	"\vmin_version\x18\x06 \x01(\tR\n" +
-	"minVersion\"C\n" +
-	"\tBasicAuth\x12\x1a\n" +
-	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xcb\x05\n" +
-	"\tHttpProbe\x12\x16\n" +
-	"\x06method\x18\x01 \x01(\tR\x06method\x12>\n" +
-	"\aheaders\x18\x02 \x03(\v2$.probemesh.v1.HttpProbe.HeadersEntryR\aheaders\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\tR\x04body\x126\n" +
-	"\n" +
-	"basic_auth\x18\x04 \x01(\v2\x17.probemesh.v1.BasicAuthR\tbasicAuth\x12!\n" +
-	"\fbearer_token\x18\x05 \x01(\tR\vbearerToken\x12.\n" +
-	"\x10follow_redirects\x18\x06 \x01(\bH\x00R\x0ffollowRedirects\x88\x01\x01\x12#\n" +
-	"\rmax_redirects\x18\a \x01(\x05R\fmaxRedirects\x12>\n" +
-	"\tip_family\x18\b \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x129\n" +
-	"\aversion\x18\t \x01(\x0e2\x1f.probemesh.v1.HttpProbe.VersionR\aversion\x12)\n" +
-	"\x03tls\x18\n" +
-	" \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12\x1b\n" +
-	"\tproxy_url\x18\v \x01(\tR\bproxyUrl\x12\x1d\n" +
-	"\n" +
-	"body_limit\x18\f \x01(\x03R\tbodyLimit\x12\x1d\n" +
-	"\n" +
-	"keep_alive\x18\r \x01(\bR\tkeepAlive\x12\x16\n" +
-	"\x06expect\x18\x0e \x03(\tR\x06expect\x1a:\n" +
-	"\fHeadersEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"8\n" +
-	"\aVersion\x12\x17\n" +
-	"\x13VERSION_UNSPECIFIED\x10\x00\x12\t\n" +
-	"\x05HTTP1\x10\x01\x12\t\n" +
-	"\x05HTTP2\x10\x02B\x13\n" +
-	"\x11_follow_redirects\"\x95\x01\n" +
-	"\bTcpProbe\x12\x12\n" +
-	"\x04send\x18\x01 \x01(\tR\x04send\x12>\n" +
-	"\tip_family\x18\x02 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x1d\n" +
-	"\n" +
-	"read_limit\x18\x03 \x01(\x03R\treadLimit\x12\x16\n" +
-	"\x06expect\x18\x04 \x03(\tR\x06expect\"\x8d\x01\n" +
-	"\bTlsProbe\x12)\n" +
-	"\x03tls\x18\x01 \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12>\n" +
-	"\tip_family\x18\x02 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
-	"\x06expect\x18\x03 \x03(\tR\x06expect\"\xbc\x02\n" +
-	"\bDnsProbe\x12>\n" +
-	"\ttransport\x18\x01 \x01(\x0e2 .probemesh.v1.DnsProbe.TransportR\ttransport\x120\n" +
-	"\x11recursion_desired\x18\x02 \x01(\bH\x00R\x10recursionDesired\x88\x01\x01\x12>\n" +
-	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
-	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\x12\x16\n" +
-	"\x06expect\x18\x05 \x03(\tR\x06expect\"8\n" +
-	"\tTransport\x12\x19\n" +
-	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\a\n" +
-	"\x03UDP\x10\x01\x12\a\n" +
-	"\x03TCP\x10\x02B\x14\n" +
-	"\x12_recursion_desired\"\xb2\x01\n" +
-	"\tIcmpProbe\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x05R\x05count\x12&\n" +
-	"\fpayload_size\x18\x02 \x01(\x05H\x00R\vpayloadSize\x88\x01\x01\x12>\n" +
-	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
-	"\x06expect\x18\x04 \x03(\tR\x06expectB\x0f\n" +
-	"\r_payload_size\"\xac\x02\n" +
-	"\tGrpcProbe\x12)\n" +
-	"\x03tls\x18\x01 \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12A\n" +
-	"\bmetadata\x18\x02 \x03(\v2%.probemesh.v1.GrpcProbe.MetadataEntryR\bmetadata\x12>\n" +
-	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x1c\n" +
-	"\tauthority\x18\x04 \x01(\tR\tauthority\x12\x16\n" +
-	"\x06expect\x18\x05 \x03(\tR\x06expect\x1a;\n" +
-	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
@@ -1328,63 +393,45 @@ func file_probemesh_v1_check_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_check_proto_rawDescData
 }
 
-var file_probemesh_v1_check_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_check_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_probemesh_v1_check_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_probemesh_v1_check_proto_goTypes = []any{
-	(IpFamily_Preference)(0),      // 0: probemesh.v1.IpFamily.Preference
-	(HttpProbe_Version)(0),        // 1: probemesh.v1.HttpProbe.Version
-	(DnsProbe_Transport)(0),       // 2: probemesh.v1.DnsProbe.Transport
-	(*Check)(nil),                 // 3: probemesh.v1.Check
-	(*IpFamily)(nil),              // 4: probemesh.v1.IpFamily
-	(*TlsConfig)(nil),             // 5: probemesh.v1.TlsConfig
-	(*BasicAuth)(nil),             // 6: probemesh.v1.BasicAuth
-	(*HttpProbe)(nil),             // 7: probemesh.v1.HttpProbe
-	(*TcpProbe)(nil),              // 8: probemesh.v1.TcpProbe
-	(*TlsProbe)(nil),              // 9: probemesh.v1.TlsProbe
-	(*DnsProbe)(nil),              // 10: probemesh.v1.DnsProbe
-	(*IcmpProbe)(nil),             // 11: probemesh.v1.IcmpProbe
-	(*GrpcProbe)(nil),             // 12: probemesh.v1.GrpcProbe
-	nil,                           // 13: probemesh.v1.Check.LabelsEntry
-	nil,                           // 14: probemesh.v1.Check.AnnotationsEntry
-	nil,                           // 15: probemesh.v1.HttpProbe.HeadersEntry
-	nil,                           // 16: probemesh.v1.GrpcProbe.MetadataEntry
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*CheckStatus)(nil),           // 19: probemesh.v1.CheckStatus
+	(*Check)(nil),                 // 0: probemesh.v1.Check
+	nil,                           // 1: probemesh.v1.Check.LabelsEntry
+	nil,                           // 2: probemesh.v1.Check.AnnotationsEntry
+	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
+	(*HttpProbe)(nil),             // 4: probemesh.v1.HttpProbe
+	(*TcpProbe)(nil),              // 5: probemesh.v1.TcpProbe
+	(*TlsProbe)(nil),              // 6: probemesh.v1.TlsProbe
+	(*DnsProbe)(nil),              // 7: probemesh.v1.DnsProbe
+	(*IcmpProbe)(nil),             // 8: probemesh.v1.IcmpProbe
+	(*GrpcProbe)(nil),             // 9: probemesh.v1.GrpcProbe
+	(*PhaseLimits)(nil),           // 10: probemesh.v1.PhaseLimits
+	(*EachAddress)(nil),           // 11: probemesh.v1.EachAddress
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*CheckStatus)(nil),           // 13: probemesh.v1.CheckStatus
 }
 var file_probemesh_v1_check_proto_depIdxs = []int32{
-	17, // 0: probemesh.v1.Check.interval:type_name -> google.protobuf.Duration
-	17, // 1: probemesh.v1.Check.timeout:type_name -> google.protobuf.Duration
-	13, // 2: probemesh.v1.Check.labels:type_name -> probemesh.v1.Check.LabelsEntry
-	14, // 3: probemesh.v1.Check.annotations:type_name -> probemesh.v1.Check.AnnotationsEntry
-	7,  // 4: probemesh.v1.Check.http:type_name -> probemesh.v1.HttpProbe
-	8,  // 5: probemesh.v1.Check.tcp:type_name -> probemesh.v1.TcpProbe
-	9,  // 6: probemesh.v1.Check.tls:type_name -> probemesh.v1.TlsProbe
-	10, // 7: probemesh.v1.Check.dns:type_name -> probemesh.v1.DnsProbe
-	11, // 8: probemesh.v1.Check.icmp:type_name -> probemesh.v1.IcmpProbe
-	12, // 9: probemesh.v1.Check.grpc:type_name -> probemesh.v1.GrpcProbe
-	18, // 10: probemesh.v1.Check.create_time:type_name -> google.protobuf.Timestamp
-	18, // 11: probemesh.v1.Check.update_time:type_name -> google.protobuf.Timestamp
-	19, // 12: probemesh.v1.Check.status:type_name -> probemesh.v1.CheckStatus
-	15, // 13: probemesh.v1.HttpProbe.headers:type_name -> probemesh.v1.HttpProbe.HeadersEntry
-	6,  // 14: probemesh.v1.HttpProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
-	0,  // 15: probemesh.v1.HttpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	1,  // 16: probemesh.v1.HttpProbe.version:type_name -> probemesh.v1.HttpProbe.Version
-	5,  // 17: probemesh.v1.HttpProbe.tls:type_name -> probemesh.v1.TlsConfig
-	0,  // 18: probemesh.v1.TcpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	5,  // 19: probemesh.v1.TlsProbe.tls:type_name -> probemesh.v1.TlsConfig
-	0,  // 20: probemesh.v1.TlsProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	2,  // 21: probemesh.v1.DnsProbe.transport:type_name -> probemesh.v1.DnsProbe.Transport
-	0,  // 22: probemesh.v1.DnsProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	0,  // 23: probemesh.v1.IcmpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	5,  // 24: probemesh.v1.GrpcProbe.tls:type_name -> probemesh.v1.TlsConfig
-	16, // 25: probemesh.v1.GrpcProbe.metadata:type_name -> probemesh.v1.GrpcProbe.MetadataEntry
-	0,  // 26: probemesh.v1.GrpcProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	3,  // 0: probemesh.v1.Check.interval:type_name -> google.protobuf.Duration
+	3,  // 1: probemesh.v1.Check.timeout:type_name -> google.protobuf.Duration
+	1,  // 2: probemesh.v1.Check.labels:type_name -> probemesh.v1.Check.LabelsEntry
+	2,  // 3: probemesh.v1.Check.annotations:type_name -> probemesh.v1.Check.AnnotationsEntry
+	4,  // 4: probemesh.v1.Check.http:type_name -> probemesh.v1.HttpProbe
+	5,  // 5: probemesh.v1.Check.tcp:type_name -> probemesh.v1.TcpProbe
+	6,  // 6: probemesh.v1.Check.tls:type_name -> probemesh.v1.TlsProbe
+	7,  // 7: probemesh.v1.Check.dns:type_name -> probemesh.v1.DnsProbe
+	8,  // 8: probemesh.v1.Check.icmp:type_name -> probemesh.v1.IcmpProbe
+	9,  // 9: probemesh.v1.Check.grpc:type_name -> probemesh.v1.GrpcProbe
+	10, // 10: probemesh.v1.Check.fail_above:type_name -> probemesh.v1.PhaseLimits
+	10, // 11: probemesh.v1.Check.degraded_above:type_name -> probemesh.v1.PhaseLimits
+	11, // 12: probemesh.v1.Check.each_address:type_name -> probemesh.v1.EachAddress
+	12, // 13: probemesh.v1.Check.create_time:type_name -> google.protobuf.Timestamp
+	12, // 14: probemesh.v1.Check.update_time:type_name -> google.protobuf.Timestamp
+	13, // 15: probemesh.v1.Check.status:type_name -> probemesh.v1.CheckStatus
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_check_proto_init() }
@@ -1392,23 +439,26 @@ func file_probemesh_v1_check_proto_init() {
 	if File_probemesh_v1_check_proto != nil {
 		return
 	}
+	file_probemesh_v1_dns_probe_proto_init()
+	file_probemesh_v1_grpc_probe_proto_init()
+	file_probemesh_v1_http_probe_proto_init()
+	file_probemesh_v1_icmp_probe_proto_init()
+	file_probemesh_v1_probe_options_proto_init()
 	file_probemesh_v1_status_proto_init()
-	file_probemesh_v1_check_proto_msgTypes[4].OneofWrappers = []any{}
-	file_probemesh_v1_check_proto_msgTypes[7].OneofWrappers = []any{}
-	file_probemesh_v1_check_proto_msgTypes[8].OneofWrappers = []any{}
+	file_probemesh_v1_tcp_probe_proto_init()
+	file_probemesh_v1_tls_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_check_proto_rawDesc), len(file_probemesh_v1_check_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   14,
+			NumEnums:      0,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_probemesh_v1_check_proto_goTypes,
 		DependencyIndexes: file_probemesh_v1_check_proto_depIdxs,
-		EnumInfos:         file_probemesh_v1_check_proto_enumTypes,
 		MessageInfos:      file_probemesh_v1_check_proto_msgTypes,
 	}.Build()
 	File_probemesh_v1_check_proto = out.File

@@ -262,375 +262,11 @@ func (x *ResponseTimings) GetTransfer() *durationpb.Duration {
 	return nil
 }
 
-// ResponseTls is a completed TLS handshake.
-type ResponseTls struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `1.0` to `1.3`; empty without TLS.
-	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// IANA name of the cipher suite.
-	Cipher string `protobuf:"bytes,2,opt,name=cipher,proto3" json:"cipher,omitempty"`
-	// Whole days until the earliest certificate of the chain expires; negative once it has.
-	DaysLeft int64 `protobuf:"varint,3,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
-	// Subject of the leaf, RFC 2253 text.
-	Subject string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Issuer of the leaf, RFC 2253 text.
-	Issuer string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Names and addresses that the leaf is valid for.
-	Names []string `protobuf:"bytes,6,rep,name=names,proto3" json:"names,omitempty"`
-	// Certificates that the peer sent.
-	ChainLength   int64 `protobuf:"varint,7,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ResponseTls) Reset() {
-	*x = ResponseTls{}
-	mi := &file_probemesh_v1_response_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ResponseTls) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ResponseTls) ProtoMessage() {}
-
-func (x *ResponseTls) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_response_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ResponseTls.ProtoReflect.Descriptor instead.
-func (*ResponseTls) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *ResponseTls) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *ResponseTls) GetCipher() string {
-	if x != nil {
-		return x.Cipher
-	}
-	return ""
-}
-
-func (x *ResponseTls) GetDaysLeft() int64 {
-	if x != nil {
-		return x.DaysLeft
-	}
-	return 0
-}
-
-func (x *ResponseTls) GetSubject() string {
-	if x != nil {
-		return x.Subject
-	}
-	return ""
-}
-
-func (x *ResponseTls) GetIssuer() string {
-	if x != nil {
-		return x.Issuer
-	}
-	return ""
-}
-
-func (x *ResponseTls) GetNames() []string {
-	if x != nil {
-		return x.Names
-	}
-	return nil
-}
-
-func (x *ResponseTls) GetChainLength() int64 {
-	if x != nil {
-		return x.ChainLength
-	}
-	return 0
-}
-
-// ResponseDns is a DNS answer.
-type ResponseDns struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Response code in text, for example `NOERROR`.
-	Rcode string `protobuf:"bytes,1,opt,name=rcode,proto3" json:"rcode,omitempty"`
-	// Values of the records of the asked type in the answer section, for example `["192.0.2.1"]`.
-	Answers []string `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
-	// The answer section in presentation format.
-	Answer []string `protobuf:"bytes,3,rep,name=answer,proto3" json:"answer,omitempty"`
-	// The authority section in presentation format.
-	Authority []string `protobuf:"bytes,4,rep,name=authority,proto3" json:"authority,omitempty"`
-	// The additional section in presentation format.
-	Additional []string `protobuf:"bytes,5,rep,name=additional,proto3" json:"additional,omitempty"`
-	// Whether the server is authoritative (AA).
-	Authoritative bool `protobuf:"varint,6,opt,name=authoritative,proto3" json:"authoritative,omitempty"`
-	// Whether the server claims to have validated DNSSEC (AD).
-	Authenticated bool `protobuf:"varint,7,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
-	// Whether the answer was cut short (TC).
-	Truncated bool `protobuf:"varint,8,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	// Lowest TTL in the answer section, in seconds; 0 without records.
-	TtlSeconds    int64 `protobuf:"varint,9,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ResponseDns) Reset() {
-	*x = ResponseDns{}
-	mi := &file_probemesh_v1_response_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ResponseDns) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ResponseDns) ProtoMessage() {}
-
-func (x *ResponseDns) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_response_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ResponseDns.ProtoReflect.Descriptor instead.
-func (*ResponseDns) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *ResponseDns) GetRcode() string {
-	if x != nil {
-		return x.Rcode
-	}
-	return ""
-}
-
-func (x *ResponseDns) GetAnswers() []string {
-	if x != nil {
-		return x.Answers
-	}
-	return nil
-}
-
-func (x *ResponseDns) GetAnswer() []string {
-	if x != nil {
-		return x.Answer
-	}
-	return nil
-}
-
-func (x *ResponseDns) GetAuthority() []string {
-	if x != nil {
-		return x.Authority
-	}
-	return nil
-}
-
-func (x *ResponseDns) GetAdditional() []string {
-	if x != nil {
-		return x.Additional
-	}
-	return nil
-}
-
-func (x *ResponseDns) GetAuthoritative() bool {
-	if x != nil {
-		return x.Authoritative
-	}
-	return false
-}
-
-func (x *ResponseDns) GetAuthenticated() bool {
-	if x != nil {
-		return x.Authenticated
-	}
-	return false
-}
-
-func (x *ResponseDns) GetTruncated() bool {
-	if x != nil {
-		return x.Truncated
-	}
-	return false
-}
-
-func (x *ResponseDns) GetTtlSeconds() int64 {
-	if x != nil {
-		return x.TtlSeconds
-	}
-	return 0
-}
-
-// ResponseIcmp is what came back of the echo requests.
-type ResponseIcmp struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests sent.
-	Sent int64 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
-	// Replies received in time.
-	Received int64 `protobuf:"varint,2,opt,name=received,proto3" json:"received,omitempty"`
-	// Share of packets lost, 0.0 to 1.0.
-	Loss float64 `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
-	// Shortest round trip.
-	RttMin *durationpb.Duration `protobuf:"bytes,4,opt,name=rtt_min,json=rttMin,proto3" json:"rtt_min,omitempty"`
-	// Mean round trip.
-	RttAvg *durationpb.Duration `protobuf:"bytes,5,opt,name=rtt_avg,json=rttAvg,proto3" json:"rtt_avg,omitempty"`
-	// Longest round trip.
-	RttMax        *durationpb.Duration `protobuf:"bytes,6,opt,name=rtt_max,json=rttMax,proto3" json:"rtt_max,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ResponseIcmp) Reset() {
-	*x = ResponseIcmp{}
-	mi := &file_probemesh_v1_response_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ResponseIcmp) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ResponseIcmp) ProtoMessage() {}
-
-func (x *ResponseIcmp) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_response_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ResponseIcmp.ProtoReflect.Descriptor instead.
-func (*ResponseIcmp) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *ResponseIcmp) GetSent() int64 {
-	if x != nil {
-		return x.Sent
-	}
-	return 0
-}
-
-func (x *ResponseIcmp) GetReceived() int64 {
-	if x != nil {
-		return x.Received
-	}
-	return 0
-}
-
-func (x *ResponseIcmp) GetLoss() float64 {
-	if x != nil {
-		return x.Loss
-	}
-	return 0
-}
-
-func (x *ResponseIcmp) GetRttMin() *durationpb.Duration {
-	if x != nil {
-		return x.RttMin
-	}
-	return nil
-}
-
-func (x *ResponseIcmp) GetRttAvg() *durationpb.Duration {
-	if x != nil {
-		return x.RttAvg
-	}
-	return nil
-}
-
-func (x *ResponseIcmp) GetRttMax() *durationpb.Duration {
-	if x != nil {
-		return x.RttMax
-	}
-	return nil
-}
-
-// ResponseGrpc is the answer of a gRPC health service.
-type ResponseGrpc struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Status code in text, for example `OK`.
-	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	// `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`.
-	Serving       string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ResponseGrpc) Reset() {
-	*x = ResponseGrpc{}
-	mi := &file_probemesh_v1_response_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ResponseGrpc) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ResponseGrpc) ProtoMessage() {}
-
-func (x *ResponseGrpc) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_response_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ResponseGrpc.ProtoReflect.Descriptor instead.
-func (*ResponseGrpc) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ResponseGrpc) GetStatus() string {
-	if x != nil {
-		return x.Status
-	}
-	return ""
-}
-
-func (x *ResponseGrpc) GetServing() string {
-	if x != nil {
-		return x.Serving
-	}
-	return ""
-}
-
 var File_probemesh_v1_response_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xda\x04\n" +
+	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xda\x04\n" +
 	"\bResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x03R\x06status\x12=\n" +
 	"\aheaders\x18\x02 \x03(\v2#.probemesh.v1.Response.HeadersEntryR\aheaders\x12\x12\n" +
@@ -656,38 +292,7 @@ const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\n" +
 	"processing\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"processing\x125\n" +
-	"\btransfer\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\btransfer\"\xc7\x01\n" +
-	"\vResponseTls\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
-	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12\x1b\n" +
-	"\tdays_left\x18\x03 \x01(\x03R\bdaysLeft\x12\x18\n" +
-	"\asubject\x18\x04 \x01(\tR\asubject\x12\x16\n" +
-	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x14\n" +
-	"\x05names\x18\x06 \x03(\tR\x05names\x12!\n" +
-	"\fchain_length\x18\a \x01(\x03R\vchainLength\"\x9e\x02\n" +
-	"\vResponseDns\x12\x14\n" +
-	"\x05rcode\x18\x01 \x01(\tR\x05rcode\x12\x18\n" +
-	"\aanswers\x18\x02 \x03(\tR\aanswers\x12\x16\n" +
-	"\x06answer\x18\x03 \x03(\tR\x06answer\x12\x1c\n" +
-	"\tauthority\x18\x04 \x03(\tR\tauthority\x12\x1e\n" +
-	"\n" +
-	"additional\x18\x05 \x03(\tR\n" +
-	"additional\x12$\n" +
-	"\rauthoritative\x18\x06 \x01(\bR\rauthoritative\x12$\n" +
-	"\rauthenticated\x18\a \x01(\bR\rauthenticated\x12\x1c\n" +
-	"\ttruncated\x18\b \x01(\bR\ttruncated\x12\x1f\n" +
-	"\vttl_seconds\x18\t \x01(\x03R\n" +
-	"ttlSeconds\"\xee\x01\n" +
-	"\fResponseIcmp\x12\x12\n" +
-	"\x04sent\x18\x01 \x01(\x03R\x04sent\x12\x1a\n" +
-	"\breceived\x18\x02 \x01(\x03R\breceived\x12\x12\n" +
-	"\x04loss\x18\x03 \x01(\x01R\x04loss\x122\n" +
-	"\artt_min\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06rttMin\x122\n" +
-	"\artt_avg\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06rttAvg\x122\n" +
-	"\artt_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06rttMax\"@\n" +
-	"\fResponseGrpc\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\tR\x06status\x12\x18\n" +
-	"\aserving\x18\x02 \x01(\tR\aservingB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\btransfer\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\btransferB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_response_proto_rawDescOnce sync.Once
@@ -701,40 +306,37 @@ func file_probemesh_v1_response_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_response_proto_rawDescData
 }
 
-var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_probemesh_v1_response_proto_goTypes = []any{
 	(*Response)(nil),            // 0: probemesh.v1.Response
 	(*ResponseTimings)(nil),     // 1: probemesh.v1.ResponseTimings
-	(*ResponseTls)(nil),         // 2: probemesh.v1.ResponseTls
-	(*ResponseDns)(nil),         // 3: probemesh.v1.ResponseDns
-	(*ResponseIcmp)(nil),        // 4: probemesh.v1.ResponseIcmp
-	(*ResponseGrpc)(nil),        // 5: probemesh.v1.ResponseGrpc
-	nil,                         // 6: probemesh.v1.Response.HeadersEntry
-	(*structpb.Value)(nil),      // 7: google.protobuf.Value
-	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	nil,                         // 2: probemesh.v1.Response.HeadersEntry
+	(*structpb.Value)(nil),      // 3: google.protobuf.Value
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
+	(*ResponseTls)(nil),         // 5: probemesh.v1.ResponseTls
+	(*ResponseDns)(nil),         // 6: probemesh.v1.ResponseDns
+	(*ResponseIcmp)(nil),        // 7: probemesh.v1.ResponseIcmp
+	(*ResponseGrpc)(nil),        // 8: probemesh.v1.ResponseGrpc
 }
 var file_probemesh_v1_response_proto_depIdxs = []int32{
-	6,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
-	7,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
-	8,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
+	2,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
+	3,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
+	4,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
 	1,  // 3: probemesh.v1.Response.timings:type_name -> probemesh.v1.ResponseTimings
-	2,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
-	3,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
-	4,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
-	5,  // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
-	8,  // 8: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
-	8,  // 9: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
-	8,  // 10: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
-	8,  // 11: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
-	8,  // 12: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
-	8,  // 13: probemesh.v1.ResponseIcmp.rtt_min:type_name -> google.protobuf.Duration
-	8,  // 14: probemesh.v1.ResponseIcmp.rtt_avg:type_name -> google.protobuf.Duration
-	8,  // 15: probemesh.v1.ResponseIcmp.rtt_max:type_name -> google.protobuf.Duration
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
+	6,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
+	7,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
+	8,  // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
+	4,  // 8: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
+	4,  // 9: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
+	4,  // 10: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
+	4,  // 11: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
+	4,  // 12: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_response_proto_init() }
@@ -742,13 +344,17 @@ func file_probemesh_v1_response_proto_init() {
 	if File_probemesh_v1_response_proto != nil {
 		return
 	}
+	file_probemesh_v1_dns_probe_proto_init()
+	file_probemesh_v1_grpc_probe_proto_init()
+	file_probemesh_v1_icmp_probe_proto_init()
+	file_probemesh_v1_tls_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_response_proto_rawDesc), len(file_probemesh_v1_response_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

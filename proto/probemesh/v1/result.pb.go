@@ -111,6 +111,8 @@ const (
 	Result_EXPECTATION Result_ErrorClass = 9
 	// The prober's own fault; only with outcome ERROR.
 	Result_PROBER Result_ErrorClass = 10
+	// The target answered as expected, and a phase took longer than `Check.fail_above` allows; `failed_phase` says which, unless it is the whole.
+	Result_SLOW_PHASE Result_ErrorClass = 11
 )
 
 // Enum value maps for Result_ErrorClass.
@@ -127,6 +129,7 @@ var (
 		8:  "PROTOCOL",
 		9:  "EXPECTATION",
 		10: "PROBER",
+		11: "SLOW_PHASE",
 	}
 	Result_ErrorClass_value = map[string]int32{
 		"ERROR_CLASS_UNSPECIFIED": 0,
@@ -140,6 +143,7 @@ var (
 		"PROTOCOL":                8,
 		"EXPECTATION":             9,
 		"PROBER":                  10,
+		"SLOW_PHASE":              11,
 	}
 )
 
@@ -279,6 +283,10 @@ type Result struct {
 	FailedExpectation string `protobuf:"bytes,16,opt,name=failed_expectation,json=failedExpectation,proto3" json:"failed_expectation,omitempty"`
 	// How late the probe began, against its place in the timetable. 0 for a run that was asked for.
 	Lag *durationpb.Duration `protobuf:"bytes,17,opt,name=lag,proto3" json:"lag,omitempty"`
+	// With outcome OK: why the check is degraded nonetheless, in one sentence (a bound of `Check.degraded_above`, an address of several that fails); empty when it is not.
+	Degraded string `protobuf:"bytes,18,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// With `Check.each_address`: what the probe of each address said, in the order of the resolver's answer, at most 16.
+	Addresses []*AddressResult `protobuf:"bytes,19,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Set by a check of kind http.
 	Http *HttpResult `protobuf:"bytes,20,opt,name=http,proto3" json:"http,omitempty"`
 	// Set whenever a TLS handshake was completed, whatever the kind.
@@ -442,6 +450,20 @@ func (x *Result) GetLag() *durationpb.Duration {
 	return nil
 }
 
+func (x *Result) GetDegraded() string {
+	if x != nil {
+		return x.Degraded
+	}
+	return ""
+}
+
+func (x *Result) GetAddresses() []*AddressResult {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 func (x *Result) GetHttp() *HttpResult {
 	if x != nil {
 		return x.Http
@@ -477,6 +499,88 @@ func (x *Result) GetGrpc() *GrpcResult {
 	return nil
 }
 
+// AddressResult is what the probe of one of several addresses said.
+type AddressResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, for example `192.0.2.7:443`.
+	RemoteAddress string `protobuf:"bytes,1,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	// What it says of this address: OK, FAIL or ERROR.
+	Outcome Result_Outcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=probemesh.v1.Result_Outcome" json:"outcome,omitempty"`
+	// The kind of failure, unless the outcome is OK.
+	ErrorClass Result_ErrorClass `protobuf:"varint,3,opt,name=error_class,json=errorClass,proto3,enum=probemesh.v1.Result_ErrorClass" json:"error_class,omitempty"`
+	// The failure in one sentence; empty when the outcome is OK.
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// From the connect to the last byte examined or the failure.
+	Duration      *durationpb.Duration `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressResult) Reset() {
+	*x = AddressResult{}
+	mi := &file_probemesh_v1_result_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressResult) ProtoMessage() {}
+
+func (x *AddressResult) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_result_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressResult.ProtoReflect.Descriptor instead.
+func (*AddressResult) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AddressResult) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+func (x *AddressResult) GetOutcome() Result_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Result_OUTCOME_UNSPECIFIED
+}
+
+func (x *AddressResult) GetErrorClass() Result_ErrorClass {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return Result_ERROR_CLASS_UNSPECIFIED
+}
+
+func (x *AddressResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *AddressResult) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
 // Timings says how long each phase of a probe took. With redirects, phases are summed over the hops.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -496,7 +600,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[1]
+	mi := &file_probemesh_v1_result_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +612,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[1]
+	mi := &file_probemesh_v1_result_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +625,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Timings) GetResolve() *durationpb.Duration {
@@ -559,389 +663,6 @@ func (x *Timings) GetTransfer() *durationpb.Duration {
 	return nil
 }
 
-// HttpResult is what an http probe measured.
-type HttpResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Status code of the last answer, 100 to 599.
-	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Protocol of the last answer: `1.0`, `1.1` or `2`.
-	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Redirects followed.
-	Redirects int32 `protobuf:"varint,3,opt,name=redirects,proto3" json:"redirects,omitempty"`
-	// Bytes of body read, after decompression, up to `HttpProbe.body_limit`.
-	BodyBytes int64 `protobuf:"varint,4,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
-	// The Content-Length header, -1 when the answer had none.
-	ContentLength int64 `protobuf:"varint,5,opt,name=content_length,json=contentLength,proto3" json:"content_length,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *HttpResult) Reset() {
-	*x = HttpResult{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *HttpResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*HttpResult) ProtoMessage() {}
-
-func (x *HttpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use HttpResult.ProtoReflect.Descriptor instead.
-func (*HttpResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *HttpResult) GetStatus() int32 {
-	if x != nil {
-		return x.Status
-	}
-	return 0
-}
-
-func (x *HttpResult) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *HttpResult) GetRedirects() int32 {
-	if x != nil {
-		return x.Redirects
-	}
-	return 0
-}
-
-func (x *HttpResult) GetBodyBytes() int64 {
-	if x != nil {
-		return x.BodyBytes
-	}
-	return 0
-}
-
-func (x *HttpResult) GetContentLength() int64 {
-	if x != nil {
-		return x.ContentLength
-	}
-	return 0
-}
-
-// TlsResult is what a completed TLS handshake showed.
-type TlsResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `1.0`, `1.1`, `1.2` or `1.3`.
-	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Cipher suite, IANA name, for example `TLS_AES_128_GCM_SHA256`.
-	Cipher string `protobuf:"bytes,2,opt,name=cipher,proto3" json:"cipher,omitempty"`
-	// Earliest expiry among the certificates sent by the peer.
-	EarliestExpiry *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=earliest_expiry,json=earliestExpiry,proto3" json:"earliest_expiry,omitempty"`
-	// Expiry of the verified chain that lasts longest: the earliest expiry in that chain. Unset without verification.
-	ChainExpiry   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=chain_expiry,json=chainExpiry,proto3" json:"chain_expiry,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TlsResult) Reset() {
-	*x = TlsResult{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TlsResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TlsResult) ProtoMessage() {}
-
-func (x *TlsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TlsResult.ProtoReflect.Descriptor instead.
-func (*TlsResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *TlsResult) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *TlsResult) GetCipher() string {
-	if x != nil {
-		return x.Cipher
-	}
-	return ""
-}
-
-func (x *TlsResult) GetEarliestExpiry() *timestamppb.Timestamp {
-	if x != nil {
-		return x.EarliestExpiry
-	}
-	return nil
-}
-
-func (x *TlsResult) GetChainExpiry() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ChainExpiry
-	}
-	return nil
-}
-
-// DnsResult is what a dns probe measured.
-type DnsResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Response code in text, for example `NOERROR`.
-	Rcode string `protobuf:"bytes,1,opt,name=rcode,proto3" json:"rcode,omitempty"`
-	// Records in the answer section.
-	Answers int32 `protobuf:"varint,2,opt,name=answers,proto3" json:"answers,omitempty"`
-	// Records in the authority section.
-	Authorities int32 `protobuf:"varint,3,opt,name=authorities,proto3" json:"authorities,omitempty"`
-	// Records in the additional section, without OPT.
-	Additionals int32 `protobuf:"varint,4,opt,name=additionals,proto3" json:"additionals,omitempty"`
-	// Serial of the SOA record in the answer, 0 without one.
-	Serial        uint32 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DnsResult) Reset() {
-	*x = DnsResult{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DnsResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DnsResult) ProtoMessage() {}
-
-func (x *DnsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DnsResult.ProtoReflect.Descriptor instead.
-func (*DnsResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *DnsResult) GetRcode() string {
-	if x != nil {
-		return x.Rcode
-	}
-	return ""
-}
-
-func (x *DnsResult) GetAnswers() int32 {
-	if x != nil {
-		return x.Answers
-	}
-	return 0
-}
-
-func (x *DnsResult) GetAuthorities() int32 {
-	if x != nil {
-		return x.Authorities
-	}
-	return 0
-}
-
-func (x *DnsResult) GetAdditionals() int32 {
-	if x != nil {
-		return x.Additionals
-	}
-	return 0
-}
-
-func (x *DnsResult) GetSerial() uint32 {
-	if x != nil {
-		return x.Serial
-	}
-	return 0
-}
-
-// IcmpResult is what an icmp probe measured.
-type IcmpResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Echo requests sent.
-	Sent int32 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
-	// Echo replies received in time.
-	Received int32 `protobuf:"varint,2,opt,name=received,proto3" json:"received,omitempty"`
-	// Shortest round trip; unset when nothing came back.
-	RttMin *durationpb.Duration `protobuf:"bytes,3,opt,name=rtt_min,json=rttMin,proto3" json:"rtt_min,omitempty"`
-	// Mean round trip.
-	RttAvg *durationpb.Duration `protobuf:"bytes,4,opt,name=rtt_avg,json=rttAvg,proto3" json:"rtt_avg,omitempty"`
-	// Longest round trip.
-	RttMax *durationpb.Duration `protobuf:"bytes,5,opt,name=rtt_max,json=rttMax,proto3" json:"rtt_max,omitempty"`
-	// Hop limit (TTL) of the last reply, 0 when the socket does not tell.
-	HopLimit      int32 `protobuf:"varint,6,opt,name=hop_limit,json=hopLimit,proto3" json:"hop_limit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *IcmpResult) Reset() {
-	*x = IcmpResult{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *IcmpResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*IcmpResult) ProtoMessage() {}
-
-func (x *IcmpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use IcmpResult.ProtoReflect.Descriptor instead.
-func (*IcmpResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *IcmpResult) GetSent() int32 {
-	if x != nil {
-		return x.Sent
-	}
-	return 0
-}
-
-func (x *IcmpResult) GetReceived() int32 {
-	if x != nil {
-		return x.Received
-	}
-	return 0
-}
-
-func (x *IcmpResult) GetRttMin() *durationpb.Duration {
-	if x != nil {
-		return x.RttMin
-	}
-	return nil
-}
-
-func (x *IcmpResult) GetRttAvg() *durationpb.Duration {
-	if x != nil {
-		return x.RttAvg
-	}
-	return nil
-}
-
-func (x *IcmpResult) GetRttMax() *durationpb.Duration {
-	if x != nil {
-		return x.RttMax
-	}
-	return nil
-}
-
-func (x *IcmpResult) GetHopLimit() int32 {
-	if x != nil {
-		return x.HopLimit
-	}
-	return 0
-}
-
-// GrpcResult is what a grpc probe measured.
-type GrpcResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// gRPC status code in text, for example `OK` or `UNIMPLEMENTED`.
-	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Answer of the health service: `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`; empty without an answer.
-	Serving       string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GrpcResult) Reset() {
-	*x = GrpcResult{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GrpcResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GrpcResult) ProtoMessage() {}
-
-func (x *GrpcResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GrpcResult.ProtoReflect.Descriptor instead.
-func (*GrpcResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *GrpcResult) GetStatus() string {
-	if x != nil {
-		return x.Status
-	}
-	return ""
-}
-
-func (x *GrpcResult) GetServing() string {
-	if x != nil {
-		return x.Serving
-	}
-	return ""
-}
-
 // Evidence is what a failing probe itself saw, captured in the failing attempt and not by a later one.
 type Evidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -968,7 +689,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[7]
+	mi := &file_probemesh_v1_result_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +701,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[7]
+	mi := &file_probemesh_v1_result_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +714,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Evidence) GetStatusLine() string {
@@ -1065,7 +786,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[8]
+	mi := &file_probemesh_v1_result_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +798,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[8]
+	mi := &file_probemesh_v1_result_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +811,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Header) GetName() string {
@@ -1130,7 +851,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[9]
+	mi := &file_probemesh_v1_result_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +863,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[9]
+	mi := &file_probemesh_v1_result_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +876,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -1211,8 +932,7 @@ var File_probemesh_v1_result_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\n" +
-	"\n" +
+	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xae\v\n" +
 	"\x06Result\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06prober\x18\x02 \x01(\tR\x06prober\x12\x1a\n" +
@@ -1233,7 +953,9 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\btrace_id\x18\x0e \x01(\tR\atraceId\x12%\n" +
 	"\x0eremote_address\x18\x0f \x01(\tR\rremoteAddress\x12-\n" +
 	"\x12failed_expectation\x18\x10 \x01(\tR\x11failedExpectation\x12+\n" +
-	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12,\n" +
+	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1a\n" +
+	"\bdegraded\x18\x12 \x01(\tR\bdegraded\x129\n" +
+	"\taddresses\x18\x13 \x03(\v2\x1b.probemesh.v1.AddressResultR\taddresses\x12,\n" +
 	"\x04http\x18\x14 \x01(\v2\x18.probemesh.v1.HttpResultR\x04http\x12)\n" +
 	"\x03tls\x18\x15 \x01(\v2\x17.probemesh.v1.TlsResultR\x03tls\x12)\n" +
 	"\x03dns\x18\x16 \x01(\v2\x17.probemesh.v1.DnsResultR\x03dns\x12,\n" +
@@ -1244,7 +966,7 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\x02OK\x10\x01\x12\b\n" +
 	"\x04FAIL\x10\x02\x12\b\n" +
 	"\x04SLOW\x10\x03\x12\t\n" +
-	"\x05ERROR\x10\x04\"\xd2\x01\n" +
+	"\x05ERROR\x10\x04\"\xe2\x01\n" +
 	"\n" +
 	"ErrorClass\x12\x1b\n" +
 	"\x17ERROR_CLASS_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -1259,7 +981,9 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\vEXPECTATION\x10\t\x12\n" +
 	"\n" +
 	"\x06PROBER\x10\n" +
-	"\"q\n" +
+	"\x12\x0e\n" +
+	"\n" +
+	"SLOW_PHASE\x10\v\"q\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aRESOLVE\x10\x01\x12\v\n" +
@@ -1269,7 +993,14 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"PROCESSING\x10\x04\x12\f\n" +
 	"\bTRANSFER\x10\x05\x12\n" +
 	"\n" +
-	"\x06EXPECT\x10\x06\"\x9e\x02\n" +
+	"\x06EXPECT\x10\x06\"\xfd\x01\n" +
+	"\rAddressResult\x12%\n" +
+	"\x0eremote_address\x18\x01 \x01(\tR\rremoteAddress\x126\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x1c.probemesh.v1.Result.OutcomeR\aoutcome\x12@\n" +
+	"\verror_class\x18\x03 \x01(\x0e2\x1f.probemesh.v1.Result.ErrorClassR\n" +
+	"errorClass\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x125\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x9e\x02\n" +
 	"\aTimings\x123\n" +
 	"\aresolve\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aresolve\x123\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
@@ -1277,38 +1008,7 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
 	"processing\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"processing\x125\n" +
-	"\btransfer\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\btransfer\"\xa2\x01\n" +
-	"\n" +
-	"HttpResult\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1c\n" +
-	"\tredirects\x18\x03 \x01(\x05R\tredirects\x12\x1d\n" +
-	"\n" +
-	"body_bytes\x18\x04 \x01(\x03R\tbodyBytes\x12%\n" +
-	"\x0econtent_length\x18\x05 \x01(\x03R\rcontentLength\"\xc1\x01\n" +
-	"\tTlsResult\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
-	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12C\n" +
-	"\x0fearliest_expiry\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0eearliestExpiry\x12=\n" +
-	"\fchain_expiry\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vchainExpiry\"\x97\x01\n" +
-	"\tDnsResult\x12\x14\n" +
-	"\x05rcode\x18\x01 \x01(\tR\x05rcode\x12\x18\n" +
-	"\aanswers\x18\x02 \x01(\x05R\aanswers\x12 \n" +
-	"\vauthorities\x18\x03 \x01(\x05R\vauthorities\x12 \n" +
-	"\vadditionals\x18\x04 \x01(\x05R\vadditionals\x12\x16\n" +
-	"\x06serial\x18\x05 \x01(\rR\x06serial\"\xf5\x01\n" +
-	"\n" +
-	"IcmpResult\x12\x12\n" +
-	"\x04sent\x18\x01 \x01(\x05R\x04sent\x12\x1a\n" +
-	"\breceived\x18\x02 \x01(\x05R\breceived\x122\n" +
-	"\artt_min\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06rttMin\x122\n" +
-	"\artt_avg\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06rttAvg\x122\n" +
-	"\artt_max\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06rttMax\x12\x1b\n" +
-	"\thop_limit\x18\x06 \x01(\x05R\bhopLimit\">\n" +
-	"\n" +
-	"GrpcResult\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\tR\x06status\x12\x18\n" +
-	"\aserving\x18\x02 \x01(\tR\aserving\"\xbc\x02\n" +
+	"\btransfer\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\btransfer\"\xbc\x02\n" +
 	"\bEvidence\x12\x1f\n" +
 	"\vstatus_line\x18\x01 \x01(\tR\n" +
 	"statusLine\x12.\n" +
@@ -1345,57 +1045,57 @@ func file_probemesh_v1_result_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_result_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_probemesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_probemesh_v1_result_proto_goTypes = []any{
 	(Result_Outcome)(0),           // 0: probemesh.v1.Result.Outcome
 	(Result_ErrorClass)(0),        // 1: probemesh.v1.Result.ErrorClass
 	(Result_Phase)(0),             // 2: probemesh.v1.Result.Phase
 	(*Result)(nil),                // 3: probemesh.v1.Result
-	(*Timings)(nil),               // 4: probemesh.v1.Timings
-	(*HttpResult)(nil),            // 5: probemesh.v1.HttpResult
-	(*TlsResult)(nil),             // 6: probemesh.v1.TlsResult
-	(*DnsResult)(nil),             // 7: probemesh.v1.DnsResult
-	(*IcmpResult)(nil),            // 8: probemesh.v1.IcmpResult
-	(*GrpcResult)(nil),            // 9: probemesh.v1.GrpcResult
-	(*Evidence)(nil),              // 10: probemesh.v1.Evidence
-	(*Header)(nil),                // 11: probemesh.v1.Header
-	(*Certificate)(nil),           // 12: probemesh.v1.Certificate
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*AddressResult)(nil),         // 4: probemesh.v1.AddressResult
+	(*Timings)(nil),               // 5: probemesh.v1.Timings
+	(*Evidence)(nil),              // 6: probemesh.v1.Evidence
+	(*Header)(nil),                // 7: probemesh.v1.Header
+	(*Certificate)(nil),           // 8: probemesh.v1.Certificate
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*HttpResult)(nil),            // 11: probemesh.v1.HttpResult
+	(*TlsResult)(nil),             // 12: probemesh.v1.TlsResult
+	(*DnsResult)(nil),             // 13: probemesh.v1.DnsResult
+	(*IcmpResult)(nil),            // 14: probemesh.v1.IcmpResult
+	(*GrpcResult)(nil),            // 15: probemesh.v1.GrpcResult
 }
 var file_probemesh_v1_result_proto_depIdxs = []int32{
-	13, // 0: probemesh.v1.Result.start_time:type_name -> google.protobuf.Timestamp
-	14, // 1: probemesh.v1.Result.duration:type_name -> google.protobuf.Duration
+	9,  // 0: probemesh.v1.Result.start_time:type_name -> google.protobuf.Timestamp
+	10, // 1: probemesh.v1.Result.duration:type_name -> google.protobuf.Duration
 	0,  // 2: probemesh.v1.Result.outcome:type_name -> probemesh.v1.Result.Outcome
 	1,  // 3: probemesh.v1.Result.error_class:type_name -> probemesh.v1.Result.ErrorClass
 	2,  // 4: probemesh.v1.Result.failed_phase:type_name -> probemesh.v1.Result.Phase
-	4,  // 5: probemesh.v1.Result.timings:type_name -> probemesh.v1.Timings
-	10, // 6: probemesh.v1.Result.evidence:type_name -> probemesh.v1.Evidence
-	14, // 7: probemesh.v1.Result.lag:type_name -> google.protobuf.Duration
-	5,  // 8: probemesh.v1.Result.http:type_name -> probemesh.v1.HttpResult
-	6,  // 9: probemesh.v1.Result.tls:type_name -> probemesh.v1.TlsResult
-	7,  // 10: probemesh.v1.Result.dns:type_name -> probemesh.v1.DnsResult
-	8,  // 11: probemesh.v1.Result.icmp:type_name -> probemesh.v1.IcmpResult
-	9,  // 12: probemesh.v1.Result.grpc:type_name -> probemesh.v1.GrpcResult
-	14, // 13: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
-	14, // 14: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
-	14, // 15: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
-	14, // 16: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
-	14, // 17: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
-	13, // 18: probemesh.v1.TlsResult.earliest_expiry:type_name -> google.protobuf.Timestamp
-	13, // 19: probemesh.v1.TlsResult.chain_expiry:type_name -> google.protobuf.Timestamp
-	14, // 20: probemesh.v1.IcmpResult.rtt_min:type_name -> google.protobuf.Duration
-	14, // 21: probemesh.v1.IcmpResult.rtt_avg:type_name -> google.protobuf.Duration
-	14, // 22: probemesh.v1.IcmpResult.rtt_max:type_name -> google.protobuf.Duration
-	11, // 23: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
-	12, // 24: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
-	13, // 25: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	13, // 26: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	5,  // 5: probemesh.v1.Result.timings:type_name -> probemesh.v1.Timings
+	6,  // 6: probemesh.v1.Result.evidence:type_name -> probemesh.v1.Evidence
+	10, // 7: probemesh.v1.Result.lag:type_name -> google.protobuf.Duration
+	4,  // 8: probemesh.v1.Result.addresses:type_name -> probemesh.v1.AddressResult
+	11, // 9: probemesh.v1.Result.http:type_name -> probemesh.v1.HttpResult
+	12, // 10: probemesh.v1.Result.tls:type_name -> probemesh.v1.TlsResult
+	13, // 11: probemesh.v1.Result.dns:type_name -> probemesh.v1.DnsResult
+	14, // 12: probemesh.v1.Result.icmp:type_name -> probemesh.v1.IcmpResult
+	15, // 13: probemesh.v1.Result.grpc:type_name -> probemesh.v1.GrpcResult
+	0,  // 14: probemesh.v1.AddressResult.outcome:type_name -> probemesh.v1.Result.Outcome
+	1,  // 15: probemesh.v1.AddressResult.error_class:type_name -> probemesh.v1.Result.ErrorClass
+	10, // 16: probemesh.v1.AddressResult.duration:type_name -> google.protobuf.Duration
+	10, // 17: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
+	10, // 18: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
+	10, // 19: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
+	10, // 20: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
+	10, // 21: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
+	7,  // 22: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
+	8,  // 23: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
+	9,  // 24: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	9,  // 25: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_result_proto_init() }
@@ -1403,13 +1103,18 @@ func file_probemesh_v1_result_proto_init() {
 	if File_probemesh_v1_result_proto != nil {
 		return
 	}
+	file_probemesh_v1_dns_probe_proto_init()
+	file_probemesh_v1_grpc_probe_proto_init()
+	file_probemesh_v1_http_probe_proto_init()
+	file_probemesh_v1_icmp_probe_proto_init()
+	file_probemesh_v1_tls_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_result_proto_rawDesc), len(file_probemesh_v1_result_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   10,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
