@@ -170,9 +170,9 @@ func (a *app) noteUntold(checks []*meshv1.Check, changes []*meshv1.Change) {
 	}
 	switch n := len(untold); {
 	case n == 1:
-		a.note("note: %s names no receiver, so nobody is told when it is down; see `receivers` in docs/checks.md", untold[0])
+		a.note("note: %s names no receiver, so nobody is told when it is down; see `receivers` in docs/checks/README.md", untold[0])
 	case n > 1:
-		a.note("note: %d checks name no receiver, so nobody is told when they are down, %s for example; see `receivers` in docs/checks.md", n, untold[0])
+		a.note("note: %d checks name no receiver, so nobody is told when they are down, %s for example; see `receivers` in docs/checks/README.md", n, untold[0])
 	}
 }
 

@@ -3,12 +3,14 @@ package spec_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
 	"github.com/probemesh/probemesh/internal/configfile"
@@ -18,58 +20,99 @@ import (
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 
-func TestTheExamplesOfTheManualAreValid(t *testing.T) {
-	page, err := os.ReadFile("../../docs/checks.md")
+// checkPages returns the pages of the manual of checks: by the name of a kind, and README for what all kinds have in common.
+func checkPages(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("../../docs/checks/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := make(map[spec.Kind]bool)
-	for _, block := range yamlBlock.FindAllStringSubmatch(string(page), -1) {
-		json, err := yaml.YAMLToJSONStrict([]byte(block[1]))
+	pages := make(map[string]string, len(paths))
+	for _, path := range paths {
+		page, err := os.ReadFile(path)
 		if err != nil {
-			t.Errorf("%v in:\n%s", err, block[1])
-			continue
+			t.Fatal(err)
 		}
-		config := &meshv1.Config{}
-		if err := protojson.Unmarshal(json, config); err != nil {
-			t.Errorf("%v in:\n%s", err, block[1])
-			continue
-		}
-		for i, c := range config.Checks {
-			for _, v := range spec.ValidateCheck(c, fmt.Sprintf("checks[%d]", i)) {
-				t.Errorf("%s in:\n%s", v, block[1])
-			}
-			kind, _ := spec.KindOf(c.Uri)
-			kinds[kind] = true
+		pages[strings.TrimSuffix(filepath.Base(path), ".md")] = string(page)
+	}
+	return pages
+}
+
+// kindFields returns the fields of Check that hold the options of a kind, by the name of the kind.
+func kindFields() map[string]protoreflect.MessageDescriptor {
+	kinds := make(map[string]protoreflect.MessageDescriptor)
+	fields := (&meshv1.Check{}).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if m := fields.Get(i).Message(); m != nil && strings.HasSuffix(string(m.Name()), "Probe") {
+			kinds[string(fields.Get(i).Name())] = m
 		}
 	}
-	if len(kinds) != 6 {
-		t.Errorf("the manual has examples of %d kinds, not of 6", len(kinds))
+	return kinds
+}
+
+func TestTheExamplesOfTheManualAreValid(t *testing.T) {
+	kinds := make(map[spec.Kind]bool)
+	for name, page := range checkPages(t) {
+		for _, block := range yamlBlock.FindAllStringSubmatch(page, -1) {
+			loaded, err := configfile.Load([]string{"-"}, strings.NewReader(block[1]))
+			if err != nil {
+				t.Errorf("%s.md: %v in:\n%s", name, err, block[1])
+				continue
+			}
+			for i, c := range loaded.Config.Checks {
+				for _, v := range spec.ValidateCheck(c, fmt.Sprintf("checks[%d]", i)) {
+					t.Errorf("%s.md: %s in:\n%s", name, v, block[1])
+				}
+				kind, _ := spec.KindOf(c.Uri)
+				kinds[kind] = true
+			}
+		}
+	}
+	for name := range kindFields() {
+		if !kinds[spec.Kind(name)] {
+			t.Errorf("the manual has no example of kind %s", name)
+		}
+	}
+}
+
+// TestEveryKindHasAPageWithTheFieldsOfItsOptions holds the pages to the protos: the table of fields is generated, where its marker asks for it.
+func TestEveryKindHasAPageWithTheFieldsOfItsOptions(t *testing.T) {
+	pages := checkPages(t)
+	for kind, options := range kindFields() {
+		page, ok := pages[kind]
+		if !ok {
+			t.Errorf("kind %s has no page docs/checks/%s.md", kind, kind)
+			continue
+		}
+		if mark := "<!-- fields: " + string(options.FullName()) + " -->"; !strings.Contains(page, mark) {
+			t.Errorf("docs/checks/%s.md has no line %q", kind, mark)
+		}
+		if !strings.Contains(pages["README"], "]("+kind+".md)") {
+			t.Errorf("docs/checks/README.md does not lead to %s.md", kind)
+		}
 	}
 }
 
 func TestTheManualNamesEveryClassAndEveryFieldOfTheResponse(t *testing.T) {
-	page, err := os.ReadFile("../../docs/checks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := checkPages(t)
 	for number, name := range meshv1.Result_ErrorClass_name {
-		if number != 0 && !strings.Contains(string(page), "`"+name+"`") {
-			t.Errorf("class %s is not in the manual", name)
+		if number != 0 && !strings.Contains(pages["README"], "`"+name+"`") {
+			t.Errorf("class %s is not in docs/checks/README.md", name)
 		}
 	}
 	fields := (&meshv1.Response{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if !strings.Contains(string(page), "`"+string(f.Name())) {
-			t.Errorf("field %s is not in the manual", f.Name())
+		page := pages["README"] + pages[string(f.Name())]
+		if !strings.Contains(page, "`"+string(f.Name())) {
+			t.Errorf("field %s of the response is not in the manual", f.Name())
 		}
-		if f.Message() == nil || f.IsMap() || f.Message().ParentFile() != f.ParentFile() {
+		if f.Message() == nil || f.IsMap() || f.Message().FullName().Parent() != "probemesh.v1" {
 			continue
 		}
 		for j := range f.Message().Fields().Len() {
-			if n := string(f.Message().Fields().Get(j).Name()); !strings.Contains(string(page), "."+n) {
-				t.Errorf("field %s.%s is not in the manual", f.Name(), n)
+			if n := string(f.Message().Fields().Get(j).Name()); !strings.Contains(page, "."+n) && !strings.Contains(page, "`"+n+"`") {
+				t.Errorf("field %s.%s of the response is neither in docs/checks/README.md nor in docs/checks/%s.md", f.Name(), n, f.Name())
 			}
 		}
 	}
@@ -79,8 +122,8 @@ func TestTheManualNamesEveryClassAndEveryFieldOfTheResponse(t *testing.T) {
 // user has to find by chance.
 func TestTheManualNamesEveryField(t *testing.T) {
 	for file, messages := range map[string][]proto.Message{
-		"../../docs/checks.md":    {&meshv1.Check{}},
-		"../../docs/receivers.md": {&meshv1.Receiver{}, &meshv1.Webhook{}, &meshv1.Notification{}},
+		"../../docs/checks/README.md": {&meshv1.Check{}},
+		"../../docs/receivers.md":     {&meshv1.Receiver{}, &meshv1.Webhook{}, &meshv1.Notification{}},
 	} {
 		page, err := os.ReadFile(file)
 		if err != nil {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Go code from proto/. It runs offline once the modules are in the module cache: buf comes from the tools module, the plugins from
+# Generates the Go code from proto/, and the tables of fields in docs/checks. It runs offline once the modules are in the module cache: buf comes from the tools module, the plugins from
 # the product's own go.mod, so that generated code and runtime always fit.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
