@@ -9,6 +9,8 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// AuthStyle is where the client's credentials go.
+type OAuth2ClientCredentials_AuthStyle int32
+
+const (
+	// The same as HEADER.
+	OAuth2ClientCredentials_AUTH_STYLE_UNSPECIFIED OAuth2ClientCredentials_AuthStyle = 0
+	// Basic authentication of the request for the token.
+	OAuth2ClientCredentials_HEADER OAuth2ClientCredentials_AuthStyle = 1
+	// `client_id` and `client_secret` in the form that is posted.
+	OAuth2ClientCredentials_BODY OAuth2ClientCredentials_AuthStyle = 2
+)
+
+// Enum value maps for OAuth2ClientCredentials_AuthStyle.
+var (
+	OAuth2ClientCredentials_AuthStyle_name = map[int32]string{
+		0: "AUTH_STYLE_UNSPECIFIED",
+		1: "HEADER",
+		2: "BODY",
+	}
+	OAuth2ClientCredentials_AuthStyle_value = map[string]int32{
+		"AUTH_STYLE_UNSPECIFIED": 0,
+		"HEADER":                 1,
+		"BODY":                   2,
+	}
+)
+
+func (x OAuth2ClientCredentials_AuthStyle) Enum() *OAuth2ClientCredentials_AuthStyle {
+	p := new(OAuth2ClientCredentials_AuthStyle)
+	*p = x
+	return p
+}
+
+func (x OAuth2ClientCredentials_AuthStyle) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OAuth2ClientCredentials_AuthStyle) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_http_probe_proto_enumTypes[0].Descriptor()
+}
+
+func (OAuth2ClientCredentials_AuthStyle) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_http_probe_proto_enumTypes[0]
+}
+
+func (x OAuth2ClientCredentials_AuthStyle) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OAuth2ClientCredentials_AuthStyle.Descriptor instead.
+func (OAuth2ClientCredentials_AuthStyle) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // Version chooses the protocol.
 type HttpProbe_Version int32
 
@@ -31,6 +86,8 @@ const (
 	HttpProbe_HTTP1 HttpProbe_Version = 1
 	// HTTP/2 only: over TLS by ALPN, over plain TCP by prior knowledge.
 	HttpProbe_HTTP2 HttpProbe_Version = 2
+	// HTTP/3 only, over QUIC. The URI must be https, and so must redirects; not together with `proxy_url` or `keep_alive`.
+	HttpProbe_HTTP3 HttpProbe_Version = 3
 )
 
 // Enum value maps for HttpProbe_Version.
@@ -39,11 +96,13 @@ var (
 		0: "VERSION_UNSPECIFIED",
 		1: "HTTP1",
 		2: "HTTP2",
+		3: "HTTP3",
 	}
 	HttpProbe_Version_value = map[string]int32{
 		"VERSION_UNSPECIFIED": 0,
 		"HTTP1":               1,
 		"HTTP2":               2,
+		"HTTP3":               3,
 	}
 )
 
@@ -58,11 +117,11 @@ func (x HttpProbe_Version) String() string {
 }
 
 func (HttpProbe_Version) Descriptor() protoreflect.EnumDescriptor {
-	return file_probemesh_v1_http_probe_proto_enumTypes[0].Descriptor()
+	return file_probemesh_v1_http_probe_proto_enumTypes[1].Descriptor()
 }
 
 func (HttpProbe_Version) Type() protoreflect.EnumType {
-	return &file_probemesh_v1_http_probe_proto_enumTypes[0]
+	return &file_probemesh_v1_http_probe_proto_enumTypes[1]
 }
 
 func (x HttpProbe_Version) Number() protoreflect.EnumNumber {
@@ -71,7 +130,76 @@ func (x HttpProbe_Version) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HttpProbe_Version.Descriptor instead.
 func (HttpProbe_Version) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{1, 0}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7, 0}
+}
+
+// Compression is how a body is compressed.
+type HttpProbe_Compression int32
+
+const (
+	// Of an answer: gzip is offered, and whatever of gzip, deflate, br and zstd comes is decompressed. Of a request: none.
+	HttpProbe_COMPRESSION_UNSPECIFIED HttpProbe_Compression = 0
+	// Of an answer: nothing is offered and nothing is decompressed, the body is seen as it was sent. Of a request: none.
+	HttpProbe_RAW HttpProbe_Compression = 1
+	// Of an answer: `identity` is offered, and an answer that is compressed fails. Of a request: none.
+	HttpProbe_IDENTITY HttpProbe_Compression = 2
+	// gzip (RFC 1952).
+	HttpProbe_GZIP HttpProbe_Compression = 3
+	// deflate: zlib (RFC 1950), or what many servers send in its place, raw deflate (RFC 1951).
+	HttpProbe_DEFLATE HttpProbe_Compression = 4
+	// br, Brotli (RFC 7932).
+	HttpProbe_BR HttpProbe_Compression = 5
+	// zstd (RFC 8878), with a window of at most 8 MiB (RFC 9659).
+	HttpProbe_ZSTD HttpProbe_Compression = 6
+)
+
+// Enum value maps for HttpProbe_Compression.
+var (
+	HttpProbe_Compression_name = map[int32]string{
+		0: "COMPRESSION_UNSPECIFIED",
+		1: "RAW",
+		2: "IDENTITY",
+		3: "GZIP",
+		4: "DEFLATE",
+		5: "BR",
+		6: "ZSTD",
+	}
+	HttpProbe_Compression_value = map[string]int32{
+		"COMPRESSION_UNSPECIFIED": 0,
+		"RAW":                     1,
+		"IDENTITY":                2,
+		"GZIP":                    3,
+		"DEFLATE":                 4,
+		"BR":                      5,
+		"ZSTD":                    6,
+	}
+)
+
+func (x HttpProbe_Compression) Enum() *HttpProbe_Compression {
+	p := new(HttpProbe_Compression)
+	*p = x
+	return p
+}
+
+func (x HttpProbe_Compression) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HttpProbe_Compression) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_http_probe_proto_enumTypes[2].Descriptor()
+}
+
+func (HttpProbe_Compression) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_http_probe_proto_enumTypes[2]
+}
+
+func (x HttpProbe_Compression) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HttpProbe_Compression.Descriptor instead.
+func (HttpProbe_Compression) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7, 1}
 }
 
 // BasicAuth is HTTP basic authentication (RFC 7617).
@@ -129,22 +257,446 @@ func (x *BasicAuth) GetPassword() string {
 	return ""
 }
 
+// DigestAuth is HTTP digest authentication (RFC 7616) with MD5, SHA-256 or SHA-512-256, and quality of protection `auth` or none. The first request of a probe is sent
+// without it, and again once the server has sent its challenge.
+type DigestAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User name, without a colon and without control characters.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// Password. It is stored and returned as written: restrict who may read checks.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestAuth) Reset() {
+	*x = DigestAuth{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestAuth) ProtoMessage() {}
+
+func (x *DigestAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestAuth.ProtoReflect.Descriptor instead.
+func (*DigestAuth) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DigestAuth) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *DigestAuth) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// OAuth2ClientCredentials is how a prober gets the bearer token that it sends (RFC 6749, section 4.4). The token is kept until it expires, in memory only; a probe that
+// is asked for afresh, as a confirmation is, gets a new one, and so does one whose token the target refuses with 401, once. When no token can be had, the probe fails
+// and the sentence names the token's server, not the target.
+type OAuth2ClientCredentials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where tokens are to be had: an http or https URI without user information, at most 2,048 bytes.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// Name of the client, at most 1 KiB.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Its secret, at most 1 KiB. It is stored and returned as written: restrict who may read checks.
+	ClientSecret string `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// What the token is to be for, at most 32.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// More of the form, such as `audience`, at most 16.
+	Parameters map[string]string `protobuf:"bytes,5,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where the client's credentials go.
+	AuthStyle OAuth2ClientCredentials_AuthStyle `protobuf:"varint,6,opt,name=auth_style,json=authStyle,proto3,enum=probemesh.v1.OAuth2ClientCredentials_AuthStyle" json:"auth_style,omitempty"`
+	// TLS options for `token_url`; those of the check are not used there.
+	Tls           *TlsConfig `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OAuth2ClientCredentials) Reset() {
+	*x = OAuth2ClientCredentials{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OAuth2ClientCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OAuth2ClientCredentials) ProtoMessage() {}
+
+func (x *OAuth2ClientCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OAuth2ClientCredentials.ProtoReflect.Descriptor instead.
+func (*OAuth2ClientCredentials) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OAuth2ClientCredentials) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *OAuth2ClientCredentials) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *OAuth2ClientCredentials) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *OAuth2ClientCredentials) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *OAuth2ClientCredentials) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *OAuth2ClientCredentials) GetAuthStyle() OAuth2ClientCredentials_AuthStyle {
+	if x != nil {
+		return x.AuthStyle
+	}
+	return OAuth2ClientCredentials_AUTH_STYLE_UNSPECIFIED
+}
+
+func (x *OAuth2ClientCredentials) GetTls() *TlsConfig {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// AwsSigV4 signs requests as AWS asks for (Signature Version 4). Only requests to the host of the check are signed.
+type AwsSigV4 struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Access key, for example `AKIDEXAMPLE`.
+	AccessKeyId string `protobuf:"bytes,1,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	// Its secret. It is stored and returned as written: restrict who may read checks.
+	SecretAccessKey string `protobuf:"bytes,2,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
+	// Token of temporary credentials. If unset, none.
+	SessionToken string `protobuf:"bytes,3,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// Region, for example `eu-central-1`.
+	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	// Service, for example `execute-api` or `s3`.
+	Service       string `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwsSigV4) Reset() {
+	*x = AwsSigV4{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwsSigV4) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwsSigV4) ProtoMessage() {}
+
+func (x *AwsSigV4) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwsSigV4.ProtoReflect.Descriptor instead.
+func (*AwsSigV4) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AwsSigV4) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *AwsSigV4) GetSecretAccessKey() string {
+	if x != nil {
+		return x.SecretAccessKey
+	}
+	return ""
+}
+
+func (x *AwsSigV4) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
+	}
+	return ""
+}
+
+func (x *AwsSigV4) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AwsSigV4) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// HttpHeader is one line of a request's header.
+type HttpHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Field name: letters, digits and `-` (a token of RFC 9110).
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Field value, without control characters, at most 4 KiB.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpHeader) Reset() {
+	*x = HttpHeader{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpHeader) ProtoMessage() {}
+
+func (x *HttpHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpHeader.ProtoReflect.Descriptor instead.
+func (*HttpHeader) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HttpHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HttpHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// FormField is one field of a form.
+type FormField struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the field.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormField) Reset() {
+	*x = FormField{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormField) ProtoMessage() {}
+
+func (x *FormField) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormField.ProtoReflect.Descriptor instead.
+func (*FormField) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FormField) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FormField) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// GraphQl is a query, posted as JSON (GraphQL over HTTP). The probe fails when the answer is not a JSON object with `data`, and when it has `errors`.
+type GraphQl struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The document.
+	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// Values of its variables, a JSON object.
+	Variables *structpb.Struct `protobuf:"bytes,2,opt,name=variables,proto3" json:"variables,omitempty"`
+	// Which operation of the document to run. If unset, the only one.
+	OperationName string `protobuf:"bytes,3,opt,name=operation_name,json=operationName,proto3" json:"operation_name,omitempty"`
+	// True: an answer with `errors` may still be good, if it has `data` too and the expectations hold.
+	AllowErrors   bool `protobuf:"varint,4,opt,name=allow_errors,json=allowErrors,proto3" json:"allow_errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GraphQl) Reset() {
+	*x = GraphQl{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GraphQl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GraphQl) ProtoMessage() {}
+
+func (x *GraphQl) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GraphQl.ProtoReflect.Descriptor instead.
+func (*GraphQl) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GraphQl) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *GraphQl) GetVariables() *structpb.Struct {
+	if x != nil {
+		return x.Variables
+	}
+	return nil
+}
+
+func (x *GraphQl) GetOperationName() string {
+	if x != nil {
+		return x.OperationName
+	}
+	return ""
+}
+
+func (x *GraphQl) GetAllowErrors() bool {
+	if x != nil {
+		return x.AllowErrors
+	}
+	return false
+}
+
 // HttpProbe is one HTTP request and what is expected of its answer. Without `expect`, the status must be 200 to 299.
 type HttpProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Request method. If unset, GET, or POST when there is a body.
+	// Request method. If unset, GET, or POST when there is a body, a form or GraphQL.
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// Request headers. `Host` sets the virtual host. If `User-Agent` is not among them, `probemesh/<version>`.
+	// Request headers. `Host` sets the virtual host. If `User-Agent` is not among them, `probemesh/<version>`. At most 64 together with `header_lines`.
 	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Request body, at most 8 KiB.
+	// Request body, at most 8 KiB. At most one of `body`, `body_bytes`, `body_file`, `form` and `graphql` is set.
 	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
-	// Basic authentication. Not together with `bearer_token`.
+	// Basic authentication. At most one of `basic_auth`, `bearer_token`, `digest_auth`, `oauth2` and `aws_sigv4` is set.
 	BasicAuth *BasicAuth `protobuf:"bytes,4,opt,name=basic_auth,json=basicAuth,proto3" json:"basic_auth,omitempty"`
 	// Sent as `Authorization: Bearer`. It is stored and returned as written: restrict who may read checks.
 	BearerToken string `protobuf:"bytes,5,opt,name=bearer_token,json=bearerToken,proto3" json:"bearer_token,omitempty"`
 	// Whether to follow redirects. If unset, true. Credentials are not sent to another host.
 	FollowRedirects *bool `protobuf:"varint,6,opt,name=follow_redirects,json=followRedirects,proto3,oneof" json:"follow_redirects,omitempty"`
-	// How many redirects to follow before the probe fails, 1 to 20. If unset, 10.
+	// How many redirects to follow before the probe fails, 1 to 20. If unset, 10. Cookies that an answer sets are kept for the requests that follow it in the same probe, for
+	// the sites they are for (RFC 6265, with the list of public suffixes), up to 64 KiB of them.
 	MaxRedirects int32 `protobuf:"varint,7,opt,name=max_redirects,json=maxRedirects,proto3" json:"max_redirects,omitempty"`
 	// IPv4, IPv6 or whatever connects first.
 	IpFamily IpFamily_Preference `protobuf:"varint,8,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
@@ -154,19 +706,58 @@ type HttpProbe struct {
 	Tls *TlsConfig `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
 	// `http://host:port` of a proxy; https goes through it by CONNECT. If unset, none: the prober's environment is not used.
 	ProxyUrl string `protobuf:"bytes,11,opt,name=proxy_url,json=proxyUrl,proto3" json:"proxy_url,omitempty"`
-	// Bytes of body to read at most, after decompression, 0 to 10 MiB. If unset, 1 MiB. A longer body is cut, which is no failure.
+	// Bytes of body to read at most, after decompression, 0 to 10 MiB. If unset, 1 MiB. A longer body is cut, which is no failure unless `fail_above_body_limit`. A compressed
+	// body may have as many bytes, and 64 KiB more, before it is decompressed.
 	BodyLimit int64 `protobuf:"varint,12,opt,name=body_limit,json=bodyLimit,proto3" json:"body_limit,omitempty"`
 	// True: keep the connection for the next probe. If unset, false: each probe sees the whole way with a new connection.
 	KeepAlive bool `protobuf:"varint,13,opt,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"`
 	// Expectations in CEL over `response` (see Response); all must hold. At most 20, each at most 1,000 characters.
-	Expect        []string `protobuf:"bytes,14,rep,name=expect,proto3" json:"expect,omitempty"`
+	Expect []string `protobuf:"bytes,14,rep,name=expect,proto3" json:"expect,omitempty"`
+	// More request headers, one a line, in this order; unlike in `headers`, a name may occur several times.
+	HeaderLines []*HttpHeader `protobuf:"bytes,15,rep,name=header_lines,json=headerLines,proto3" json:"header_lines,omitempty"`
+	// Versions of HTTP in which the last answer may be: `1.0`, `1.1`, `2`, `3`. Any other fails with class PROTOCOL. If empty, every version.
+	AcceptedVersions []string `protobuf:"bytes,16,rep,name=accepted_versions,json=acceptedVersions,proto3" json:"accepted_versions,omitempty"`
+	// Request body, where it is not text (base64 in YAML and JSON). At most 8 KiB.
+	BodyBytes []byte `protobuf:"bytes,17,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	// In files for `probemesh apply`, `diff` and `probe` only: the file to read the request body from, relative to the file that names it. The command puts its content into
+	// `body`, or `body_bytes` when it is not UTF-8. Servers refuse it.
+	BodyFile string `protobuf:"bytes,18,opt,name=body_file,json=bodyFile,proto3" json:"body_file,omitempty"`
+	// A form to post, `application/x-www-form-urlencoded` unless a header says otherwise. At most 64 fields and 8 KiB encoded.
+	Form []*FormField `protobuf:"bytes,19,rep,name=form,proto3" json:"form,omitempty"`
+	// A GraphQL query to post.
+	Graphql *GraphQl `protobuf:"bytes,20,opt,name=graphql,proto3" json:"graphql,omitempty"`
+	// How the answer is expected to be compressed: with GZIP, DEFLATE, BR or ZSTD, only this is offered, and an answer with another Content-Encoding, or none, fails with
+	// class PROTOCOL. A header `Accept-Encoding` of the check replaces the offer.
+	Compression HttpProbe_Compression `protobuf:"varint,21,opt,name=compression,proto3,enum=probemesh.v1.HttpProbe_Compression" json:"compression,omitempty"`
+	// How the request body is compressed.
+	RequestCompression HttpProbe_Compression `protobuf:"varint,22,opt,name=request_compression,json=requestCompression,proto3,enum=probemesh.v1.HttpProbe_Compression" json:"request_compression,omitempty"`
+	// True: a body longer than `body_limit` fails with class PROTOCOL.
+	FailAboveBodyLimit bool `protobuf:"varint,23,opt,name=fail_above_body_limit,json=failAboveBodyLimit,proto3" json:"fail_above_body_limit,omitempty"`
+	// Digest authentication.
+	DigestAuth *DigestAuth `protobuf:"bytes,24,opt,name=digest_auth,json=digestAuth,proto3" json:"digest_auth,omitempty"`
+	// OAuth 2.0 client credentials.
+	Oauth2 *OAuth2ClientCredentials `protobuf:"bytes,25,opt,name=oauth2,proto3" json:"oauth2,omitempty"`
+	// AWS Signature Version 4.
+	AwsSigv4 *AwsSigV4 `protobuf:"bytes,26,opt,name=aws_sigv4,json=awsSigv4,proto3" json:"aws_sigv4,omitempty"`
+	// Where to connect in place of the host and port of the URI, for requests to these: `host:port`, or `host` with the port of the URI. Host header, SNI and the name that the
+	// certificate is verified for stay those of the URI. Not together with `proxy_url`.
+	ResolveTo string `protobuf:"bytes,27,opt,name=resolve_to,json=resolveTo,proto3" json:"resolve_to,omitempty"`
+	// Headers for the proxy's CONNECT, besides `User-Agent` and `Proxy-Authorization`. At most 16. Only with `proxy_url`.
+	ProxyHeaders []*HttpHeader `protobuf:"bytes,28,rep,name=proxy_headers,json=proxyHeaders,proto3" json:"proxy_headers,omitempty"`
+	// True: the probe fails with class PROTOCOL when the last answer came over TLS. Not together with `fail_if_not_tls`.
+	FailIfTls bool `protobuf:"varint,29,opt,name=fail_if_tls,json=failIfTls,proto3" json:"fail_if_tls,omitempty"`
+	// True: the probe fails with class PROTOCOL when the last answer did not come over TLS, as after a redirect to http.
+	FailIfNotTls bool `protobuf:"varint,30,opt,name=fail_if_not_tls,json=failIfNotTls,proto3" json:"fail_if_not_tls,omitempty"`
+	// True: every probe sends a `traceparent` (W3C Trace Context) with a trace of its own, which is the result's `trace_id`, so that the target's spans can be found by it. If unset,
+	// only probes that belong to a trace already send it, as confirmations do when the mesh itself is traced.
+	Traceparent   bool `protobuf:"varint,31,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -178,7 +769,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -191,7 +782,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HttpProbe) GetMethod() string {
@@ -292,12 +883,131 @@ func (x *HttpProbe) GetExpect() []string {
 	return nil
 }
 
+func (x *HttpProbe) GetHeaderLines() []*HttpHeader {
+	if x != nil {
+		return x.HeaderLines
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetAcceptedVersions() []string {
+	if x != nil {
+		return x.AcceptedVersions
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetBodyBytes() []byte {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetBodyFile() string {
+	if x != nil {
+		return x.BodyFile
+	}
+	return ""
+}
+
+func (x *HttpProbe) GetForm() []*FormField {
+	if x != nil {
+		return x.Form
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetGraphql() *GraphQl {
+	if x != nil {
+		return x.Graphql
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetCompression() HttpProbe_Compression {
+	if x != nil {
+		return x.Compression
+	}
+	return HttpProbe_COMPRESSION_UNSPECIFIED
+}
+
+func (x *HttpProbe) GetRequestCompression() HttpProbe_Compression {
+	if x != nil {
+		return x.RequestCompression
+	}
+	return HttpProbe_COMPRESSION_UNSPECIFIED
+}
+
+func (x *HttpProbe) GetFailAboveBodyLimit() bool {
+	if x != nil {
+		return x.FailAboveBodyLimit
+	}
+	return false
+}
+
+func (x *HttpProbe) GetDigestAuth() *DigestAuth {
+	if x != nil {
+		return x.DigestAuth
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetOauth2() *OAuth2ClientCredentials {
+	if x != nil {
+		return x.Oauth2
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetAwsSigv4() *AwsSigV4 {
+	if x != nil {
+		return x.AwsSigv4
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetResolveTo() string {
+	if x != nil {
+		return x.ResolveTo
+	}
+	return ""
+}
+
+func (x *HttpProbe) GetProxyHeaders() []*HttpHeader {
+	if x != nil {
+		return x.ProxyHeaders
+	}
+	return nil
+}
+
+func (x *HttpProbe) GetFailIfTls() bool {
+	if x != nil {
+		return x.FailIfTls
+	}
+	return false
+}
+
+func (x *HttpProbe) GetFailIfNotTls() bool {
+	if x != nil {
+		return x.FailIfNotTls
+	}
+	return false
+}
+
+func (x *HttpProbe) GetTraceparent() bool {
+	if x != nil {
+		return x.Traceparent
+	}
+	return false
+}
+
 // HttpResult is what an http probe measured.
 type HttpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code of the last answer, 100 to 599.
 	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Protocol of the last answer: `1.0`, `1.1` or `2`.
+	// Protocol of the last answer: `1.0`, `1.1`, `2` or `3`.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Redirects followed.
 	Redirects int32 `protobuf:"varint,3,opt,name=redirects,proto3" json:"redirects,omitempty"`
@@ -305,13 +1015,19 @@ type HttpResult struct {
 	BodyBytes int64 `protobuf:"varint,4,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
 	// The Content-Length header, -1 when the answer had none.
 	ContentLength int64 `protobuf:"varint,5,opt,name=content_length,json=contentLength,proto3" json:"content_length,omitempty"`
+	// The Last-Modified header of the last answer; unset when it had none, or none that is a date.
+	LastModified *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_modified,json=lastModified,proto3" json:"last_modified,omitempty"`
+	// The Content-Encoding of the last answer, at most 64 bytes of it; empty when it had none.
+	ContentEncoding string `protobuf:"bytes,7,opt,name=content_encoding,json=contentEncoding,proto3" json:"content_encoding,omitempty"`
+	// Bytes of body read, before decompression.
+	EncodedBytes  int64 `protobuf:"varint,8,opt,name=encoded_bytes,json=encodedBytes,proto3" json:"encoded_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HttpResult) Reset() {
 	*x = HttpResult{}
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +1039,7 @@ func (x *HttpResult) String() string {
 func (*HttpResult) ProtoMessage() {}
 
 func (x *HttpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +1052,7 @@ func (x *HttpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpResult.ProtoReflect.Descriptor instead.
 func (*HttpResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{2}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HttpResult) GetStatus() int32 {
@@ -374,14 +1090,76 @@ func (x *HttpResult) GetContentLength() int64 {
 	return 0
 }
 
+func (x *HttpResult) GetLastModified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastModified
+	}
+	return nil
+}
+
+func (x *HttpResult) GetContentEncoding() string {
+	if x != nil {
+		return x.ContentEncoding
+	}
+	return ""
+}
+
+func (x *HttpResult) GetEncodedBytes() int64 {
+	if x != nil {
+		return x.EncodedBytes
+	}
+	return 0
+}
+
 var File_probemesh_v1_http_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1dprobemesh/v1/http_probe.proto\x12\fprobemesh.v1\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"C\n" +
+	"\x1dprobemesh/v1/http_probe.proto\x12\fprobemesh.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"C\n" +
 	"\tBasicAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xcb\x05\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"D\n" +
+	"\n" +
+	"DigestAuth\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xe0\x03\n" +
+	"\x17OAuth2ClientCredentials\x12\x1b\n" +
+	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x03 \x01(\tR\fclientSecret\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12U\n" +
+	"\n" +
+	"parameters\x18\x05 \x03(\v25.probemesh.v1.OAuth2ClientCredentials.ParametersEntryR\n" +
+	"parameters\x12N\n" +
+	"\n" +
+	"auth_style\x18\x06 \x01(\x0e2/.probemesh.v1.OAuth2ClientCredentials.AuthStyleR\tauthStyle\x12)\n" +
+	"\x03tls\x18\a \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\tAuthStyle\x12\x1a\n" +
+	"\x16AUTH_STYLE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06HEADER\x10\x01\x12\b\n" +
+	"\x04BODY\x10\x02\"\xb1\x01\n" +
+	"\bAwsSigV4\x12\"\n" +
+	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12*\n" +
+	"\x11secret_access_key\x18\x02 \x01(\tR\x0fsecretAccessKey\x12#\n" +
+	"\rsession_token\x18\x03 \x01(\tR\fsessionToken\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\"6\n" +
+	"\n" +
+	"HttpHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"5\n" +
+	"\tFormField\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa0\x01\n" +
+	"\aGraphQl\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x125\n" +
+	"\tvariables\x18\x02 \x01(\v2\x17.google.protobuf.StructR\tvariables\x12%\n" +
+	"\x0eoperation_name\x18\x03 \x01(\tR\roperationName\x12!\n" +
+	"\fallow_errors\x18\x04 \x01(\bR\vallowErrors\"\x8c\r\n" +
 	"\tHttpProbe\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12>\n" +
 	"\aheaders\x18\x02 \x03(\v2$.probemesh.v1.HttpProbe.HeadersEntryR\aheaders\x12\x12\n" +
@@ -400,15 +1178,44 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"body_limit\x18\f \x01(\x03R\tbodyLimit\x12\x1d\n" +
 	"\n" +
 	"keep_alive\x18\r \x01(\bR\tkeepAlive\x12\x16\n" +
-	"\x06expect\x18\x0e \x03(\tR\x06expect\x1a:\n" +
+	"\x06expect\x18\x0e \x03(\tR\x06expect\x12;\n" +
+	"\fheader_lines\x18\x0f \x03(\v2\x18.probemesh.v1.HttpHeaderR\vheaderLines\x12+\n" +
+	"\x11accepted_versions\x18\x10 \x03(\tR\x10acceptedVersions\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\x11 \x01(\fR\tbodyBytes\x12\x1b\n" +
+	"\tbody_file\x18\x12 \x01(\tR\bbodyFile\x12+\n" +
+	"\x04form\x18\x13 \x03(\v2\x17.probemesh.v1.FormFieldR\x04form\x12/\n" +
+	"\agraphql\x18\x14 \x01(\v2\x15.probemesh.v1.GraphQlR\agraphql\x12E\n" +
+	"\vcompression\x18\x15 \x01(\x0e2#.probemesh.v1.HttpProbe.CompressionR\vcompression\x12T\n" +
+	"\x13request_compression\x18\x16 \x01(\x0e2#.probemesh.v1.HttpProbe.CompressionR\x12requestCompression\x121\n" +
+	"\x15fail_above_body_limit\x18\x17 \x01(\bR\x12failAboveBodyLimit\x129\n" +
+	"\vdigest_auth\x18\x18 \x01(\v2\x18.probemesh.v1.DigestAuthR\n" +
+	"digestAuth\x12=\n" +
+	"\x06oauth2\x18\x19 \x01(\v2%.probemesh.v1.OAuth2ClientCredentialsR\x06oauth2\x123\n" +
+	"\taws_sigv4\x18\x1a \x01(\v2\x16.probemesh.v1.AwsSigV4R\bawsSigv4\x12\x1d\n" +
+	"\n" +
+	"resolve_to\x18\x1b \x01(\tR\tresolveTo\x12=\n" +
+	"\rproxy_headers\x18\x1c \x03(\v2\x18.probemesh.v1.HttpHeaderR\fproxyHeaders\x12\x1e\n" +
+	"\vfail_if_tls\x18\x1d \x01(\bR\tfailIfTls\x12%\n" +
+	"\x0ffail_if_not_tls\x18\x1e \x01(\bR\ffailIfNotTls\x12 \n" +
+	"\vtraceparent\x18\x1f \x01(\bR\vtraceparent\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"8\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
 	"\aVersion\x12\x17\n" +
 	"\x13VERSION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05HTTP1\x10\x01\x12\t\n" +
-	"\x05HTTP2\x10\x02B\x13\n" +
-	"\x11_follow_redirects\"\xa2\x01\n" +
+	"\x05HTTP2\x10\x02\x12\t\n" +
+	"\x05HTTP3\x10\x03\"j\n" +
+	"\vCompression\x12\x1b\n" +
+	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03RAW\x10\x01\x12\f\n" +
+	"\bIDENTITY\x10\x02\x12\b\n" +
+	"\x04GZIP\x10\x03\x12\v\n" +
+	"\aDEFLATE\x10\x04\x12\x06\n" +
+	"\x02BR\x10\x05\x12\b\n" +
+	"\x04ZSTD\x10\x06B\x13\n" +
+	"\x11_follow_redirects\"\xb3\x02\n" +
 	"\n" +
 	"HttpResult\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
@@ -416,7 +1223,10 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\tredirects\x18\x03 \x01(\x05R\tredirects\x12\x1d\n" +
 	"\n" +
 	"body_bytes\x18\x04 \x01(\x03R\tbodyBytes\x12%\n" +
-	"\x0econtent_length\x18\x05 \x01(\x03R\rcontentLengthB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\x0econtent_length\x18\x05 \x01(\x03R\rcontentLength\x12?\n" +
+	"\rlast_modified\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12)\n" +
+	"\x10content_encoding\x18\a \x01(\tR\x0fcontentEncoding\x12#\n" +
+	"\rencoded_bytes\x18\b \x01(\x03R\fencodedBytesB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_http_probe_proto_rawDescOnce sync.Once
@@ -430,28 +1240,53 @@ func file_probemesh_v1_http_probe_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_http_probe_proto_rawDescData
 }
 
-var file_probemesh_v1_http_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_http_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_probemesh_v1_http_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_probemesh_v1_http_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_probemesh_v1_http_probe_proto_goTypes = []any{
-	(HttpProbe_Version)(0),   // 0: probemesh.v1.HttpProbe.Version
-	(*BasicAuth)(nil),        // 1: probemesh.v1.BasicAuth
-	(*HttpProbe)(nil),        // 2: probemesh.v1.HttpProbe
-	(*HttpResult)(nil),       // 3: probemesh.v1.HttpResult
-	nil,                      // 4: probemesh.v1.HttpProbe.HeadersEntry
-	(IpFamily_Preference)(0), // 5: probemesh.v1.IpFamily.Preference
-	(*TlsConfig)(nil),        // 6: probemesh.v1.TlsConfig
+	(OAuth2ClientCredentials_AuthStyle)(0), // 0: probemesh.v1.OAuth2ClientCredentials.AuthStyle
+	(HttpProbe_Version)(0),                 // 1: probemesh.v1.HttpProbe.Version
+	(HttpProbe_Compression)(0),             // 2: probemesh.v1.HttpProbe.Compression
+	(*BasicAuth)(nil),                      // 3: probemesh.v1.BasicAuth
+	(*DigestAuth)(nil),                     // 4: probemesh.v1.DigestAuth
+	(*OAuth2ClientCredentials)(nil),        // 5: probemesh.v1.OAuth2ClientCredentials
+	(*AwsSigV4)(nil),                       // 6: probemesh.v1.AwsSigV4
+	(*HttpHeader)(nil),                     // 7: probemesh.v1.HttpHeader
+	(*FormField)(nil),                      // 8: probemesh.v1.FormField
+	(*GraphQl)(nil),                        // 9: probemesh.v1.GraphQl
+	(*HttpProbe)(nil),                      // 10: probemesh.v1.HttpProbe
+	(*HttpResult)(nil),                     // 11: probemesh.v1.HttpResult
+	nil,                                    // 12: probemesh.v1.OAuth2ClientCredentials.ParametersEntry
+	nil,                                    // 13: probemesh.v1.HttpProbe.HeadersEntry
+	(*TlsConfig)(nil),                      // 14: probemesh.v1.TlsConfig
+	(*structpb.Struct)(nil),                // 15: google.protobuf.Struct
+	(IpFamily_Preference)(0),               // 16: probemesh.v1.IpFamily.Preference
+	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
 }
 var file_probemesh_v1_http_probe_proto_depIdxs = []int32{
-	4, // 0: probemesh.v1.HttpProbe.headers:type_name -> probemesh.v1.HttpProbe.HeadersEntry
-	1, // 1: probemesh.v1.HttpProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
-	5, // 2: probemesh.v1.HttpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	0, // 3: probemesh.v1.HttpProbe.version:type_name -> probemesh.v1.HttpProbe.Version
-	6, // 4: probemesh.v1.HttpProbe.tls:type_name -> probemesh.v1.TlsConfig
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	12, // 0: probemesh.v1.OAuth2ClientCredentials.parameters:type_name -> probemesh.v1.OAuth2ClientCredentials.ParametersEntry
+	0,  // 1: probemesh.v1.OAuth2ClientCredentials.auth_style:type_name -> probemesh.v1.OAuth2ClientCredentials.AuthStyle
+	14, // 2: probemesh.v1.OAuth2ClientCredentials.tls:type_name -> probemesh.v1.TlsConfig
+	15, // 3: probemesh.v1.GraphQl.variables:type_name -> google.protobuf.Struct
+	13, // 4: probemesh.v1.HttpProbe.headers:type_name -> probemesh.v1.HttpProbe.HeadersEntry
+	3,  // 5: probemesh.v1.HttpProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
+	16, // 6: probemesh.v1.HttpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	1,  // 7: probemesh.v1.HttpProbe.version:type_name -> probemesh.v1.HttpProbe.Version
+	14, // 8: probemesh.v1.HttpProbe.tls:type_name -> probemesh.v1.TlsConfig
+	7,  // 9: probemesh.v1.HttpProbe.header_lines:type_name -> probemesh.v1.HttpHeader
+	8,  // 10: probemesh.v1.HttpProbe.form:type_name -> probemesh.v1.FormField
+	9,  // 11: probemesh.v1.HttpProbe.graphql:type_name -> probemesh.v1.GraphQl
+	2,  // 12: probemesh.v1.HttpProbe.compression:type_name -> probemesh.v1.HttpProbe.Compression
+	2,  // 13: probemesh.v1.HttpProbe.request_compression:type_name -> probemesh.v1.HttpProbe.Compression
+	4,  // 14: probemesh.v1.HttpProbe.digest_auth:type_name -> probemesh.v1.DigestAuth
+	5,  // 15: probemesh.v1.HttpProbe.oauth2:type_name -> probemesh.v1.OAuth2ClientCredentials
+	6,  // 16: probemesh.v1.HttpProbe.aws_sigv4:type_name -> probemesh.v1.AwsSigV4
+	7,  // 17: probemesh.v1.HttpProbe.proxy_headers:type_name -> probemesh.v1.HttpHeader
+	17, // 18: probemesh.v1.HttpResult.last_modified:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_http_probe_proto_init() }
@@ -461,14 +1296,14 @@ func file_probemesh_v1_http_probe_proto_init() {
 	}
 	file_probemesh_v1_probe_options_proto_init()
 	file_probemesh_v1_tls_probe_proto_init()
-	file_probemesh_v1_http_probe_proto_msgTypes[1].OneofWrappers = []any{}
+	file_probemesh_v1_http_probe_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_http_probe_proto_rawDesc), len(file_probemesh_v1_http_probe_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      3,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

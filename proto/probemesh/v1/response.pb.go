@@ -51,10 +51,14 @@ type Response struct {
 	Icmp *ResponseIcmp `protobuf:"bytes,10,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	// The health answer (kind grpc).
 	Grpc *ResponseGrpc `protobuf:"bytes,11,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	// HTTP version: `1.0`, `1.1`, `2`.
+	// HTTP version: `1.0`, `1.1`, `2`, `3`.
 	Version string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
 	// The URI that answered, after redirects.
-	Uri           string `protobuf:"bytes,13,opt,name=uri,proto3" json:"uri,omitempty"`
+	Uri string `protobuf:"bytes,13,opt,name=uri,proto3" json:"uri,omitempty"`
+	// HTTP headers with each of their values; names in lower case: `response.header_values["set-cookie"].values.exists(v, v.startsWith("session="))`.
+	HeaderValues map[string]*HeaderValues `protobuf:"bytes,17,rep,name=header_values,json=headerValues,proto3" json:"header_values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// HTTP redirects that were followed.
+	Redirects     int64 `protobuf:"varint,18,opt,name=redirects,proto3" json:"redirects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +184,66 @@ func (x *Response) GetUri() string {
 	return ""
 }
 
+func (x *Response) GetHeaderValues() map[string]*HeaderValues {
+	if x != nil {
+		return x.HeaderValues
+	}
+	return nil
+}
+
+func (x *Response) GetRedirects() int64 {
+	if x != nil {
+		return x.Redirects
+	}
+	return 0
+}
+
+// HeaderValues are the values of one HTTP header, in the order in which they came.
+type HeaderValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The values.
+	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderValues) Reset() {
+	*x = HeaderValues{}
+	mi := &file_probemesh_v1_response_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderValues) ProtoMessage() {}
+
+func (x *HeaderValues) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_response_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderValues.ProtoReflect.Descriptor instead.
+func (*HeaderValues) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HeaderValues) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // ResponseTimings is how long the phases of the probe took.
 type ResponseTimings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +263,7 @@ type ResponseTimings struct {
 
 func (x *ResponseTimings) Reset() {
 	*x = ResponseTimings{}
-	mi := &file_probemesh_v1_response_proto_msgTypes[1]
+	mi := &file_probemesh_v1_response_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +275,7 @@ func (x *ResponseTimings) String() string {
 func (*ResponseTimings) ProtoMessage() {}
 
 func (x *ResponseTimings) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_response_proto_msgTypes[1]
+	mi := &file_probemesh_v1_response_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +288,7 @@ func (x *ResponseTimings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseTimings.ProtoReflect.Descriptor instead.
 func (*ResponseTimings) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_response_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ResponseTimings) GetResolve() *durationpb.Duration {
@@ -266,7 +330,7 @@ var File_probemesh_v1_response_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xda\x04\n" +
+	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xa4\x06\n" +
 	"\bResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x03R\x06status\x12=\n" +
 	"\aheaders\x18\x02 \x03(\v2#.probemesh.v1.Response.HeadersEntryR\aheaders\x12\x12\n" +
@@ -281,10 +345,17 @@ const file_probemesh_v1_response_proto_rawDesc = "" +
 	" \x01(\v2\x1a.probemesh.v1.ResponseIcmpR\x04icmp\x12.\n" +
 	"\x04grpc\x18\v \x01(\v2\x1a.probemesh.v1.ResponseGrpcR\x04grpc\x12\x18\n" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x10\n" +
-	"\x03uri\x18\r \x01(\tR\x03uri\x1a:\n" +
+	"\x03uri\x18\r \x01(\tR\x03uri\x12M\n" +
+	"\rheader_values\x18\x11 \x03(\v2(.probemesh.v1.Response.HeaderValuesEntryR\fheaderValues\x12\x1c\n" +
+	"\tredirects\x18\x12 \x01(\x03R\tredirects\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a[\n" +
+	"\x11HeaderValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.probemesh.v1.HeaderValuesR\x05value:\x028\x01\"&\n" +
+	"\fHeaderValues\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\"\xa6\x02\n" +
 	"\x0fResponseTimings\x123\n" +
 	"\aresolve\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aresolve\x123\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
@@ -306,37 +377,41 @@ func file_probemesh_v1_response_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_response_proto_rawDescData
 }
 
-var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probemesh_v1_response_proto_goTypes = []any{
 	(*Response)(nil),            // 0: probemesh.v1.Response
-	(*ResponseTimings)(nil),     // 1: probemesh.v1.ResponseTimings
-	nil,                         // 2: probemesh.v1.Response.HeadersEntry
-	(*structpb.Value)(nil),      // 3: google.protobuf.Value
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
-	(*ResponseTls)(nil),         // 5: probemesh.v1.ResponseTls
-	(*ResponseDns)(nil),         // 6: probemesh.v1.ResponseDns
-	(*ResponseIcmp)(nil),        // 7: probemesh.v1.ResponseIcmp
-	(*ResponseGrpc)(nil),        // 8: probemesh.v1.ResponseGrpc
+	(*HeaderValues)(nil),        // 1: probemesh.v1.HeaderValues
+	(*ResponseTimings)(nil),     // 2: probemesh.v1.ResponseTimings
+	nil,                         // 3: probemesh.v1.Response.HeadersEntry
+	nil,                         // 4: probemesh.v1.Response.HeaderValuesEntry
+	(*structpb.Value)(nil),      // 5: google.protobuf.Value
+	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
+	(*ResponseTls)(nil),         // 7: probemesh.v1.ResponseTls
+	(*ResponseDns)(nil),         // 8: probemesh.v1.ResponseDns
+	(*ResponseIcmp)(nil),        // 9: probemesh.v1.ResponseIcmp
+	(*ResponseGrpc)(nil),        // 10: probemesh.v1.ResponseGrpc
 }
 var file_probemesh_v1_response_proto_depIdxs = []int32{
-	2,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
-	3,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
-	4,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
-	1,  // 3: probemesh.v1.Response.timings:type_name -> probemesh.v1.ResponseTimings
-	5,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
-	6,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
-	7,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
-	8,  // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
-	4,  // 8: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
-	4,  // 9: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
-	4,  // 10: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
-	4,  // 11: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
-	4,  // 12: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	3,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
+	5,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
+	6,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
+	2,  // 3: probemesh.v1.Response.timings:type_name -> probemesh.v1.ResponseTimings
+	7,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
+	8,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
+	9,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
+	10, // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
+	4,  // 8: probemesh.v1.Response.header_values:type_name -> probemesh.v1.Response.HeaderValuesEntry
+	6,  // 9: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
+	6,  // 10: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
+	6,  // 11: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
+	6,  // 12: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
+	6,  // 13: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
+	1,  // 14: probemesh.v1.Response.HeaderValuesEntry.value:type_name -> probemesh.v1.HeaderValues
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_response_proto_init() }
@@ -354,7 +429,7 @@ func file_probemesh_v1_response_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_response_proto_rawDesc), len(file_probemesh_v1_response_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
