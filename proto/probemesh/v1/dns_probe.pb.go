@@ -9,6 +9,8 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -27,10 +29,16 @@ type DnsProbe_Transport int32
 const (
 	// The same as UDP.
 	DnsProbe_TRANSPORT_UNSPECIFIED DnsProbe_Transport = 0
-	// UDP, and TCP when the answer is truncated.
+	// UDP, and TCP when the answer is truncated (see `tcp_fallback`). Port 53 unless the URI has one.
 	DnsProbe_UDP DnsProbe_Transport = 1
-	// TCP.
+	// TCP. Port 53 unless the URI has one.
 	DnsProbe_TCP DnsProbe_Transport = 2
+	// DNS over TLS (RFC 7858). Port 853 unless the URI has one.
+	DnsProbe_TLS DnsProbe_Transport = 3
+	// DNS over HTTPS (RFC 8484), by HTTP/2 or HTTP/1.1. Port 443 unless the URI has one.
+	DnsProbe_HTTPS DnsProbe_Transport = 4
+	// DNS over QUIC (RFC 9250). Port 853 unless the URI has one.
+	DnsProbe_QUIC DnsProbe_Transport = 5
 )
 
 // Enum value maps for DnsProbe_Transport.
@@ -39,11 +47,17 @@ var (
 		0: "TRANSPORT_UNSPECIFIED",
 		1: "UDP",
 		2: "TCP",
+		3: "TLS",
+		4: "HTTPS",
+		5: "QUIC",
 	}
 	DnsProbe_Transport_value = map[string]int32{
 		"TRANSPORT_UNSPECIFIED": 0,
 		"UDP":                   1,
 		"TCP":                   2,
+		"TLS":                   3,
+		"HTTPS":                 4,
+		"QUIC":                  5,
 	}
 )
 
@@ -74,7 +88,122 @@ func (DnsProbe_Transport) EnumDescriptor() ([]byte, []int) {
 	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// DnsProbe asks one question of one server. Without `expect`, the rcode must be NOERROR and the answer not empty.
+// HttpMethod is how DNS over HTTPS asks.
+type DnsProbe_HttpMethod int32
+
+const (
+	// The same as POST.
+	DnsProbe_HTTP_METHOD_UNSPECIFIED DnsProbe_HttpMethod = 0
+	// The question is the body of a POST.
+	DnsProbe_POST DnsProbe_HttpMethod = 1
+	// The question is the parameter `dns` of a GET, which caches may answer.
+	DnsProbe_GET DnsProbe_HttpMethod = 2
+)
+
+// Enum value maps for DnsProbe_HttpMethod.
+var (
+	DnsProbe_HttpMethod_name = map[int32]string{
+		0: "HTTP_METHOD_UNSPECIFIED",
+		1: "POST",
+		2: "GET",
+	}
+	DnsProbe_HttpMethod_value = map[string]int32{
+		"HTTP_METHOD_UNSPECIFIED": 0,
+		"POST":                    1,
+		"GET":                     2,
+	}
+)
+
+func (x DnsProbe_HttpMethod) Enum() *DnsProbe_HttpMethod {
+	p := new(DnsProbe_HttpMethod)
+	*p = x
+	return p
+}
+
+func (x DnsProbe_HttpMethod) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DnsProbe_HttpMethod) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_dns_probe_proto_enumTypes[1].Descriptor()
+}
+
+func (DnsProbe_HttpMethod) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_dns_probe_proto_enumTypes[1]
+}
+
+func (x DnsProbe_HttpMethod) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DnsProbe_HttpMethod.Descriptor instead.
+func (DnsProbe_HttpMethod) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{0, 1}
+}
+
+// Status is how far an answer can be trusted (RFC 4035, section 4.3).
+type DnssecResult_Status int32
+
+const (
+	// Not validated.
+	DnssecResult_STATUS_UNSPECIFIED DnssecResult_Status = 0
+	// Signed by a chain of keys from the trust anchor.
+	DnssecResult_SECURE DnssecResult_Status = 1
+	// The chain ends at a delegation that is proven to have no keys, or none of a known algorithm.
+	DnssecResult_INSECURE DnssecResult_Status = 2
+	// It should be signed validly, and is not.
+	DnssecResult_BOGUS DnssecResult_Status = 3
+	// Not known: there is no trust anchor for it, or the chain could not be fetched.
+	DnssecResult_INDETERMINATE DnssecResult_Status = 4
+)
+
+// Enum value maps for DnssecResult_Status.
+var (
+	DnssecResult_Status_name = map[int32]string{
+		0: "STATUS_UNSPECIFIED",
+		1: "SECURE",
+		2: "INSECURE",
+		3: "BOGUS",
+		4: "INDETERMINATE",
+	}
+	DnssecResult_Status_value = map[string]int32{
+		"STATUS_UNSPECIFIED": 0,
+		"SECURE":             1,
+		"INSECURE":           2,
+		"BOGUS":              3,
+		"INDETERMINATE":      4,
+	}
+)
+
+func (x DnssecResult_Status) Enum() *DnssecResult_Status {
+	p := new(DnssecResult_Status)
+	*p = x
+	return p
+}
+
+func (x DnssecResult_Status) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DnssecResult_Status) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_dns_probe_proto_enumTypes[2].Descriptor()
+}
+
+func (DnssecResult_Status) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_dns_probe_proto_enumTypes[2]
+}
+
+func (x DnssecResult_Status) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DnssecResult_Status.Descriptor instead.
+func (DnssecResult_Status) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{6, 0}
+}
+
+// DnsProbe asks one question of one server: the name, type and class of the URI, of the server of the URI. Without `expect`, `answers` and rules for a section, the rcode
+// must be NOERROR and the answer not empty; with them, these decide, and `rcodes` when it is given.
 type DnsProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How the question travels.
@@ -83,10 +212,45 @@ type DnsProbe struct {
 	RecursionDesired *bool `protobuf:"varint,2,opt,name=recursion_desired,json=recursionDesired,proto3,oneof" json:"recursion_desired,omitempty"`
 	// IPv4, IPv6 or any, to reach the server.
 	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Response codes that are fine, for example `["NOERROR", "NXDOMAIN"]`. If empty, NOERROR only.
+	// Response codes that are fine, by name or as RCODEnnn, for example `["NOERROR", "NXDOMAIN"]`. At most 16. If empty, NOERROR only; with `expect`, any.
 	Rcodes []string `protobuf:"bytes,4,rep,name=rcodes,proto3" json:"rcodes,omitempty"`
 	// Expectations in CEL over `response`, for example `"192.0.2.1" in response.dns.answers`. At most 20.
-	Expect        []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
+	Expect []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
+	// TLS options, with transport TLS, HTTPS or QUIC. The name that is verified is the host of the URI unless `tls.server_name` says another.
+	Tls *TlsConfig `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Whether to ask again over TCP when the answer over UDP is truncated. If unset, true; false judges the truncated answer.
+	TcpFallback *bool `protobuf:"varint,7,opt,name=tcp_fallback,json=tcpFallback,proto3,oneof" json:"tcp_fallback,omitempty"`
+	// Path of DNS over HTTPS, 1 to 256 characters that begin with a slash. If unset, `/dns-query`.
+	HttpPath string `protobuf:"bytes,8,opt,name=http_path,json=httpPath,proto3" json:"http_path,omitempty"`
+	// How DNS over HTTPS asks. If unset, POST.
+	HttpMethod DnsProbe_HttpMethod `protobuf:"varint,9,opt,name=http_method,json=httpMethod,proto3,enum=probemesh.v1.DnsProbe_HttpMethod" json:"http_method,omitempty"`
+	// Address of the prober to ask from, for example `192.0.2.10`. If unset, what the system chooses. A prober that lacks it says ERROR.
+	SourceAddress string `protobuf:"bytes,10,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
+	// Whether to set CD: a validating resolver then hands out what does not validate.
+	CheckingDisabled bool `protobuf:"varint,11,opt,name=checking_disabled,json=checkingDisabled,proto3" json:"checking_disabled,omitempty"`
+	// Whether to set AD in the question: a validating resolver then tells by AD in the answer whether it is authentic (RFC 6840), without records of DNSSEC.
+	AuthenticatedData bool `protobuf:"varint,12,opt,name=authenticated_data,json=authenticatedData,proto3" json:"authenticated_data,omitempty"`
+	// EDNS options. If unset, EDNS with a size of 1232 bytes and nothing else.
+	Edns *DnsEdns `protobuf:"bytes,13,opt,name=edns,proto3" json:"edns,omitempty"`
+	// An answer without records is fine when its rcode is. If unset, false: NOERROR without an answer fails, unless expectations, `answers` or rules for a section decide.
+	AllowEmpty bool `protobuf:"varint,14,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
+	// The values of the records of the asked type must be exactly these, in any order, for example `["192.0.2.1", "192.0.2.2"]`, `["10 mail.example.com."]` for an MX, or
+	// the text without quotes for a TXT. At most 64. Not with type ANY.
+	Answers []string `protobuf:"bytes,15,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Rules for the answer section.
+	AnswerSection *DnsSection `protobuf:"bytes,16,opt,name=answer_section,json=answerSection,proto3" json:"answer_section,omitempty"`
+	// Rules for the authority section.
+	AuthoritySection *DnsSection `protobuf:"bytes,17,opt,name=authority_section,json=authoritySection,proto3" json:"authority_section,omitempty"`
+	// Rules for the additional section, OPT left out.
+	AdditionalSection *DnsSection `protobuf:"bytes,18,opt,name=additional_section,json=additionalSection,proto3" json:"additional_section,omitempty"`
+	// The lowest TTL that a record of the answer may have, in whole seconds, at most 2147483647s. If unset, any.
+	MinTtl *durationpb.Duration `protobuf:"bytes,19,opt,name=min_ttl,json=minTtl,proto3" json:"min_ttl,omitempty"`
+	// The highest TTL that a record of the answer may have, in whole seconds, at most 2147483647s. If unset, any.
+	MaxTtl *durationpb.Duration `protobuf:"bytes,20,opt,name=max_ttl,json=maxTtl,proto3" json:"max_ttl,omitempty"`
+	// Ask for DNSSEC and validate what comes back. If unset, nothing is validated here.
+	Dnssec *DnsDnssec `protobuf:"bytes,21,opt,name=dnssec,proto3" json:"dnssec,omitempty"`
+	// Ask every authoritative server of the zone that the URI names for its SOA, and compare. The type of the URI must be SOA. If unset, only the server is asked.
+	Serials       *DnsSerials `protobuf:"bytes,22,opt,name=serials,proto3" json:"serials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +320,460 @@ func (x *DnsProbe) GetExpect() []string {
 	return nil
 }
 
+func (x *DnsProbe) GetTls() *TlsConfig {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetTcpFallback() bool {
+	if x != nil && x.TcpFallback != nil {
+		return *x.TcpFallback
+	}
+	return false
+}
+
+func (x *DnsProbe) GetHttpPath() string {
+	if x != nil {
+		return x.HttpPath
+	}
+	return ""
+}
+
+func (x *DnsProbe) GetHttpMethod() DnsProbe_HttpMethod {
+	if x != nil {
+		return x.HttpMethod
+	}
+	return DnsProbe_HTTP_METHOD_UNSPECIFIED
+}
+
+func (x *DnsProbe) GetSourceAddress() string {
+	if x != nil {
+		return x.SourceAddress
+	}
+	return ""
+}
+
+func (x *DnsProbe) GetCheckingDisabled() bool {
+	if x != nil {
+		return x.CheckingDisabled
+	}
+	return false
+}
+
+func (x *DnsProbe) GetAuthenticatedData() bool {
+	if x != nil {
+		return x.AuthenticatedData
+	}
+	return false
+}
+
+func (x *DnsProbe) GetEdns() *DnsEdns {
+	if x != nil {
+		return x.Edns
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
+}
+
+func (x *DnsProbe) GetAnswers() []string {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetAnswerSection() *DnsSection {
+	if x != nil {
+		return x.AnswerSection
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetAuthoritySection() *DnsSection {
+	if x != nil {
+		return x.AuthoritySection
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetAdditionalSection() *DnsSection {
+	if x != nil {
+		return x.AdditionalSection
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetMinTtl() *durationpb.Duration {
+	if x != nil {
+		return x.MinTtl
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetMaxTtl() *durationpb.Duration {
+	if x != nil {
+		return x.MaxTtl
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetDnssec() *DnsDnssec {
+	if x != nil {
+		return x.Dnssec
+	}
+	return nil
+}
+
+func (x *DnsProbe) GetSerials() *DnsSerials {
+	if x != nil {
+		return x.Serials
+	}
+	return nil
+}
+
+// DnsEdns are the options of EDNS (RFC 6891).
+type DnsEdns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True: no EDNS at all, as in the oldest clients. Not together with any other option, nor with `dnssec`.
+	Disabled bool `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Bytes that an answer over UDP may have, 512 to 4096. If unset, 1232, which fits into one packet everywhere.
+	UdpSize int32 `protobuf:"varint,2,opt,name=udp_size,json=udpSize,proto3" json:"udp_size,omitempty"`
+	// Whether to ask for records of DNSSEC (DO). `dnssec` implies it.
+	DnssecOk bool `protobuf:"varint,3,opt,name=dnssec_ok,json=dnssecOk,proto3" json:"dnssec_ok,omitempty"`
+	// The network that the question is asked for, as a prefix such as `192.0.2.0/24` or `2001:db8::/56` (ECS, RFC 7871).
+	ClientSubnet string `protobuf:"bytes,4,opt,name=client_subnet,json=clientSubnet,proto3" json:"client_subnet,omitempty"`
+	// Whether to ask which server of several it is that answers (NSID, RFC 5001). The result tells it.
+	Nsid bool `protobuf:"varint,5,opt,name=nsid,proto3" json:"nsid,omitempty"`
+	// Whether to send a cookie (RFC 7873). A datagram with another cookie is dropped; after BADCOOKIE the question is asked once more with the server's.
+	Cookie        bool `protobuf:"varint,6,opt,name=cookie,proto3" json:"cookie,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsEdns) Reset() {
+	*x = DnsEdns{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsEdns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsEdns) ProtoMessage() {}
+
+func (x *DnsEdns) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsEdns.ProtoReflect.Descriptor instead.
+func (*DnsEdns) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DnsEdns) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *DnsEdns) GetUdpSize() int32 {
+	if x != nil {
+		return x.UdpSize
+	}
+	return 0
+}
+
+func (x *DnsEdns) GetDnssecOk() bool {
+	if x != nil {
+		return x.DnssecOk
+	}
+	return false
+}
+
+func (x *DnsEdns) GetClientSubnet() string {
+	if x != nil {
+		return x.ClientSubnet
+	}
+	return ""
+}
+
+func (x *DnsEdns) GetNsid() bool {
+	if x != nil {
+		return x.Nsid
+	}
+	return false
+}
+
+func (x *DnsEdns) GetCookie() bool {
+	if x != nil {
+		return x.Cookie
+	}
+	return false
+}
+
+// DnsSection is what must hold of the records in one section of the answer. The expressions (RE2) are searched for in each record's presentation, whose fields are name, TTL, class, type and
+// value, separated by one tab, for example `shop.example.com.<tab>300<tab>IN<tab>A<tab>192.0.2.1`. At most 16 expressions for the section, each at most 500 characters.
+type DnsSection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The section fails when any record matches any of these.
+	FailIfMatchesRegexp []string `protobuf:"bytes,1,rep,name=fail_if_matches_regexp,json=failIfMatchesRegexp,proto3" json:"fail_if_matches_regexp,omitempty"`
+	// The section fails when all records match all of these. A section without records does not fail.
+	FailIfAllMatchRegexp []string `protobuf:"bytes,2,rep,name=fail_if_all_match_regexp,json=failIfAllMatchRegexp,proto3" json:"fail_if_all_match_regexp,omitempty"`
+	// The section fails when any record does not match all of these, or when there is no record.
+	FailIfNotMatchesRegexp []string `protobuf:"bytes,3,rep,name=fail_if_not_matches_regexp,json=failIfNotMatchesRegexp,proto3" json:"fail_if_not_matches_regexp,omitempty"`
+	// The section fails when no record matches any of these.
+	FailIfNoneMatchesRegexp []string `protobuf:"bytes,4,rep,name=fail_if_none_matches_regexp,json=failIfNoneMatchesRegexp,proto3" json:"fail_if_none_matches_regexp,omitempty"`
+	// The records must be exactly these, in any order, their TTLs left out: `name type value`, for example `shop.example.com. A 192.0.2.1`. At most 64. Records of type RRSIG are not counted
+	// unless one is listed. Names are fully qualified.
+	Exact []string `protobuf:"bytes,5,rep,name=exact,proto3" json:"exact,omitempty"`
+	// How many records there must be at least, at most 1,000.
+	MinRecords int32 `protobuf:"varint,6,opt,name=min_records,json=minRecords,proto3" json:"min_records,omitempty"`
+	// How many records there may be at most, 1 to 1,000. If unset, any number.
+	MaxRecords int32 `protobuf:"varint,7,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`
+	// The section fails when any record does not match all of these. Unlike with `fail_if_not_matches_regexp`, a section without records does not fail. This is what
+	// blackbox_exporter really does for its `fail_if_all_match_regexp`.
+	FailUnlessAllMatchRegexp []string `protobuf:"bytes,8,rep,name=fail_unless_all_match_regexp,json=failUnlessAllMatchRegexp,proto3" json:"fail_unless_all_match_regexp,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *DnsSection) Reset() {
+	*x = DnsSection{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsSection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsSection) ProtoMessage() {}
+
+func (x *DnsSection) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsSection.ProtoReflect.Descriptor instead.
+func (*DnsSection) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DnsSection) GetFailIfMatchesRegexp() []string {
+	if x != nil {
+		return x.FailIfMatchesRegexp
+	}
+	return nil
+}
+
+func (x *DnsSection) GetFailIfAllMatchRegexp() []string {
+	if x != nil {
+		return x.FailIfAllMatchRegexp
+	}
+	return nil
+}
+
+func (x *DnsSection) GetFailIfNotMatchesRegexp() []string {
+	if x != nil {
+		return x.FailIfNotMatchesRegexp
+	}
+	return nil
+}
+
+func (x *DnsSection) GetFailIfNoneMatchesRegexp() []string {
+	if x != nil {
+		return x.FailIfNoneMatchesRegexp
+	}
+	return nil
+}
+
+func (x *DnsSection) GetExact() []string {
+	if x != nil {
+		return x.Exact
+	}
+	return nil
+}
+
+func (x *DnsSection) GetMinRecords() int32 {
+	if x != nil {
+		return x.MinRecords
+	}
+	return 0
+}
+
+func (x *DnsSection) GetMaxRecords() int32 {
+	if x != nil {
+		return x.MaxRecords
+	}
+	return 0
+}
+
+func (x *DnsSection) GetFailUnlessAllMatchRegexp() []string {
+	if x != nil {
+		return x.FailUnlessAllMatchRegexp
+	}
+	return nil
+}
+
+// DnsDnssec is validation by the prober itself (RFC 4035): the answer, or the proof that there is none (NSEC, RFC 4034; NSEC3, RFC 5155), must be signed by a chain of keys that begins at a trust
+// anchor. What the chain needs is asked of the server of the URI, and where that does not know, of the prober's own resolver, since the source of signed data does not matter. A probe asks
+// at most 64 questions for it and makes at most 128 verifications of signatures, of which at most 8 for one set of records; a zone that needs more is not valid.
+type DnsDnssec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Trust anchors: DS or DNSKEY records in presentation format, for example `example.com. IN DS 370 13 2 BE74359954660069D5C63D200C39F5603827D7DD02B56F120EE9F3A86764247C`. At most 8.
+	// If empty, the root keys that IANA publishes: KSK-2017 (key tag 20326) and KSK-2024 (38696).
+	Anchors []string `protobuf:"bytes,1,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	// The probe fails when a signature of the zone that answers (over the answer, over a denial, over its keys) is valid for fewer whole days than this, 0 to 365. Other zones
+	// in the chain are not held to it. If unset, 0: it must be valid now.
+	MinDaysLeft int32 `protobuf:"varint,2,opt,name=min_days_left,json=minDaysLeft,proto3" json:"min_days_left,omitempty"`
+	// True: a zone that is provably not signed is fine; what is signed must still be valid.
+	AllowInsecure bool `protobuf:"varint,3,opt,name=allow_insecure,json=allowInsecure,proto3" json:"allow_insecure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsDnssec) Reset() {
+	*x = DnsDnssec{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsDnssec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsDnssec) ProtoMessage() {}
+
+func (x *DnsDnssec) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsDnssec.ProtoReflect.Descriptor instead.
+func (*DnsDnssec) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DnsDnssec) GetAnchors() []string {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
+func (x *DnsDnssec) GetMinDaysLeft() int32 {
+	if x != nil {
+		return x.MinDaysLeft
+	}
+	return 0
+}
+
+func (x *DnsDnssec) GetAllowInsecure() bool {
+	if x != nil {
+		return x.AllowInsecure
+	}
+	return false
+}
+
+// DnsSerials is agreement between the authoritative servers of a zone.
+type DnsSerials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far a server may be behind the newest serial, in serial numbers (RFC 1982), 0 to 2147483647. If unset, 0: all must have the same.
+	MaxLag int32 `protobuf:"varint,1,opt,name=max_lag,json=maxLag,proto3" json:"max_lag,omitempty"`
+	// How many addresses of servers are asked at most, 1 to 32. If unset, 16. When there are more, the result says so.
+	MaxServers int32 `protobuf:"varint,2,opt,name=max_servers,json=maxServers,proto3" json:"max_servers,omitempty"`
+	// How many of the asked addresses may give no authoritative answer, 0 to 31. If unset, 0.
+	MaxUnanswered int32 `protobuf:"varint,3,opt,name=max_unanswered,json=maxUnanswered,proto3" json:"max_unanswered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsSerials) Reset() {
+	*x = DnsSerials{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsSerials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsSerials) ProtoMessage() {}
+
+func (x *DnsSerials) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsSerials.ProtoReflect.Descriptor instead.
+func (*DnsSerials) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DnsSerials) GetMaxLag() int32 {
+	if x != nil {
+		return x.MaxLag
+	}
+	return 0
+}
+
+func (x *DnsSerials) GetMaxServers() int32 {
+	if x != nil {
+		return x.MaxServers
+	}
+	return 0
+}
+
+func (x *DnsSerials) GetMaxUnanswered() int32 {
+	if x != nil {
+		return x.MaxUnanswered
+	}
+	return 0
+}
+
 // DnsResult is what a dns probe measured.
 type DnsResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -168,14 +786,32 @@ type DnsResult struct {
 	// Records in the additional section, without OPT.
 	Additionals int32 `protobuf:"varint,4,opt,name=additionals,proto3" json:"additionals,omitempty"`
 	// Serial of the SOA record in the answer, 0 without one.
-	Serial        uint32 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	Serial uint32 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Flags of the answer that were set, in lower case and in the order of the header: `aa`, `tc`, `rd`, `ra`, `ad`, `cd`.
+	Flags []string `protobuf:"bytes,6,rep,name=flags,proto3" json:"flags,omitempty"`
+	// Which server of several answered (NSID): as text when it is printable, else in hex; at most 256 characters. Empty unless asked for and told.
+	Nsid string `protobuf:"bytes,7,opt,name=nsid,proto3" json:"nsid,omitempty"`
+	// Extended errors (RFC 8914), for example `9 (DNSKEY Missing): no key`, at most 4.
+	ExtendedErrors []string `protobuf:"bytes,8,rep,name=extended_errors,json=extendedErrors,proto3" json:"extended_errors,omitempty"`
+	// How the answer came: TCP when it was truncated over UDP.
+	Transport DnsProbe_Transport `protobuf:"varint,9,opt,name=transport,proto3,enum=probemesh.v1.DnsProbe_Transport" json:"transport,omitempty"`
+	// Bytes of the answer.
+	MessageBytes int32 `protobuf:"varint,10,opt,name=message_bytes,json=messageBytes,proto3" json:"message_bytes,omitempty"`
+	// What validation found. Unset without `DnsProbe.dnssec`, or when it was not come to.
+	Dnssec *DnssecResult `protobuf:"bytes,11,opt,name=dnssec,proto3" json:"dnssec,omitempty"`
+	// What each authoritative server said, with `DnsProbe.serials`, at most 32.
+	Servers []*DnsServer `protobuf:"bytes,12,rep,name=servers,proto3" json:"servers,omitempty"`
+	// True when the zone has more addresses of servers than were asked.
+	ServersLeftOut bool `protobuf:"varint,13,opt,name=servers_left_out,json=serversLeftOut,proto3" json:"servers_left_out,omitempty"`
+	// The network that the answer is for, with `edns.client_subnet`, for example `192.0.2.0/24 scope /20`. Empty when the server does not tell.
+	ClientSubnet  string `protobuf:"bytes,14,opt,name=client_subnet,json=clientSubnet,proto3" json:"client_subnet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DnsResult) Reset() {
 	*x = DnsResult{}
-	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +823,7 @@ func (x *DnsResult) String() string {
 func (*DnsResult) ProtoMessage() {}
 
 func (x *DnsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +836,7 @@ func (x *DnsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsResult.ProtoReflect.Descriptor instead.
 func (*DnsResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DnsResult) GetRcode() string {
@@ -238,6 +874,278 @@ func (x *DnsResult) GetSerial() uint32 {
 	return 0
 }
 
+func (x *DnsResult) GetFlags() []string {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+func (x *DnsResult) GetNsid() string {
+	if x != nil {
+		return x.Nsid
+	}
+	return ""
+}
+
+func (x *DnsResult) GetExtendedErrors() []string {
+	if x != nil {
+		return x.ExtendedErrors
+	}
+	return nil
+}
+
+func (x *DnsResult) GetTransport() DnsProbe_Transport {
+	if x != nil {
+		return x.Transport
+	}
+	return DnsProbe_TRANSPORT_UNSPECIFIED
+}
+
+func (x *DnsResult) GetMessageBytes() int32 {
+	if x != nil {
+		return x.MessageBytes
+	}
+	return 0
+}
+
+func (x *DnsResult) GetDnssec() *DnssecResult {
+	if x != nil {
+		return x.Dnssec
+	}
+	return nil
+}
+
+func (x *DnsResult) GetServers() []*DnsServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *DnsResult) GetServersLeftOut() bool {
+	if x != nil {
+		return x.ServersLeftOut
+	}
+	return false
+}
+
+func (x *DnsResult) GetClientSubnet() string {
+	if x != nil {
+		return x.ClientSubnet
+	}
+	return ""
+}
+
+// DnssecResult is what validation found.
+type DnssecResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far the answer can be trusted.
+	Status DnssecResult_Status `protobuf:"varint,1,opt,name=status,proto3,enum=probemesh.v1.DnssecResult_Status" json:"status,omitempty"`
+	// Why, in one sentence; empty with SECURE.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whole days until the first signature of the zone that answers ends; negative once it has. 0 when there is none.
+	DaysLeft int32 `protobuf:"varint,3,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
+	// When the first signature of the zone that answers ends. Unset when there is none.
+	Expiry *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expiry,proto3" json:"expiry,omitempty"`
+	// When the first signature in the whole chain ends. Unset when there is none.
+	ChainExpiry *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=chain_expiry,json=chainExpiry,proto3" json:"chain_expiry,omitempty"`
+	// The chain, from the anchor down, for example `. 20326 RSASHA256`: zone, tag and algorithm of the key that signs its keys, at most 32.
+	Chain []string `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
+	// Questions that were asked for the chain.
+	Queries int32 `protobuf:"varint,7,opt,name=queries,proto3" json:"queries,omitempty"`
+	// Signatures that were verified, valid or not.
+	Verifications int32 `protobuf:"varint,8,opt,name=verifications,proto3" json:"verifications,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnssecResult) Reset() {
+	*x = DnssecResult{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnssecResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnssecResult) ProtoMessage() {}
+
+func (x *DnssecResult) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnssecResult.ProtoReflect.Descriptor instead.
+func (*DnssecResult) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DnssecResult) GetStatus() DnssecResult_Status {
+	if x != nil {
+		return x.Status
+	}
+	return DnssecResult_STATUS_UNSPECIFIED
+}
+
+func (x *DnssecResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DnssecResult) GetDaysLeft() int32 {
+	if x != nil {
+		return x.DaysLeft
+	}
+	return 0
+}
+
+func (x *DnssecResult) GetExpiry() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expiry
+	}
+	return nil
+}
+
+func (x *DnssecResult) GetChainExpiry() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChainExpiry
+	}
+	return nil
+}
+
+func (x *DnssecResult) GetChain() []string {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *DnssecResult) GetQueries() int32 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+func (x *DnssecResult) GetVerifications() int32 {
+	if x != nil {
+		return x.Verifications
+	}
+	return 0
+}
+
+// DnsServer is what one authoritative server of a zone said.
+type DnsServer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the server.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Address that was asked, for example `192.0.2.53:53`; empty when the name has none.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Serial of its SOA, 0 without one.
+	Serial uint32 `protobuf:"varint,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	// How far it is behind the newest serial.
+	Lag uint32 `protobuf:"varint,4,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Why its answer does not count, for example `timed out`, `REFUSED`, `not authoritative`; empty when it counts.
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Which server of several answered (NSID), when asked for.
+	Nsid string `protobuf:"bytes,6,opt,name=nsid,proto3" json:"nsid,omitempty"`
+	// How long it took to answer.
+	Duration      *durationpb.Duration `protobuf:"bytes,7,opt,name=duration,proto3" json:"duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsServer) Reset() {
+	*x = DnsServer{}
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsServer) ProtoMessage() {}
+
+func (x *DnsServer) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsServer.ProtoReflect.Descriptor instead.
+func (*DnsServer) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DnsServer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsServer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DnsServer) GetSerial() uint32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *DnsServer) GetLag() uint32 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *DnsServer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *DnsServer) GetNsid() string {
+	if x != nil {
+		return x.Nsid
+	}
+	return ""
+}
+
+func (x *DnsServer) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
 // ResponseDns is a DNS answer.
 type ResponseDns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -245,7 +1153,7 @@ type ResponseDns struct {
 	Rcode string `protobuf:"bytes,1,opt,name=rcode,proto3" json:"rcode,omitempty"`
 	// Values of the records of the asked type in the answer section, for example `["192.0.2.1"]`.
 	Answers []string `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
-	// The answer section in presentation format.
+	// The answer section in presentation format, fields separated by one space.
 	Answer []string `protobuf:"bytes,3,rep,name=answer,proto3" json:"answer,omitempty"`
 	// The authority section in presentation format.
 	Authority []string `protobuf:"bytes,4,rep,name=authority,proto3" json:"authority,omitempty"`
@@ -258,14 +1166,34 @@ type ResponseDns struct {
 	// Whether the answer was cut short (TC).
 	Truncated bool `protobuf:"varint,8,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// Lowest TTL in the answer section, in seconds; 0 without records.
-	TtlSeconds    int64 `protobuf:"varint,9,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	TtlSeconds int64 `protobuf:"varint,9,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// Highest TTL in the answer section, in seconds; 0 without records.
+	MaxTtlSeconds int64 `protobuf:"varint,10,opt,name=max_ttl_seconds,json=maxTtlSeconds,proto3" json:"max_ttl_seconds,omitempty"`
+	// Whether the server offers recursion (RA).
+	RecursionAvailable bool `protobuf:"varint,11,opt,name=recursion_available,json=recursionAvailable,proto3" json:"recursion_available,omitempty"`
+	// Which server of several answered (NSID); empty unless asked for and told.
+	Nsid string `protobuf:"bytes,12,opt,name=nsid,proto3" json:"nsid,omitempty"`
+	// Serial of the SOA record in the answer, 0 without one.
+	Serial int64 `protobuf:"varint,13,opt,name=serial,proto3" json:"serial,omitempty"`
+	// `SECURE`, `INSECURE`, `BOGUS` or `INDETERMINATE`; empty without `DnsProbe.dnssec`.
+	Dnssec string `protobuf:"bytes,14,opt,name=dnssec,proto3" json:"dnssec,omitempty"`
+	// Whole days until the first signature of the zone that answers ends. 0 when there is none.
+	DaysLeft int64 `protobuf:"varint,15,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
+	// Extended errors (RFC 8914).
+	ExtendedErrors []string `protobuf:"bytes,16,rep,name=extended_errors,json=extendedErrors,proto3" json:"extended_errors,omitempty"`
+	// How the answer came: `UDP`, `TCP`, `TLS`, `HTTPS` or `QUIC`.
+	Transport string `protobuf:"bytes,17,opt,name=transport,proto3" json:"transport,omitempty"`
+	// What each authoritative server said, with `DnsProbe.serials`.
+	Servers []*DnsServer `protobuf:"bytes,18,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Bytes of the answer.
+	MessageBytes  int64 `protobuf:"varint,19,opt,name=message_bytes,json=messageBytes,proto3" json:"message_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResponseDns) Reset() {
 	*x = ResponseDns{}
-	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +1205,7 @@ func (x *ResponseDns) String() string {
 func (*ResponseDns) ProtoMessage() {}
 
 func (x *ResponseDns) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_dns_probe_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +1218,7 @@ func (x *ResponseDns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseDns.ProtoReflect.Descriptor instead.
 func (*ResponseDns) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{2}
+	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResponseDns) GetRcode() string {
@@ -356,28 +1284,190 @@ func (x *ResponseDns) GetTtlSeconds() int64 {
 	return 0
 }
 
+func (x *ResponseDns) GetMaxTtlSeconds() int64 {
+	if x != nil {
+		return x.MaxTtlSeconds
+	}
+	return 0
+}
+
+func (x *ResponseDns) GetRecursionAvailable() bool {
+	if x != nil {
+		return x.RecursionAvailable
+	}
+	return false
+}
+
+func (x *ResponseDns) GetNsid() string {
+	if x != nil {
+		return x.Nsid
+	}
+	return ""
+}
+
+func (x *ResponseDns) GetSerial() int64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *ResponseDns) GetDnssec() string {
+	if x != nil {
+		return x.Dnssec
+	}
+	return ""
+}
+
+func (x *ResponseDns) GetDaysLeft() int64 {
+	if x != nil {
+		return x.DaysLeft
+	}
+	return 0
+}
+
+func (x *ResponseDns) GetExtendedErrors() []string {
+	if x != nil {
+		return x.ExtendedErrors
+	}
+	return nil
+}
+
+func (x *ResponseDns) GetTransport() string {
+	if x != nil {
+		return x.Transport
+	}
+	return ""
+}
+
+func (x *ResponseDns) GetServers() []*DnsServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *ResponseDns) GetMessageBytes() int64 {
+	if x != nil {
+		return x.MessageBytes
+	}
+	return 0
+}
+
 var File_probemesh_v1_dns_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_dns_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1cprobemesh/v1/dns_probe.proto\x12\fprobemesh.v1\x1a probemesh/v1/probe_options.proto\"\xbc\x02\n" +
+	"\x1cprobemesh/v1/dns_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xe4\t\n" +
 	"\bDnsProbe\x12>\n" +
 	"\ttransport\x18\x01 \x01(\x0e2 .probemesh.v1.DnsProbe.TransportR\ttransport\x120\n" +
 	"\x11recursion_desired\x18\x02 \x01(\bH\x00R\x10recursionDesired\x88\x01\x01\x12>\n" +
 	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
 	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\x12\x16\n" +
-	"\x06expect\x18\x05 \x03(\tR\x06expect\"8\n" +
+	"\x06expect\x18\x05 \x03(\tR\x06expect\x12)\n" +
+	"\x03tls\x18\x06 \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12&\n" +
+	"\ftcp_fallback\x18\a \x01(\bH\x01R\vtcpFallback\x88\x01\x01\x12\x1b\n" +
+	"\thttp_path\x18\b \x01(\tR\bhttpPath\x12B\n" +
+	"\vhttp_method\x18\t \x01(\x0e2!.probemesh.v1.DnsProbe.HttpMethodR\n" +
+	"httpMethod\x12%\n" +
+	"\x0esource_address\x18\n" +
+	" \x01(\tR\rsourceAddress\x12+\n" +
+	"\x11checking_disabled\x18\v \x01(\bR\x10checkingDisabled\x12-\n" +
+	"\x12authenticated_data\x18\f \x01(\bR\x11authenticatedData\x12)\n" +
+	"\x04edns\x18\r \x01(\v2\x15.probemesh.v1.DnsEdnsR\x04edns\x12\x1f\n" +
+	"\vallow_empty\x18\x0e \x01(\bR\n" +
+	"allowEmpty\x12\x18\n" +
+	"\aanswers\x18\x0f \x03(\tR\aanswers\x12?\n" +
+	"\x0eanswer_section\x18\x10 \x01(\v2\x18.probemesh.v1.DnsSectionR\ranswerSection\x12E\n" +
+	"\x11authority_section\x18\x11 \x01(\v2\x18.probemesh.v1.DnsSectionR\x10authoritySection\x12G\n" +
+	"\x12additional_section\x18\x12 \x01(\v2\x18.probemesh.v1.DnsSectionR\x11additionalSection\x122\n" +
+	"\amin_ttl\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\x06minTtl\x122\n" +
+	"\amax_ttl\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x06maxTtl\x12/\n" +
+	"\x06dnssec\x18\x15 \x01(\v2\x17.probemesh.v1.DnsDnssecR\x06dnssec\x122\n" +
+	"\aserials\x18\x16 \x01(\v2\x18.probemesh.v1.DnsSerialsR\aserials\"V\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03UDP\x10\x01\x12\a\n" +
-	"\x03TCP\x10\x02B\x14\n" +
-	"\x12_recursion_desired\"\x97\x01\n" +
+	"\x03TCP\x10\x02\x12\a\n" +
+	"\x03TLS\x10\x03\x12\t\n" +
+	"\x05HTTPS\x10\x04\x12\b\n" +
+	"\x04QUIC\x10\x05\"<\n" +
+	"\n" +
+	"HttpMethod\x12\x1b\n" +
+	"\x17HTTP_METHOD_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04POST\x10\x01\x12\a\n" +
+	"\x03GET\x10\x02B\x14\n" +
+	"\x12_recursion_desiredB\x0f\n" +
+	"\r_tcp_fallback\"\xae\x01\n" +
+	"\aDnsEdns\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x19\n" +
+	"\budp_size\x18\x02 \x01(\x05R\audpSize\x12\x1b\n" +
+	"\tdnssec_ok\x18\x03 \x01(\bR\bdnssecOk\x12#\n" +
+	"\rclient_subnet\x18\x04 \x01(\tR\fclientSubnet\x12\x12\n" +
+	"\x04nsid\x18\x05 \x01(\bR\x04nsid\x12\x16\n" +
+	"\x06cookie\x18\x06 \x01(\bR\x06cookie\"\x8b\x03\n" +
+	"\n" +
+	"DnsSection\x123\n" +
+	"\x16fail_if_matches_regexp\x18\x01 \x03(\tR\x13failIfMatchesRegexp\x126\n" +
+	"\x18fail_if_all_match_regexp\x18\x02 \x03(\tR\x14failIfAllMatchRegexp\x12:\n" +
+	"\x1afail_if_not_matches_regexp\x18\x03 \x03(\tR\x16failIfNotMatchesRegexp\x12<\n" +
+	"\x1bfail_if_none_matches_regexp\x18\x04 \x03(\tR\x17failIfNoneMatchesRegexp\x12\x14\n" +
+	"\x05exact\x18\x05 \x03(\tR\x05exact\x12\x1f\n" +
+	"\vmin_records\x18\x06 \x01(\x05R\n" +
+	"minRecords\x12\x1f\n" +
+	"\vmax_records\x18\a \x01(\x05R\n" +
+	"maxRecords\x12>\n" +
+	"\x1cfail_unless_all_match_regexp\x18\b \x03(\tR\x18failUnlessAllMatchRegexp\"p\n" +
+	"\tDnsDnssec\x12\x18\n" +
+	"\aanchors\x18\x01 \x03(\tR\aanchors\x12\"\n" +
+	"\rmin_days_left\x18\x02 \x01(\x05R\vminDaysLeft\x12%\n" +
+	"\x0eallow_insecure\x18\x03 \x01(\bR\rallowInsecure\"m\n" +
+	"\n" +
+	"DnsSerials\x12\x17\n" +
+	"\amax_lag\x18\x01 \x01(\x05R\x06maxLag\x12\x1f\n" +
+	"\vmax_servers\x18\x02 \x01(\x05R\n" +
+	"maxServers\x12%\n" +
+	"\x0emax_unanswered\x18\x03 \x01(\x05R\rmaxUnanswered\"\x85\x04\n" +
 	"\tDnsResult\x12\x14\n" +
 	"\x05rcode\x18\x01 \x01(\tR\x05rcode\x12\x18\n" +
 	"\aanswers\x18\x02 \x01(\x05R\aanswers\x12 \n" +
 	"\vauthorities\x18\x03 \x01(\x05R\vauthorities\x12 \n" +
 	"\vadditionals\x18\x04 \x01(\x05R\vadditionals\x12\x16\n" +
-	"\x06serial\x18\x05 \x01(\rR\x06serial\"\x9e\x02\n" +
+	"\x06serial\x18\x05 \x01(\rR\x06serial\x12\x14\n" +
+	"\x05flags\x18\x06 \x03(\tR\x05flags\x12\x12\n" +
+	"\x04nsid\x18\a \x01(\tR\x04nsid\x12'\n" +
+	"\x0fextended_errors\x18\b \x03(\tR\x0eextendedErrors\x12>\n" +
+	"\ttransport\x18\t \x01(\x0e2 .probemesh.v1.DnsProbe.TransportR\ttransport\x12#\n" +
+	"\rmessage_bytes\x18\n" +
+	" \x01(\x05R\fmessageBytes\x122\n" +
+	"\x06dnssec\x18\v \x01(\v2\x1a.probemesh.v1.DnssecResultR\x06dnssec\x121\n" +
+	"\aservers\x18\f \x03(\v2\x17.probemesh.v1.DnsServerR\aservers\x12(\n" +
+	"\x10servers_left_out\x18\r \x01(\bR\x0eserversLeftOut\x12#\n" +
+	"\rclient_subnet\x18\x0e \x01(\tR\fclientSubnet\"\xa1\x03\n" +
+	"\fDnssecResult\x129\n" +
+	"\x06status\x18\x01 \x01(\x0e2!.probemesh.v1.DnssecResult.StatusR\x06status\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tdays_left\x18\x03 \x01(\x05R\bdaysLeft\x122\n" +
+	"\x06expiry\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06expiry\x12=\n" +
+	"\fchain_expiry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vchainExpiry\x12\x14\n" +
+	"\x05chain\x18\x06 \x03(\tR\x05chain\x12\x18\n" +
+	"\aqueries\x18\a \x01(\x05R\aqueries\x12$\n" +
+	"\rverifications\x18\b \x01(\x05R\rverifications\"X\n" +
+	"\x06Status\x12\x16\n" +
+	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06SECURE\x10\x01\x12\f\n" +
+	"\bINSECURE\x10\x02\x12\t\n" +
+	"\x05BOGUS\x10\x03\x12\x11\n" +
+	"\rINDETERMINATE\x10\x04\"\xc4\x01\n" +
+	"\tDnsServer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06serial\x18\x03 \x01(\rR\x06serial\x12\x10\n" +
+	"\x03lag\x18\x04 \x01(\rR\x03lag\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x12\n" +
+	"\x04nsid\x18\x06 \x01(\tR\x04nsid\x125\n" +
+	"\bduration\x18\a \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xf7\x04\n" +
 	"\vResponseDns\x12\x14\n" +
 	"\x05rcode\x18\x01 \x01(\tR\x05rcode\x12\x18\n" +
 	"\aanswers\x18\x02 \x03(\tR\aanswers\x12\x16\n" +
@@ -390,7 +1480,18 @@ const file_probemesh_v1_dns_probe_proto_rawDesc = "" +
 	"\rauthenticated\x18\a \x01(\bR\rauthenticated\x12\x1c\n" +
 	"\ttruncated\x18\b \x01(\bR\ttruncated\x12\x1f\n" +
 	"\vttl_seconds\x18\t \x01(\x03R\n" +
-	"ttlSecondsB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"ttlSeconds\x12&\n" +
+	"\x0fmax_ttl_seconds\x18\n" +
+	" \x01(\x03R\rmaxTtlSeconds\x12/\n" +
+	"\x13recursion_available\x18\v \x01(\bR\x12recursionAvailable\x12\x12\n" +
+	"\x04nsid\x18\f \x01(\tR\x04nsid\x12\x16\n" +
+	"\x06serial\x18\r \x01(\x03R\x06serial\x12\x16\n" +
+	"\x06dnssec\x18\x0e \x01(\tR\x06dnssec\x12\x1b\n" +
+	"\tdays_left\x18\x0f \x01(\x03R\bdaysLeft\x12'\n" +
+	"\x0fextended_errors\x18\x10 \x03(\tR\x0eextendedErrors\x12\x1c\n" +
+	"\ttransport\x18\x11 \x01(\tR\ttransport\x121\n" +
+	"\aservers\x18\x12 \x03(\v2\x17.probemesh.v1.DnsServerR\aservers\x12#\n" +
+	"\rmessage_bytes\x18\x13 \x01(\x03R\fmessageBytesB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_dns_probe_proto_rawDescOnce sync.Once
@@ -404,23 +1505,52 @@ func file_probemesh_v1_dns_probe_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_dns_probe_proto_rawDescData
 }
 
-var file_probemesh_v1_dns_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_dns_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_probemesh_v1_dns_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_probemesh_v1_dns_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_probemesh_v1_dns_probe_proto_goTypes = []any{
-	(DnsProbe_Transport)(0),  // 0: probemesh.v1.DnsProbe.Transport
-	(*DnsProbe)(nil),         // 1: probemesh.v1.DnsProbe
-	(*DnsResult)(nil),        // 2: probemesh.v1.DnsResult
-	(*ResponseDns)(nil),      // 3: probemesh.v1.ResponseDns
-	(IpFamily_Preference)(0), // 4: probemesh.v1.IpFamily.Preference
+	(DnsProbe_Transport)(0),       // 0: probemesh.v1.DnsProbe.Transport
+	(DnsProbe_HttpMethod)(0),      // 1: probemesh.v1.DnsProbe.HttpMethod
+	(DnssecResult_Status)(0),      // 2: probemesh.v1.DnssecResult.Status
+	(*DnsProbe)(nil),              // 3: probemesh.v1.DnsProbe
+	(*DnsEdns)(nil),               // 4: probemesh.v1.DnsEdns
+	(*DnsSection)(nil),            // 5: probemesh.v1.DnsSection
+	(*DnsDnssec)(nil),             // 6: probemesh.v1.DnsDnssec
+	(*DnsSerials)(nil),            // 7: probemesh.v1.DnsSerials
+	(*DnsResult)(nil),             // 8: probemesh.v1.DnsResult
+	(*DnssecResult)(nil),          // 9: probemesh.v1.DnssecResult
+	(*DnsServer)(nil),             // 10: probemesh.v1.DnsServer
+	(*ResponseDns)(nil),           // 11: probemesh.v1.ResponseDns
+	(IpFamily_Preference)(0),      // 12: probemesh.v1.IpFamily.Preference
+	(*TlsConfig)(nil),             // 13: probemesh.v1.TlsConfig
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_probemesh_v1_dns_probe_proto_depIdxs = []int32{
-	0, // 0: probemesh.v1.DnsProbe.transport:type_name -> probemesh.v1.DnsProbe.Transport
-	4, // 1: probemesh.v1.DnsProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0,  // 0: probemesh.v1.DnsProbe.transport:type_name -> probemesh.v1.DnsProbe.Transport
+	12, // 1: probemesh.v1.DnsProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	13, // 2: probemesh.v1.DnsProbe.tls:type_name -> probemesh.v1.TlsConfig
+	1,  // 3: probemesh.v1.DnsProbe.http_method:type_name -> probemesh.v1.DnsProbe.HttpMethod
+	4,  // 4: probemesh.v1.DnsProbe.edns:type_name -> probemesh.v1.DnsEdns
+	5,  // 5: probemesh.v1.DnsProbe.answer_section:type_name -> probemesh.v1.DnsSection
+	5,  // 6: probemesh.v1.DnsProbe.authority_section:type_name -> probemesh.v1.DnsSection
+	5,  // 7: probemesh.v1.DnsProbe.additional_section:type_name -> probemesh.v1.DnsSection
+	14, // 8: probemesh.v1.DnsProbe.min_ttl:type_name -> google.protobuf.Duration
+	14, // 9: probemesh.v1.DnsProbe.max_ttl:type_name -> google.protobuf.Duration
+	6,  // 10: probemesh.v1.DnsProbe.dnssec:type_name -> probemesh.v1.DnsDnssec
+	7,  // 11: probemesh.v1.DnsProbe.serials:type_name -> probemesh.v1.DnsSerials
+	0,  // 12: probemesh.v1.DnsResult.transport:type_name -> probemesh.v1.DnsProbe.Transport
+	9,  // 13: probemesh.v1.DnsResult.dnssec:type_name -> probemesh.v1.DnssecResult
+	10, // 14: probemesh.v1.DnsResult.servers:type_name -> probemesh.v1.DnsServer
+	2,  // 15: probemesh.v1.DnssecResult.status:type_name -> probemesh.v1.DnssecResult.Status
+	15, // 16: probemesh.v1.DnssecResult.expiry:type_name -> google.protobuf.Timestamp
+	15, // 17: probemesh.v1.DnssecResult.chain_expiry:type_name -> google.protobuf.Timestamp
+	14, // 18: probemesh.v1.DnsServer.duration:type_name -> google.protobuf.Duration
+	10, // 19: probemesh.v1.ResponseDns.servers:type_name -> probemesh.v1.DnsServer
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_dns_probe_proto_init() }
@@ -429,14 +1559,15 @@ func file_probemesh_v1_dns_probe_proto_init() {
 		return
 	}
 	file_probemesh_v1_probe_options_proto_init()
+	file_probemesh_v1_tls_probe_proto_init()
 	file_probemesh_v1_dns_probe_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_dns_probe_proto_rawDesc), len(file_probemesh_v1_dns_probe_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   3,
+			NumEnums:      3,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
