@@ -32,7 +32,8 @@ type Check struct {
 	// A name for people, at most 200 characters. Shown beside the resource name, never parsed.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// What to probe. The scheme decides the kind of the check:
-	// `http://`, `https://` (kind http), `tcp://host:port`, `tls://host[:443]`, `dns://[server[:53]]/name[?type=A]` (RFC 4501;
+	// `http://`, `https://` (kind http), `tcp://host:port`, `unix:///path/to.sock` (kind tcp, on the prober's own machine), `udp://host:port`, `ws://host[:80]/path`,
+	// `wss://host[:443]/path` (kind websocket), `tls://host[:443]`, `dns://[server[:53]]/name[?type=A]` (RFC 4501;
 	// without a server the prober's own resolver is asked), `icmp://host`, `grpc://host:port[/service]` and
 	// `grpcs://host:port[/service]` (with TLS). User information in the URI is refused: use the fields of the kind. At most 2,048 bytes.
 	Uri string `protobuf:"bytes,3,opt,name=uri,proto3" json:"uri,omitempty"`
@@ -69,7 +70,7 @@ type Check struct {
 	Annotations map[string]string `protobuf:"bytes,14,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Options of kind http. Only with an `http` or `https` URI.
 	Http *HttpProbe `protobuf:"bytes,20,opt,name=http,proto3" json:"http,omitempty"`
-	// Options of kind tcp. Only with a `tcp` URI.
+	// Options of kind tcp. Only with a `tcp` or `unix` URI.
 	Tcp *TcpProbe `protobuf:"bytes,21,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	// Options of kind tls. Only with a `tls` URI.
 	Tls *TlsProbe `protobuf:"bytes,22,opt,name=tls,proto3" json:"tls,omitempty"`
@@ -79,6 +80,10 @@ type Check struct {
 	Icmp *IcmpProbe `protobuf:"bytes,24,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	// Options of kind grpc. Only with a `grpc` or `grpcs` URI.
 	Grpc *GrpcProbe `protobuf:"bytes,25,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	// Options of kind udp. Only with a `udp` URI.
+	Udp *UdpProbe `protobuf:"bytes,26,opt,name=udp,proto3" json:"udp,omitempty"`
+	// Options of kind websocket. Only with a `ws` or `wss` URI.
+	Websocket *WebsocketProbe `protobuf:"bytes,27,opt,name=websocket,proto3" json:"websocket,omitempty"`
 	// Bounds which a probe must keep to be OK: when one is exceeded, it fails with error class SLOW_PHASE, although the target answered as expected.
 	FailAbove *PhaseLimits `protobuf:"bytes,28,opt,name=fail_above,json=failAbove,proto3" json:"fail_above,omitempty"`
 	// Bounds which a probe should keep: when one is exceeded, the result is OK and degraded, and when a quorum of datacenters say so, or that it fails, the verdict is DEGRADED.
@@ -278,6 +283,20 @@ func (x *Check) GetGrpc() *GrpcProbe {
 	return nil
 }
 
+func (x *Check) GetUdp() *UdpProbe {
+	if x != nil {
+		return x.Udp
+	}
+	return nil
+}
+
+func (x *Check) GetWebsocket() *WebsocketProbe {
+	if x != nil {
+		return x.Websocket
+	}
+	return nil
+}
+
 func (x *Check) GetFailAbove() *PhaseLimits {
 	if x != nil {
 		return x.FailAbove
@@ -338,8 +357,7 @@ var File_probemesh_v1_check_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\n" +
-	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a probemesh/v1/probe_options.proto\x1a\x19probemesh/v1/status.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xbe\n" +
-	"\n" +
+	"\x18probemesh/v1/check.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a probemesh/v1/probe_options.proto\x1a\x19probemesh/v1/status.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\xa4\v\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x10\n" +
@@ -362,7 +380,9 @@ const file_probemesh_v1_check_proto_rawDesc = "" +
 	"\x03tls\x18\x16 \x01(\v2\x16.probemesh.v1.TlsProbeR\x03tls\x12(\n" +
 	"\x03dns\x18\x17 \x01(\v2\x16.probemesh.v1.DnsProbeR\x03dns\x12+\n" +
 	"\x04icmp\x18\x18 \x01(\v2\x17.probemesh.v1.IcmpProbeR\x04icmp\x12+\n" +
-	"\x04grpc\x18\x19 \x01(\v2\x17.probemesh.v1.GrpcProbeR\x04grpc\x128\n" +
+	"\x04grpc\x18\x19 \x01(\v2\x17.probemesh.v1.GrpcProbeR\x04grpc\x12(\n" +
+	"\x03udp\x18\x1a \x01(\v2\x16.probemesh.v1.UdpProbeR\x03udp\x12:\n" +
+	"\twebsocket\x18\x1b \x01(\v2\x1c.probemesh.v1.WebsocketProbeR\twebsocket\x128\n" +
 	"\n" +
 	"fail_above\x18\x1c \x01(\v2\x19.probemesh.v1.PhaseLimitsR\tfailAbove\x12@\n" +
 	"\x0edegraded_above\x18\x1d \x01(\v2\x19.probemesh.v1.PhaseLimitsR\rdegradedAbove\x12<\n" +
@@ -405,10 +425,12 @@ var file_probemesh_v1_check_proto_goTypes = []any{
 	(*DnsProbe)(nil),              // 7: probemesh.v1.DnsProbe
 	(*IcmpProbe)(nil),             // 8: probemesh.v1.IcmpProbe
 	(*GrpcProbe)(nil),             // 9: probemesh.v1.GrpcProbe
-	(*PhaseLimits)(nil),           // 10: probemesh.v1.PhaseLimits
-	(*EachAddress)(nil),           // 11: probemesh.v1.EachAddress
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*CheckStatus)(nil),           // 13: probemesh.v1.CheckStatus
+	(*UdpProbe)(nil),              // 10: probemesh.v1.UdpProbe
+	(*WebsocketProbe)(nil),        // 11: probemesh.v1.WebsocketProbe
+	(*PhaseLimits)(nil),           // 12: probemesh.v1.PhaseLimits
+	(*EachAddress)(nil),           // 13: probemesh.v1.EachAddress
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*CheckStatus)(nil),           // 15: probemesh.v1.CheckStatus
 }
 var file_probemesh_v1_check_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.Check.interval:type_name -> google.protobuf.Duration
@@ -421,17 +443,19 @@ var file_probemesh_v1_check_proto_depIdxs = []int32{
 	7,  // 7: probemesh.v1.Check.dns:type_name -> probemesh.v1.DnsProbe
 	8,  // 8: probemesh.v1.Check.icmp:type_name -> probemesh.v1.IcmpProbe
 	9,  // 9: probemesh.v1.Check.grpc:type_name -> probemesh.v1.GrpcProbe
-	10, // 10: probemesh.v1.Check.fail_above:type_name -> probemesh.v1.PhaseLimits
-	10, // 11: probemesh.v1.Check.degraded_above:type_name -> probemesh.v1.PhaseLimits
-	11, // 12: probemesh.v1.Check.each_address:type_name -> probemesh.v1.EachAddress
-	12, // 13: probemesh.v1.Check.create_time:type_name -> google.protobuf.Timestamp
-	12, // 14: probemesh.v1.Check.update_time:type_name -> google.protobuf.Timestamp
-	13, // 15: probemesh.v1.Check.status:type_name -> probemesh.v1.CheckStatus
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 10: probemesh.v1.Check.udp:type_name -> probemesh.v1.UdpProbe
+	11, // 11: probemesh.v1.Check.websocket:type_name -> probemesh.v1.WebsocketProbe
+	12, // 12: probemesh.v1.Check.fail_above:type_name -> probemesh.v1.PhaseLimits
+	12, // 13: probemesh.v1.Check.degraded_above:type_name -> probemesh.v1.PhaseLimits
+	13, // 14: probemesh.v1.Check.each_address:type_name -> probemesh.v1.EachAddress
+	14, // 15: probemesh.v1.Check.create_time:type_name -> google.protobuf.Timestamp
+	14, // 16: probemesh.v1.Check.update_time:type_name -> google.protobuf.Timestamp
+	15, // 17: probemesh.v1.Check.status:type_name -> probemesh.v1.CheckStatus
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_check_proto_init() }
@@ -447,6 +471,8 @@ func file_probemesh_v1_check_proto_init() {
 	file_probemesh_v1_status_proto_init()
 	file_probemesh_v1_tcp_probe_proto_init()
 	file_probemesh_v1_tls_probe_proto_init()
+	file_probemesh_v1_udp_probe_proto_init()
+	file_probemesh_v1_websocket_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

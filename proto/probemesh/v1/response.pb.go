@@ -29,11 +29,11 @@ const (
 // field, cost limit exceeded) does not hold. Each may cost at most 100,000 CEL cost units, which is about 10 ms.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// HTTP status code, 0 for other kinds.
+	// HTTP status code, also of a WebSocket's upgrade; 0 for other kinds.
 	Status int64 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// HTTP headers; names in lower case; several values joined by `, `.
+	// HTTP headers, also of a WebSocket's upgrade; names in lower case; several values joined by `, `.
 	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Body (http) or bytes received (tcp) as text; invalid UTF-8 is replaced by U+FFFD. Up to the body limit of the check.
+	// Body (http), bytes received (tcp), first answer (udp) or newest message (websocket) as text; invalid UTF-8 is replaced by U+FFFD. Up to the body limit of the check.
 	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// The body parsed as JSON; null when it is not JSON. Numbers are doubles.
 	Json *structpb.Value `protobuf:"bytes,4,opt,name=json,proto3" json:"json,omitempty"`
@@ -55,6 +55,10 @@ type Response struct {
 	Version string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
 	// The URI that answered, after redirects.
 	Uri string `protobuf:"bytes,13,opt,name=uri,proto3" json:"uri,omitempty"`
+	// Datagrams and round trips (kind udp).
+	Udp *ResponseUdp `protobuf:"bytes,14,opt,name=udp,proto3" json:"udp,omitempty"`
+	// The WebSocket (kind websocket).
+	Websocket *ResponseWebsocket `protobuf:"bytes,15,opt,name=websocket,proto3" json:"websocket,omitempty"`
 	// HTTP headers with each of their values; names in lower case: `response.header_values["set-cookie"].values.exists(v, v.startsWith("session="))`.
 	HeaderValues map[string]*HeaderValues `protobuf:"bytes,17,rep,name=header_values,json=headerValues,proto3" json:"header_values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// HTTP redirects that were followed.
@@ -182,6 +186,20 @@ func (x *Response) GetUri() string {
 		return x.Uri
 	}
 	return ""
+}
+
+func (x *Response) GetUdp() *ResponseUdp {
+	if x != nil {
+		return x.Udp
+	}
+	return nil
+}
+
+func (x *Response) GetWebsocket() *ResponseWebsocket {
+	if x != nil {
+		return x.Websocket
+	}
+	return nil
 }
 
 func (x *Response) GetHeaderValues() map[string]*HeaderValues {
@@ -330,7 +348,7 @@ var File_probemesh_v1_response_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xa4\x06\n" +
+	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\x90\a\n" +
 	"\bResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x03R\x06status\x12=\n" +
 	"\aheaders\x18\x02 \x03(\v2#.probemesh.v1.Response.HeadersEntryR\aheaders\x12\x12\n" +
@@ -345,7 +363,9 @@ const file_probemesh_v1_response_proto_rawDesc = "" +
 	" \x01(\v2\x1a.probemesh.v1.ResponseIcmpR\x04icmp\x12.\n" +
 	"\x04grpc\x18\v \x01(\v2\x1a.probemesh.v1.ResponseGrpcR\x04grpc\x12\x18\n" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x10\n" +
-	"\x03uri\x18\r \x01(\tR\x03uri\x12M\n" +
+	"\x03uri\x18\r \x01(\tR\x03uri\x12+\n" +
+	"\x03udp\x18\x0e \x01(\v2\x19.probemesh.v1.ResponseUdpR\x03udp\x12=\n" +
+	"\twebsocket\x18\x0f \x01(\v2\x1f.probemesh.v1.ResponseWebsocketR\twebsocket\x12M\n" +
 	"\rheader_values\x18\x11 \x03(\v2(.probemesh.v1.Response.HeaderValuesEntryR\fheaderValues\x12\x1c\n" +
 	"\tredirects\x18\x12 \x01(\x03R\tredirects\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
@@ -390,6 +410,8 @@ var file_probemesh_v1_response_proto_goTypes = []any{
 	(*ResponseDns)(nil),         // 8: probemesh.v1.ResponseDns
 	(*ResponseIcmp)(nil),        // 9: probemesh.v1.ResponseIcmp
 	(*ResponseGrpc)(nil),        // 10: probemesh.v1.ResponseGrpc
+	(*ResponseUdp)(nil),         // 11: probemesh.v1.ResponseUdp
+	(*ResponseWebsocket)(nil),   // 12: probemesh.v1.ResponseWebsocket
 }
 var file_probemesh_v1_response_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
@@ -400,18 +422,20 @@ var file_probemesh_v1_response_proto_depIdxs = []int32{
 	8,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
 	9,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
 	10, // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
-	4,  // 8: probemesh.v1.Response.header_values:type_name -> probemesh.v1.Response.HeaderValuesEntry
-	6,  // 9: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
-	6,  // 10: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
-	6,  // 11: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
-	6,  // 12: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
-	6,  // 13: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
-	1,  // 14: probemesh.v1.Response.HeaderValuesEntry.value:type_name -> probemesh.v1.HeaderValues
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 8: probemesh.v1.Response.udp:type_name -> probemesh.v1.ResponseUdp
+	12, // 9: probemesh.v1.Response.websocket:type_name -> probemesh.v1.ResponseWebsocket
+	4,  // 10: probemesh.v1.Response.header_values:type_name -> probemesh.v1.Response.HeaderValuesEntry
+	6,  // 11: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
+	6,  // 12: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
+	6,  // 13: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
+	6,  // 14: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
+	6,  // 15: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
+	1,  // 16: probemesh.v1.Response.HeaderValuesEntry.value:type_name -> probemesh.v1.HeaderValues
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_response_proto_init() }
@@ -423,6 +447,8 @@ func file_probemesh_v1_response_proto_init() {
 	file_probemesh_v1_grpc_probe_proto_init()
 	file_probemesh_v1_icmp_probe_proto_init()
 	file_probemesh_v1_tls_probe_proto_init()
+	file_probemesh_v1_udp_probe_proto_init()
+	file_probemesh_v1_websocket_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -296,7 +296,13 @@ type Result struct {
 	// Set by a check of kind icmp.
 	Icmp *IcmpResult `protobuf:"bytes,23,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	// Set by a check of kind grpc.
-	Grpc          *GrpcResult `protobuf:"bytes,24,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Grpc *GrpcResult `protobuf:"bytes,24,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	// Set by a check of kind udp.
+	Udp *UdpResult `protobuf:"bytes,25,opt,name=udp,proto3" json:"udp,omitempty"`
+	// Set by a check of kind websocket.
+	Websocket *WebsocketResult `protobuf:"bytes,26,opt,name=websocket,proto3" json:"websocket,omitempty"`
+	// Set by a check of kind tcp that sends or expects something, and by one of kind udp with steps.
+	Tcp           *TcpResult `protobuf:"bytes,27,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +501,27 @@ func (x *Result) GetIcmp() *IcmpResult {
 func (x *Result) GetGrpc() *GrpcResult {
 	if x != nil {
 		return x.Grpc
+	}
+	return nil
+}
+
+func (x *Result) GetUdp() *UdpResult {
+	if x != nil {
+		return x.Udp
+	}
+	return nil
+}
+
+func (x *Result) GetWebsocket() *WebsocketResult {
+	if x != nil {
+		return x.Websocket
+	}
+	return nil
+}
+
+func (x *Result) GetTcp() *TcpResult {
+	if x != nil {
+		return x.Tcp
 	}
 	return nil
 }
@@ -932,7 +959,7 @@ var File_probemesh_v1_result_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xae\v\n" +
+	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\xc1\f\n" +
 	"\x06Result\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06prober\x18\x02 \x01(\tR\x06prober\x12\x1a\n" +
@@ -960,7 +987,10 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\x03tls\x18\x15 \x01(\v2\x17.probemesh.v1.TlsResultR\x03tls\x12)\n" +
 	"\x03dns\x18\x16 \x01(\v2\x17.probemesh.v1.DnsResultR\x03dns\x12,\n" +
 	"\x04icmp\x18\x17 \x01(\v2\x18.probemesh.v1.IcmpResultR\x04icmp\x12,\n" +
-	"\x04grpc\x18\x18 \x01(\v2\x18.probemesh.v1.GrpcResultR\x04grpc\"I\n" +
+	"\x04grpc\x18\x18 \x01(\v2\x18.probemesh.v1.GrpcResultR\x04grpc\x12)\n" +
+	"\x03udp\x18\x19 \x01(\v2\x17.probemesh.v1.UdpResultR\x03udp\x12;\n" +
+	"\twebsocket\x18\x1a \x01(\v2\x1d.probemesh.v1.WebsocketResultR\twebsocket\x12)\n" +
+	"\x03tcp\x18\x1b \x01(\v2\x17.probemesh.v1.TcpResultR\x03tcp\"I\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\b\n" +
@@ -1063,6 +1093,9 @@ var file_probemesh_v1_result_proto_goTypes = []any{
 	(*DnsResult)(nil),             // 13: probemesh.v1.DnsResult
 	(*IcmpResult)(nil),            // 14: probemesh.v1.IcmpResult
 	(*GrpcResult)(nil),            // 15: probemesh.v1.GrpcResult
+	(*UdpResult)(nil),             // 16: probemesh.v1.UdpResult
+	(*WebsocketResult)(nil),       // 17: probemesh.v1.WebsocketResult
+	(*TcpResult)(nil),             // 18: probemesh.v1.TcpResult
 }
 var file_probemesh_v1_result_proto_depIdxs = []int32{
 	9,  // 0: probemesh.v1.Result.start_time:type_name -> google.protobuf.Timestamp
@@ -1079,23 +1112,26 @@ var file_probemesh_v1_result_proto_depIdxs = []int32{
 	13, // 11: probemesh.v1.Result.dns:type_name -> probemesh.v1.DnsResult
 	14, // 12: probemesh.v1.Result.icmp:type_name -> probemesh.v1.IcmpResult
 	15, // 13: probemesh.v1.Result.grpc:type_name -> probemesh.v1.GrpcResult
-	0,  // 14: probemesh.v1.AddressResult.outcome:type_name -> probemesh.v1.Result.Outcome
-	1,  // 15: probemesh.v1.AddressResult.error_class:type_name -> probemesh.v1.Result.ErrorClass
-	10, // 16: probemesh.v1.AddressResult.duration:type_name -> google.protobuf.Duration
-	10, // 17: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
-	10, // 18: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
-	10, // 19: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
-	10, // 20: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
-	10, // 21: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
-	7,  // 22: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
-	8,  // 23: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
-	9,  // 24: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	9,  // 25: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	16, // 14: probemesh.v1.Result.udp:type_name -> probemesh.v1.UdpResult
+	17, // 15: probemesh.v1.Result.websocket:type_name -> probemesh.v1.WebsocketResult
+	18, // 16: probemesh.v1.Result.tcp:type_name -> probemesh.v1.TcpResult
+	0,  // 17: probemesh.v1.AddressResult.outcome:type_name -> probemesh.v1.Result.Outcome
+	1,  // 18: probemesh.v1.AddressResult.error_class:type_name -> probemesh.v1.Result.ErrorClass
+	10, // 19: probemesh.v1.AddressResult.duration:type_name -> google.protobuf.Duration
+	10, // 20: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
+	10, // 21: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
+	10, // 22: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
+	10, // 23: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
+	10, // 24: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
+	7,  // 25: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
+	8,  // 26: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
+	9,  // 27: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	9,  // 28: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_result_proto_init() }
@@ -1107,7 +1143,10 @@ func file_probemesh_v1_result_proto_init() {
 	file_probemesh_v1_grpc_probe_proto_init()
 	file_probemesh_v1_http_probe_proto_init()
 	file_probemesh_v1_icmp_probe_proto_init()
+	file_probemesh_v1_tcp_probe_proto_init()
 	file_probemesh_v1_tls_probe_proto_init()
+	file_probemesh_v1_udp_probe_proto_init()
+	file_probemesh_v1_websocket_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

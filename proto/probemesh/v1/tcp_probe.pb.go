@@ -9,6 +9,7 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,18 +22,87 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// TcpProbe connects, and may send and expect something. Without `send` and `expect`, connecting is enough.
+// Match says to what of the answer `expect` is applied.
+type DialogueStep_Match int32
+
+const (
+	// The same as LINE.
+	DialogueStep_MATCH_UNSPECIFIED DialogueStep_Match = 0
+	// To one line after the other, without its end (`\n` or `\r\n`); `^` and `$` are the ends of the line. Lines that do not match are passed over. What comes before
+	// the peer closes counts as a line although it has no end. With kind udp, to one datagram after the other, as text.
+	DialogueStep_LINE DialogueStep_Match = 1
+	// To all that has come since the last match, as text (UTF-8), again after each piece that arrives; for prompts that do not end their line. `^` is the
+	// first of these bytes and `$` the last so far: a pattern should name what ends it.
+	DialogueStep_TEXT DialogueStep_Match = 2
+	// As TEXT, but each byte is one character: `\xff` in the pattern is the byte 0xff, and not the two bytes of the letter ÿ. Captures are the bytes.
+	DialogueStep_BYTES DialogueStep_Match = 3
+)
+
+// Enum value maps for DialogueStep_Match.
+var (
+	DialogueStep_Match_name = map[int32]string{
+		0: "MATCH_UNSPECIFIED",
+		1: "LINE",
+		2: "TEXT",
+		3: "BYTES",
+	}
+	DialogueStep_Match_value = map[string]int32{
+		"MATCH_UNSPECIFIED": 0,
+		"LINE":              1,
+		"TEXT":              2,
+		"BYTES":             3,
+	}
+)
+
+func (x DialogueStep_Match) Enum() *DialogueStep_Match {
+	p := new(DialogueStep_Match)
+	*p = x
+	return p
+}
+
+func (x DialogueStep_Match) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DialogueStep_Match) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_tcp_probe_proto_enumTypes[0].Descriptor()
+}
+
+func (DialogueStep_Match) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_tcp_probe_proto_enumTypes[0]
+}
+
+func (x DialogueStep_Match) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DialogueStep_Match.Descriptor instead.
+func (DialogueStep_Match) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_tcp_probe_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// TcpProbe connects over TCP, or to a Unix socket of the prober's own machine, and may hold a dialogue. Without `send`, `expect` and `steps`, connecting is enough.
 type TcpProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes to send after connecting, as text; YAML and JSON escapes work. At most 8 KiB.
+	// Bytes to send after connecting, as text; YAML and JSON escapes work. At most 8 KiB. Not together with `send_bytes` or `steps`.
 	Send string `protobuf:"bytes,1,opt,name=send,proto3" json:"send,omitempty"`
 	// IPv4, IPv6 or whatever connects first.
 	IpFamily IpFamily_Preference `protobuf:"varint,2,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// Bytes to read at most, up to 1 MiB; if unset, 64 KiB. With `expect`, reading goes on until all expectations hold, the
+	// Bytes to read at most in all, up to 1 MiB; if unset, 64 KiB. With `expect` and without `steps`, reading goes on until all expectations hold, the
 	// peer closes, the limit is reached or the time is up.
 	ReadLimit int64 `protobuf:"varint,3,opt,name=read_limit,json=readLimit,proto3" json:"read_limit,omitempty"`
-	// Expectations in CEL over `response`, where `response.body` is what was received. At most 20.
-	Expect        []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
+	// Expectations in CEL over `response`, where `response.body` is what was received. At most 20. With `steps` they are evaluated once, after the last step.
+	Expect []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
+	// Bytes to send after connecting, in base64. At most 8 KiB. Not together with `send` or `steps`.
+	SendBytes []byte `protobuf:"bytes,5,opt,name=send_bytes,json=sendBytes,proto3" json:"send_bytes,omitempty"`
+	// A dialogue, step by step, at most 32. The probe fails at the first step that does not go as it says.
+	Steps []*DialogueStep `protobuf:"bytes,6,rep,name=steps,proto3" json:"steps,omitempty"`
+	// True: a TLS handshake comes right after connecting, and everything else goes through it. Kind tls is the simpler choice when there is nothing to say.
+	UseTls bool `protobuf:"varint,7,opt,name=use_tls,json=useTls,proto3" json:"use_tls,omitempty"`
+	// TLS options of `use_tls` and of steps with `starttls`; only with one of these. With a Unix socket `server_name` must be given, or `insecure_skip_verify`.
+	Tls *TlsConfig `protobuf:"bytes,8,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Bytes that one line may have at most, without its end, 1 to 65,536; if unset, 65,536. A longer one fails a step that matches by line, with class PROTOCOL.
+	LineLimit     int32 `protobuf:"varint,9,opt,name=line_limit,json=lineLimit,proto3" json:"line_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -95,17 +165,299 @@ func (x *TcpProbe) GetExpect() []string {
 	return nil
 }
 
+func (x *TcpProbe) GetSendBytes() []byte {
+	if x != nil {
+		return x.SendBytes
+	}
+	return nil
+}
+
+func (x *TcpProbe) GetSteps() []*DialogueStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *TcpProbe) GetUseTls() bool {
+	if x != nil {
+		return x.UseTls
+	}
+	return false
+}
+
+func (x *TcpProbe) GetTls() *TlsConfig {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *TcpProbe) GetLineLimit() int32 {
+	if x != nil {
+		return x.LineLimit
+	}
+	return 0
+}
+
+// DialogueStep sends something, expects an answer, or both; in this order: `send`, `expect`, `starttls`, `expect_close`. Every step says at least one of them.
+type DialogueStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the step in results, 1 to 63 characters of `a-z`, `0-9`, `_`, `.` and `-`; unique in the check. If unset, its number from 1, as in `step 2`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Text to send, at most 4 KiB; YAML and JSON escapes work. `${name}` is what an earlier step captured, `${1}` the first group of the newest match, `$$` a
+	// dollar sign. No line end is added.
+	Send string `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
+	// Bytes to send, in base64, at most 4 KiB, as they are. Not together with `send` or `send_escaped`.
+	SendBytes []byte `protobuf:"bytes,3,opt,name=send_bytes,json=sendBytes,proto3" json:"send_bytes,omitempty"`
+	// Like `send`, and `\xNN`, `\0`, `\a`, `\b`, `\f`, `\n`, `\r`, `\t`, `\v` and `\\` are bytes: for binary protocols into which captures must go. At most 4 KiB. Not together with
+	// `send` or `send_bytes`.
+	SendEscaped string `protobuf:"bytes,4,opt,name=send_escaped,json=sendEscaped,proto3" json:"send_escaped,omitempty"`
+	// What must come, as a regular expression (RE2, https://github.com/google/re2/wiki/Syntax), at most 1,000 characters. A group `(?P<name>...)` captures: later steps send it as `${name}`,
+	// and expectations see it as `response.captures["name"]`. What is received stays for the next step from the end of the match on.
+	Expect string `protobuf:"bytes,5,opt,name=expect,proto3" json:"expect,omitempty"`
+	// To what `expect` is applied.
+	Match DialogueStep_Match `protobuf:"varint,6,opt,name=match,proto3,enum=probemesh.v1.DialogueStep_Match" json:"match,omitempty"`
+	// Bytes that must come next, in base64, at most 4 KiB. The first byte that differs fails the step. Not together with `expect`.
+	ExpectBytes []byte `protobuf:"bytes,7,opt,name=expect_bytes,json=expectBytes,proto3" json:"expect_bytes,omitempty"`
+	// A regular expression that must not come before `expect` does, applied to the same lines or bytes; it fails the step at once instead of when the time is up.
+	// For example `^[45]` with SMTP. Only with `expect`.
+	Reject string `protobuf:"bytes,8,opt,name=reject,proto3" json:"reject,omitempty"`
+	// True: a TLS handshake follows, and the rest of the dialogue goes through it. Bytes that the peer sent ahead of it fail the step: nobody could tell who sent them.
+	Starttls bool `protobuf:"varint,9,opt,name=starttls,proto3" json:"starttls,omitempty"`
+	// True: the peer must close the connection now, in order (FIN). What it sends before that is read and passed over. A reset is no such end.
+	ExpectClose bool `protobuf:"varint,10,opt,name=expect_close,json=expectClose,proto3" json:"expect_close,omitempty"`
+	// How long the step may take, 1ms to the timeout of the check; if unset, as long as the check has.
+	Timeout       *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialogueStep) Reset() {
+	*x = DialogueStep{}
+	mi := &file_probemesh_v1_tcp_probe_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialogueStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialogueStep) ProtoMessage() {}
+
+func (x *DialogueStep) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_tcp_probe_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialogueStep.ProtoReflect.Descriptor instead.
+func (*DialogueStep) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_tcp_probe_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DialogueStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DialogueStep) GetSend() string {
+	if x != nil {
+		return x.Send
+	}
+	return ""
+}
+
+func (x *DialogueStep) GetSendBytes() []byte {
+	if x != nil {
+		return x.SendBytes
+	}
+	return nil
+}
+
+func (x *DialogueStep) GetSendEscaped() string {
+	if x != nil {
+		return x.SendEscaped
+	}
+	return ""
+}
+
+func (x *DialogueStep) GetExpect() string {
+	if x != nil {
+		return x.Expect
+	}
+	return ""
+}
+
+func (x *DialogueStep) GetMatch() DialogueStep_Match {
+	if x != nil {
+		return x.Match
+	}
+	return DialogueStep_MATCH_UNSPECIFIED
+}
+
+func (x *DialogueStep) GetExpectBytes() []byte {
+	if x != nil {
+		return x.ExpectBytes
+	}
+	return nil
+}
+
+func (x *DialogueStep) GetReject() string {
+	if x != nil {
+		return x.Reject
+	}
+	return ""
+}
+
+func (x *DialogueStep) GetStarttls() bool {
+	if x != nil {
+		return x.Starttls
+	}
+	return false
+}
+
+func (x *DialogueStep) GetExpectClose() bool {
+	if x != nil {
+		return x.ExpectClose
+	}
+	return false
+}
+
+func (x *DialogueStep) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// TcpResult is what a tcp probe, or the dialogue of a udp probe, sent and received.
+type TcpResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes written, without TLS's own.
+	BytesSent int64 `protobuf:"varint,1,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	// Bytes read, without TLS's own.
+	BytesReceived int64 `protobuf:"varint,2,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	// Steps that went as they say.
+	StepsDone int32 `protobuf:"varint,3,opt,name=steps_done,json=stepsDone,proto3" json:"steps_done,omitempty"`
+	// The step that did not: its name, or its number; empty when all did.
+	FailedStep    string `protobuf:"bytes,4,opt,name=failed_step,json=failedStep,proto3" json:"failed_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpResult) Reset() {
+	*x = TcpResult{}
+	mi := &file_probemesh_v1_tcp_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpResult) ProtoMessage() {}
+
+func (x *TcpResult) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_tcp_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpResult.ProtoReflect.Descriptor instead.
+func (*TcpResult) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_tcp_probe_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TcpResult) GetBytesSent() int64 {
+	if x != nil {
+		return x.BytesSent
+	}
+	return 0
+}
+
+func (x *TcpResult) GetBytesReceived() int64 {
+	if x != nil {
+		return x.BytesReceived
+	}
+	return 0
+}
+
+func (x *TcpResult) GetStepsDone() int32 {
+	if x != nil {
+		return x.StepsDone
+	}
+	return 0
+}
+
+func (x *TcpResult) GetFailedStep() string {
+	if x != nil {
+		return x.FailedStep
+	}
+	return ""
+}
+
 var File_probemesh_v1_tcp_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_tcp_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1cprobemesh/v1/tcp_probe.proto\x12\fprobemesh.v1\x1a probemesh/v1/probe_options.proto\"\x95\x01\n" +
+	"\x1cprobemesh/v1/tcp_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xc9\x02\n" +
 	"\bTcpProbe\x12\x12\n" +
 	"\x04send\x18\x01 \x01(\tR\x04send\x12>\n" +
 	"\tip_family\x18\x02 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x1d\n" +
 	"\n" +
 	"read_limit\x18\x03 \x01(\x03R\treadLimit\x12\x16\n" +
-	"\x06expect\x18\x04 \x03(\tR\x06expectB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\x06expect\x18\x04 \x03(\tR\x06expect\x12\x1d\n" +
+	"\n" +
+	"send_bytes\x18\x05 \x01(\fR\tsendBytes\x120\n" +
+	"\x05steps\x18\x06 \x03(\v2\x1a.probemesh.v1.DialogueStepR\x05steps\x12\x17\n" +
+	"\ause_tls\x18\a \x01(\bR\x06useTls\x12)\n" +
+	"\x03tls\x18\b \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12\x1d\n" +
+	"\n" +
+	"line_limit\x18\t \x01(\x05R\tlineLimit\"\xb6\x03\n" +
+	"\fDialogueStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04send\x18\x02 \x01(\tR\x04send\x12\x1d\n" +
+	"\n" +
+	"send_bytes\x18\x03 \x01(\fR\tsendBytes\x12!\n" +
+	"\fsend_escaped\x18\x04 \x01(\tR\vsendEscaped\x12\x16\n" +
+	"\x06expect\x18\x05 \x01(\tR\x06expect\x126\n" +
+	"\x05match\x18\x06 \x01(\x0e2 .probemesh.v1.DialogueStep.MatchR\x05match\x12!\n" +
+	"\fexpect_bytes\x18\a \x01(\fR\vexpectBytes\x12\x16\n" +
+	"\x06reject\x18\b \x01(\tR\x06reject\x12\x1a\n" +
+	"\bstarttls\x18\t \x01(\bR\bstarttls\x12!\n" +
+	"\fexpect_close\x18\n" +
+	" \x01(\bR\vexpectClose\x123\n" +
+	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\atimeout\"=\n" +
+	"\x05Match\x12\x15\n" +
+	"\x11MATCH_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04LINE\x10\x01\x12\b\n" +
+	"\x04TEXT\x10\x02\x12\t\n" +
+	"\x05BYTES\x10\x03\"\x91\x01\n" +
+	"\tTcpResult\x12\x1d\n" +
+	"\n" +
+	"bytes_sent\x18\x01 \x01(\x03R\tbytesSent\x12%\n" +
+	"\x0ebytes_received\x18\x02 \x01(\x03R\rbytesReceived\x12\x1d\n" +
+	"\n" +
+	"steps_done\x18\x03 \x01(\x05R\tstepsDone\x12\x1f\n" +
+	"\vfailed_step\x18\x04 \x01(\tR\n" +
+	"failedStepB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_tcp_probe_proto_rawDescOnce sync.Once
@@ -119,18 +471,28 @@ func file_probemesh_v1_tcp_probe_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_tcp_probe_proto_rawDescData
 }
 
-var file_probemesh_v1_tcp_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_probemesh_v1_tcp_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_probemesh_v1_tcp_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_probemesh_v1_tcp_probe_proto_goTypes = []any{
-	(*TcpProbe)(nil),         // 0: probemesh.v1.TcpProbe
-	(IpFamily_Preference)(0), // 1: probemesh.v1.IpFamily.Preference
+	(DialogueStep_Match)(0),     // 0: probemesh.v1.DialogueStep.Match
+	(*TcpProbe)(nil),            // 1: probemesh.v1.TcpProbe
+	(*DialogueStep)(nil),        // 2: probemesh.v1.DialogueStep
+	(*TcpResult)(nil),           // 3: probemesh.v1.TcpResult
+	(IpFamily_Preference)(0),    // 4: probemesh.v1.IpFamily.Preference
+	(*TlsConfig)(nil),           // 5: probemesh.v1.TlsConfig
+	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
 }
 var file_probemesh_v1_tcp_probe_proto_depIdxs = []int32{
-	1, // 0: probemesh.v1.TcpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 0: probemesh.v1.TcpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	2, // 1: probemesh.v1.TcpProbe.steps:type_name -> probemesh.v1.DialogueStep
+	5, // 2: probemesh.v1.TcpProbe.tls:type_name -> probemesh.v1.TlsConfig
+	0, // 3: probemesh.v1.DialogueStep.match:type_name -> probemesh.v1.DialogueStep.Match
+	6, // 4: probemesh.v1.DialogueStep.timeout:type_name -> google.protobuf.Duration
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_tcp_probe_proto_init() }
@@ -139,18 +501,20 @@ func file_probemesh_v1_tcp_probe_proto_init() {
 		return
 	}
 	file_probemesh_v1_probe_options_proto_init()
+	file_probemesh_v1_tls_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_tcp_probe_proto_rawDesc), len(file_probemesh_v1_tcp_probe_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   1,
+			NumEnums:      1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_probemesh_v1_tcp_probe_proto_goTypes,
 		DependencyIndexes: file_probemesh_v1_tcp_probe_proto_depIdxs,
+		EnumInfos:         file_probemesh_v1_tcp_probe_proto_enumTypes,
 		MessageInfos:      file_probemesh_v1_tcp_probe_proto_msgTypes,
 	}.Build()
 	File_probemesh_v1_tcp_probe_proto = out.File
