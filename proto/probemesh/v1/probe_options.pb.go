@@ -264,6 +264,82 @@ func (x *EachAddress) GetMinHealthy() int32 {
 	return 0
 }
 
+// Capture names a part of what one step received. Later steps write it as `${name}` in their fields (`$${` is a plain `${`), and expectations read it as
+// `response.captures.name`. A capture that finds nothing, or more than 4 KiB, fails the step with class EXPECTATION. At most 16 a check.
+type Capture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name: 1 to 63 characters of `a-z`, `0-9` and `_`, beginning with a letter. A later capture of the same name takes its place.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A regular expression (RE2, https://github.com/google/re2/wiki/Syntax) of at most 500 characters: its first group is captured, or all that it matches when it
+	// has no group. It is searched for in the first 256 KiB received. Not together with `json_path`; without either the whole is captured.
+	Regexp string `protobuf:"bytes,2,opt,name=regexp,proto3" json:"regexp,omitempty"`
+	// The path of a value in the JSON received (https://github.com/tidwall/gjson/blob/master/SYNTAX.md without modifiers), for example `items.0.id`, at most 500
+	// characters: a string without its quotes, anything else as it is written. It is looked for in the first 1 MiB received.
+	JsonPath string `protobuf:"bytes,3,opt,name=json_path,json=jsonPath,proto3" json:"json_path,omitempty"`
+	// The response header to look into in place of the body, where the protocol has headers. Its first value, if there are several.
+	Header        string `protobuf:"bytes,4,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capture) Reset() {
+	*x = Capture{}
+	mi := &file_probemesh_v1_probe_options_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capture) ProtoMessage() {}
+
+func (x *Capture) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_probe_options_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capture.ProtoReflect.Descriptor instead.
+func (*Capture) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_probe_options_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Capture) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Capture) GetRegexp() string {
+	if x != nil {
+		return x.Regexp
+	}
+	return ""
+}
+
+func (x *Capture) GetJsonPath() string {
+	if x != nil {
+		return x.JsonPath
+	}
+	return ""
+}
+
+func (x *Capture) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
 var File_probemesh_v1_probe_options_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_probe_options_proto_rawDesc = "" +
@@ -288,7 +364,12 @@ const file_probemesh_v1_probe_options_proto_rawDesc = "" +
 	"\vEachAddress\x12#\n" +
 	"\rmax_addresses\x18\x01 \x01(\x05R\fmaxAddresses\x12\x1f\n" +
 	"\vmin_healthy\x18\x02 \x01(\x05R\n" +
-	"minHealthyB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"minHealthy\"j\n" +
+	"\aCapture\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06regexp\x18\x02 \x01(\tR\x06regexp\x12\x1b\n" +
+	"\tjson_path\x18\x03 \x01(\tR\bjsonPath\x12\x16\n" +
+	"\x06header\x18\x04 \x01(\tR\x06headerB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_probe_options_proto_rawDescOnce sync.Once
@@ -303,21 +384,22 @@ func file_probemesh_v1_probe_options_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_probe_options_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_probe_options_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_probemesh_v1_probe_options_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_probemesh_v1_probe_options_proto_goTypes = []any{
 	(IpFamily_Preference)(0),    // 0: probemesh.v1.IpFamily.Preference
 	(*IpFamily)(nil),            // 1: probemesh.v1.IpFamily
 	(*PhaseLimits)(nil),         // 2: probemesh.v1.PhaseLimits
 	(*EachAddress)(nil),         // 3: probemesh.v1.EachAddress
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
+	(*Capture)(nil),             // 4: probemesh.v1.Capture
+	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
 }
 var file_probemesh_v1_probe_options_proto_depIdxs = []int32{
-	4, // 0: probemesh.v1.PhaseLimits.total:type_name -> google.protobuf.Duration
-	4, // 1: probemesh.v1.PhaseLimits.resolve:type_name -> google.protobuf.Duration
-	4, // 2: probemesh.v1.PhaseLimits.connect:type_name -> google.protobuf.Duration
-	4, // 3: probemesh.v1.PhaseLimits.handshake:type_name -> google.protobuf.Duration
-	4, // 4: probemesh.v1.PhaseLimits.processing:type_name -> google.protobuf.Duration
-	4, // 5: probemesh.v1.PhaseLimits.transfer:type_name -> google.protobuf.Duration
+	5, // 0: probemesh.v1.PhaseLimits.total:type_name -> google.protobuf.Duration
+	5, // 1: probemesh.v1.PhaseLimits.resolve:type_name -> google.protobuf.Duration
+	5, // 2: probemesh.v1.PhaseLimits.connect:type_name -> google.protobuf.Duration
+	5, // 3: probemesh.v1.PhaseLimits.handshake:type_name -> google.protobuf.Duration
+	5, // 4: probemesh.v1.PhaseLimits.processing:type_name -> google.protobuf.Duration
+	5, // 5: probemesh.v1.PhaseLimits.transfer:type_name -> google.protobuf.Duration
 	6, // [6:6] is the sub-list for method output_type
 	6, // [6:6] is the sub-list for method input_type
 	6, // [6:6] is the sub-list for extension type_name
@@ -336,7 +418,7 @@ func file_probemesh_v1_probe_options_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_probe_options_proto_rawDesc), len(file_probemesh_v1_probe_options_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

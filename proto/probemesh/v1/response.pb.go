@@ -59,6 +59,8 @@ type Response struct {
 	Udp *ResponseUdp `protobuf:"bytes,14,opt,name=udp,proto3" json:"udp,omitempty"`
 	// The WebSocket (kind websocket).
 	Websocket *ResponseWebsocket `protobuf:"bytes,15,opt,name=websocket,proto3" json:"websocket,omitempty"`
+	// What the captures of the steps so far found, by their names.
+	Captures map[string]string `protobuf:"bytes,16,rep,name=captures,proto3" json:"captures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// HTTP headers with each of their values; names in lower case: `response.header_values["set-cookie"].values.exists(v, v.startsWith("session="))`.
 	HeaderValues map[string]*HeaderValues `protobuf:"bytes,17,rep,name=header_values,json=headerValues,proto3" json:"header_values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// HTTP redirects that were followed.
@@ -198,6 +200,13 @@ func (x *Response) GetUdp() *ResponseUdp {
 func (x *Response) GetWebsocket() *ResponseWebsocket {
 	if x != nil {
 		return x.Websocket
+	}
+	return nil
+}
+
+func (x *Response) GetCaptures() map[string]string {
+	if x != nil {
+		return x.Captures
 	}
 	return nil
 }
@@ -348,7 +357,7 @@ var File_probemesh_v1_response_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\x90\a\n" +
+	"\x1bprobemesh/v1/response.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\x8f\b\n" +
 	"\bResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x03R\x06status\x12=\n" +
 	"\aheaders\x18\x02 \x03(\v2#.probemesh.v1.Response.HeadersEntryR\aheaders\x12\x12\n" +
@@ -365,10 +374,14 @@ const file_probemesh_v1_response_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x10\n" +
 	"\x03uri\x18\r \x01(\tR\x03uri\x12+\n" +
 	"\x03udp\x18\x0e \x01(\v2\x19.probemesh.v1.ResponseUdpR\x03udp\x12=\n" +
-	"\twebsocket\x18\x0f \x01(\v2\x1f.probemesh.v1.ResponseWebsocketR\twebsocket\x12M\n" +
+	"\twebsocket\x18\x0f \x01(\v2\x1f.probemesh.v1.ResponseWebsocketR\twebsocket\x12@\n" +
+	"\bcaptures\x18\x10 \x03(\v2$.probemesh.v1.Response.CapturesEntryR\bcaptures\x12M\n" +
 	"\rheader_values\x18\x11 \x03(\v2(.probemesh.v1.Response.HeaderValuesEntryR\fheaderValues\x12\x1c\n" +
 	"\tredirects\x18\x12 \x01(\x03R\tredirects\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rCapturesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a[\n" +
 	"\x11HeaderValuesEntry\x12\x10\n" +
@@ -397,45 +410,47 @@ func file_probemesh_v1_response_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_response_proto_rawDescData
 }
 
-var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_probemesh_v1_response_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_probemesh_v1_response_proto_goTypes = []any{
 	(*Response)(nil),            // 0: probemesh.v1.Response
 	(*HeaderValues)(nil),        // 1: probemesh.v1.HeaderValues
 	(*ResponseTimings)(nil),     // 2: probemesh.v1.ResponseTimings
 	nil,                         // 3: probemesh.v1.Response.HeadersEntry
-	nil,                         // 4: probemesh.v1.Response.HeaderValuesEntry
-	(*structpb.Value)(nil),      // 5: google.protobuf.Value
-	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
-	(*ResponseTls)(nil),         // 7: probemesh.v1.ResponseTls
-	(*ResponseDns)(nil),         // 8: probemesh.v1.ResponseDns
-	(*ResponseIcmp)(nil),        // 9: probemesh.v1.ResponseIcmp
-	(*ResponseGrpc)(nil),        // 10: probemesh.v1.ResponseGrpc
-	(*ResponseUdp)(nil),         // 11: probemesh.v1.ResponseUdp
-	(*ResponseWebsocket)(nil),   // 12: probemesh.v1.ResponseWebsocket
+	nil,                         // 4: probemesh.v1.Response.CapturesEntry
+	nil,                         // 5: probemesh.v1.Response.HeaderValuesEntry
+	(*structpb.Value)(nil),      // 6: google.protobuf.Value
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(*ResponseTls)(nil),         // 8: probemesh.v1.ResponseTls
+	(*ResponseDns)(nil),         // 9: probemesh.v1.ResponseDns
+	(*ResponseIcmp)(nil),        // 10: probemesh.v1.ResponseIcmp
+	(*ResponseGrpc)(nil),        // 11: probemesh.v1.ResponseGrpc
+	(*ResponseUdp)(nil),         // 12: probemesh.v1.ResponseUdp
+	(*ResponseWebsocket)(nil),   // 13: probemesh.v1.ResponseWebsocket
 }
 var file_probemesh_v1_response_proto_depIdxs = []int32{
 	3,  // 0: probemesh.v1.Response.headers:type_name -> probemesh.v1.Response.HeadersEntry
-	5,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
-	6,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
+	6,  // 1: probemesh.v1.Response.json:type_name -> google.protobuf.Value
+	7,  // 2: probemesh.v1.Response.duration:type_name -> google.protobuf.Duration
 	2,  // 3: probemesh.v1.Response.timings:type_name -> probemesh.v1.ResponseTimings
-	7,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
-	8,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
-	9,  // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
-	10, // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
-	11, // 8: probemesh.v1.Response.udp:type_name -> probemesh.v1.ResponseUdp
-	12, // 9: probemesh.v1.Response.websocket:type_name -> probemesh.v1.ResponseWebsocket
-	4,  // 10: probemesh.v1.Response.header_values:type_name -> probemesh.v1.Response.HeaderValuesEntry
-	6,  // 11: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
-	6,  // 12: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
-	6,  // 13: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
-	6,  // 14: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
-	6,  // 15: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
-	1,  // 16: probemesh.v1.Response.HeaderValuesEntry.value:type_name -> probemesh.v1.HeaderValues
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	8,  // 4: probemesh.v1.Response.tls:type_name -> probemesh.v1.ResponseTls
+	9,  // 5: probemesh.v1.Response.dns:type_name -> probemesh.v1.ResponseDns
+	10, // 6: probemesh.v1.Response.icmp:type_name -> probemesh.v1.ResponseIcmp
+	11, // 7: probemesh.v1.Response.grpc:type_name -> probemesh.v1.ResponseGrpc
+	12, // 8: probemesh.v1.Response.udp:type_name -> probemesh.v1.ResponseUdp
+	13, // 9: probemesh.v1.Response.websocket:type_name -> probemesh.v1.ResponseWebsocket
+	4,  // 10: probemesh.v1.Response.captures:type_name -> probemesh.v1.Response.CapturesEntry
+	5,  // 11: probemesh.v1.Response.header_values:type_name -> probemesh.v1.Response.HeaderValuesEntry
+	7,  // 12: probemesh.v1.ResponseTimings.resolve:type_name -> google.protobuf.Duration
+	7,  // 13: probemesh.v1.ResponseTimings.connect:type_name -> google.protobuf.Duration
+	7,  // 14: probemesh.v1.ResponseTimings.handshake:type_name -> google.protobuf.Duration
+	7,  // 15: probemesh.v1.ResponseTimings.processing:type_name -> google.protobuf.Duration
+	7,  // 16: probemesh.v1.ResponseTimings.transfer:type_name -> google.protobuf.Duration
+	1,  // 17: probemesh.v1.Response.HeaderValuesEntry.value:type_name -> probemesh.v1.HeaderValues
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_response_proto_init() }
@@ -455,7 +470,7 @@ func file_probemesh_v1_response_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_response_proto_rawDesc), len(file_probemesh_v1_response_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

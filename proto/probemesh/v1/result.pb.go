@@ -287,6 +287,8 @@ type Result struct {
 	Degraded string `protobuf:"bytes,18,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	// With `Check.each_address`: what the probe of each address said, in the order of the resolver's answer, at most 16.
 	Addresses []*AddressResult `protobuf:"bytes,19,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// What the steps of a check that has several did, in order, up to the one that failed. At most 32.
+	Steps []*StepResult `protobuf:"bytes,28,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Set by a check of kind http.
 	Http *HttpResult `protobuf:"bytes,20,opt,name=http,proto3" json:"http,omitempty"`
 	// Set whenever a TLS handshake was completed, whatever the kind.
@@ -470,6 +472,13 @@ func (x *Result) GetAddresses() []*AddressResult {
 	return nil
 }
 
+func (x *Result) GetSteps() []*StepResult {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 func (x *Result) GetHttp() *HttpResult {
 	if x != nil {
 		return x.Http
@@ -608,6 +617,79 @@ func (x *AddressResult) GetDuration() *durationpb.Duration {
 	return nil
 }
 
+// StepResult is what one step of a probe did, of those that have several (requests, or lines of a dialogue).
+type StepResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in the check, or its number, from `1`, when it has none. At most 63 bytes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// From its beginning to its end or failure.
+	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
+	// OK, FAIL or ERROR.
+	Outcome Result_Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=probemesh.v1.Result_Outcome" json:"outcome,omitempty"`
+	// The failure in one sentence; empty when the outcome is OK.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepResult) Reset() {
+	*x = StepResult{}
+	mi := &file_probemesh_v1_result_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepResult) ProtoMessage() {}
+
+func (x *StepResult) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_result_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
+func (*StepResult) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StepResult) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StepResult) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *StepResult) GetOutcome() Result_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Result_OUTCOME_UNSPECIFIED
+}
+
+func (x *StepResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Timings says how long each phase of a probe took. With redirects, phases are summed over the hops.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -627,7 +709,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[2]
+	mi := &file_probemesh_v1_result_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +721,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[2]
+	mi := &file_probemesh_v1_result_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +734,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{2}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Timings) GetResolve() *durationpb.Duration {
@@ -716,7 +798,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[3]
+	mi := &file_probemesh_v1_result_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +810,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[3]
+	mi := &file_probemesh_v1_result_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +823,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{3}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Evidence) GetStatusLine() string {
@@ -813,7 +895,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[4]
+	mi := &file_probemesh_v1_result_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +907,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[4]
+	mi := &file_probemesh_v1_result_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +920,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{4}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Header) GetName() string {
@@ -878,7 +960,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_probemesh_v1_result_proto_msgTypes[5]
+	mi := &file_probemesh_v1_result_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +972,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_result_proto_msgTypes[5]
+	mi := &file_probemesh_v1_result_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +985,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{5}
+	return file_probemesh_v1_result_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Certificate) GetSubject() string {
@@ -959,7 +1041,7 @@ var File_probemesh_v1_result_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\xc1\f\n" +
+	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\xf1\f\n" +
 	"\x06Result\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06prober\x18\x02 \x01(\tR\x06prober\x12\x1a\n" +
@@ -982,7 +1064,8 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\x12failed_expectation\x18\x10 \x01(\tR\x11failedExpectation\x12+\n" +
 	"\x03lag\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1a\n" +
 	"\bdegraded\x18\x12 \x01(\tR\bdegraded\x129\n" +
-	"\taddresses\x18\x13 \x03(\v2\x1b.probemesh.v1.AddressResultR\taddresses\x12,\n" +
+	"\taddresses\x18\x13 \x03(\v2\x1b.probemesh.v1.AddressResultR\taddresses\x12.\n" +
+	"\x05steps\x18\x1c \x03(\v2\x18.probemesh.v1.StepResultR\x05steps\x12,\n" +
 	"\x04http\x18\x14 \x01(\v2\x18.probemesh.v1.HttpResultR\x04http\x12)\n" +
 	"\x03tls\x18\x15 \x01(\v2\x17.probemesh.v1.TlsResultR\x03tls\x12)\n" +
 	"\x03dns\x18\x16 \x01(\v2\x17.probemesh.v1.DnsResultR\x03dns\x12,\n" +
@@ -1030,7 +1113,13 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\verror_class\x18\x03 \x01(\x0e2\x1f.probemesh.v1.Result.ErrorClassR\n" +
 	"errorClass\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x125\n" +
-	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x9e\x02\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xa5\x01\n" +
+	"\n" +
+	"StepResult\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x126\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2\x1c.probemesh.v1.Result.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\x9e\x02\n" +
 	"\aTimings\x123\n" +
 	"\aresolve\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aresolve\x123\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x127\n" +
@@ -1075,63 +1164,67 @@ func file_probemesh_v1_result_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_result_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_probemesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_probemesh_v1_result_proto_goTypes = []any{
 	(Result_Outcome)(0),           // 0: probemesh.v1.Result.Outcome
 	(Result_ErrorClass)(0),        // 1: probemesh.v1.Result.ErrorClass
 	(Result_Phase)(0),             // 2: probemesh.v1.Result.Phase
 	(*Result)(nil),                // 3: probemesh.v1.Result
 	(*AddressResult)(nil),         // 4: probemesh.v1.AddressResult
-	(*Timings)(nil),               // 5: probemesh.v1.Timings
-	(*Evidence)(nil),              // 6: probemesh.v1.Evidence
-	(*Header)(nil),                // 7: probemesh.v1.Header
-	(*Certificate)(nil),           // 8: probemesh.v1.Certificate
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
-	(*HttpResult)(nil),            // 11: probemesh.v1.HttpResult
-	(*TlsResult)(nil),             // 12: probemesh.v1.TlsResult
-	(*DnsResult)(nil),             // 13: probemesh.v1.DnsResult
-	(*IcmpResult)(nil),            // 14: probemesh.v1.IcmpResult
-	(*GrpcResult)(nil),            // 15: probemesh.v1.GrpcResult
-	(*UdpResult)(nil),             // 16: probemesh.v1.UdpResult
-	(*WebsocketResult)(nil),       // 17: probemesh.v1.WebsocketResult
-	(*TcpResult)(nil),             // 18: probemesh.v1.TcpResult
+	(*StepResult)(nil),            // 5: probemesh.v1.StepResult
+	(*Timings)(nil),               // 6: probemesh.v1.Timings
+	(*Evidence)(nil),              // 7: probemesh.v1.Evidence
+	(*Header)(nil),                // 8: probemesh.v1.Header
+	(*Certificate)(nil),           // 9: probemesh.v1.Certificate
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*HttpResult)(nil),            // 12: probemesh.v1.HttpResult
+	(*TlsResult)(nil),             // 13: probemesh.v1.TlsResult
+	(*DnsResult)(nil),             // 14: probemesh.v1.DnsResult
+	(*IcmpResult)(nil),            // 15: probemesh.v1.IcmpResult
+	(*GrpcResult)(nil),            // 16: probemesh.v1.GrpcResult
+	(*UdpResult)(nil),             // 17: probemesh.v1.UdpResult
+	(*WebsocketResult)(nil),       // 18: probemesh.v1.WebsocketResult
+	(*TcpResult)(nil),             // 19: probemesh.v1.TcpResult
 }
 var file_probemesh_v1_result_proto_depIdxs = []int32{
-	9,  // 0: probemesh.v1.Result.start_time:type_name -> google.protobuf.Timestamp
-	10, // 1: probemesh.v1.Result.duration:type_name -> google.protobuf.Duration
+	10, // 0: probemesh.v1.Result.start_time:type_name -> google.protobuf.Timestamp
+	11, // 1: probemesh.v1.Result.duration:type_name -> google.protobuf.Duration
 	0,  // 2: probemesh.v1.Result.outcome:type_name -> probemesh.v1.Result.Outcome
 	1,  // 3: probemesh.v1.Result.error_class:type_name -> probemesh.v1.Result.ErrorClass
 	2,  // 4: probemesh.v1.Result.failed_phase:type_name -> probemesh.v1.Result.Phase
-	5,  // 5: probemesh.v1.Result.timings:type_name -> probemesh.v1.Timings
-	6,  // 6: probemesh.v1.Result.evidence:type_name -> probemesh.v1.Evidence
-	10, // 7: probemesh.v1.Result.lag:type_name -> google.protobuf.Duration
+	6,  // 5: probemesh.v1.Result.timings:type_name -> probemesh.v1.Timings
+	7,  // 6: probemesh.v1.Result.evidence:type_name -> probemesh.v1.Evidence
+	11, // 7: probemesh.v1.Result.lag:type_name -> google.protobuf.Duration
 	4,  // 8: probemesh.v1.Result.addresses:type_name -> probemesh.v1.AddressResult
-	11, // 9: probemesh.v1.Result.http:type_name -> probemesh.v1.HttpResult
-	12, // 10: probemesh.v1.Result.tls:type_name -> probemesh.v1.TlsResult
-	13, // 11: probemesh.v1.Result.dns:type_name -> probemesh.v1.DnsResult
-	14, // 12: probemesh.v1.Result.icmp:type_name -> probemesh.v1.IcmpResult
-	15, // 13: probemesh.v1.Result.grpc:type_name -> probemesh.v1.GrpcResult
-	16, // 14: probemesh.v1.Result.udp:type_name -> probemesh.v1.UdpResult
-	17, // 15: probemesh.v1.Result.websocket:type_name -> probemesh.v1.WebsocketResult
-	18, // 16: probemesh.v1.Result.tcp:type_name -> probemesh.v1.TcpResult
-	0,  // 17: probemesh.v1.AddressResult.outcome:type_name -> probemesh.v1.Result.Outcome
-	1,  // 18: probemesh.v1.AddressResult.error_class:type_name -> probemesh.v1.Result.ErrorClass
-	10, // 19: probemesh.v1.AddressResult.duration:type_name -> google.protobuf.Duration
-	10, // 20: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
-	10, // 21: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
-	10, // 22: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
-	10, // 23: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
-	10, // 24: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
-	7,  // 25: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
-	8,  // 26: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
-	9,  // 27: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	9,  // 28: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	5,  // 9: probemesh.v1.Result.steps:type_name -> probemesh.v1.StepResult
+	12, // 10: probemesh.v1.Result.http:type_name -> probemesh.v1.HttpResult
+	13, // 11: probemesh.v1.Result.tls:type_name -> probemesh.v1.TlsResult
+	14, // 12: probemesh.v1.Result.dns:type_name -> probemesh.v1.DnsResult
+	15, // 13: probemesh.v1.Result.icmp:type_name -> probemesh.v1.IcmpResult
+	16, // 14: probemesh.v1.Result.grpc:type_name -> probemesh.v1.GrpcResult
+	17, // 15: probemesh.v1.Result.udp:type_name -> probemesh.v1.UdpResult
+	18, // 16: probemesh.v1.Result.websocket:type_name -> probemesh.v1.WebsocketResult
+	19, // 17: probemesh.v1.Result.tcp:type_name -> probemesh.v1.TcpResult
+	0,  // 18: probemesh.v1.AddressResult.outcome:type_name -> probemesh.v1.Result.Outcome
+	1,  // 19: probemesh.v1.AddressResult.error_class:type_name -> probemesh.v1.Result.ErrorClass
+	11, // 20: probemesh.v1.AddressResult.duration:type_name -> google.protobuf.Duration
+	11, // 21: probemesh.v1.StepResult.duration:type_name -> google.protobuf.Duration
+	0,  // 22: probemesh.v1.StepResult.outcome:type_name -> probemesh.v1.Result.Outcome
+	11, // 23: probemesh.v1.Timings.resolve:type_name -> google.protobuf.Duration
+	11, // 24: probemesh.v1.Timings.connect:type_name -> google.protobuf.Duration
+	11, // 25: probemesh.v1.Timings.handshake:type_name -> google.protobuf.Duration
+	11, // 26: probemesh.v1.Timings.processing:type_name -> google.protobuf.Duration
+	11, // 27: probemesh.v1.Timings.transfer:type_name -> google.protobuf.Duration
+	8,  // 28: probemesh.v1.Evidence.headers:type_name -> probemesh.v1.Header
+	9,  // 29: probemesh.v1.Evidence.certificates:type_name -> probemesh.v1.Certificate
+	10, // 30: probemesh.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	10, // 31: probemesh.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_result_proto_init() }
@@ -1153,7 +1246,7 @@ func file_probemesh_v1_result_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_result_proto_rawDesc), len(file_probemesh_v1_result_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
