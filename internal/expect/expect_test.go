@@ -119,7 +119,7 @@ func TestFaultyExpressionsAreExplainedAllAtOnce(t *testing.T) {
 		column int
 		text   string
 	}{
-		{0, 9, `response has no field "staus"; it has body, dns, duration,`},
+		{0, 9, `response has no field "staus"; it has body, captures, dns,`},
 		{1, 13, `response.tls has no field "daysLeft"; it has chain_length, cipher, days_left,`},
 		{2, 0, `is of type int, not bool; compare it with something, for example response.status > 0`},
 		{3, 17, `== cannot be applied to int and string`},
