@@ -45,6 +45,10 @@ type Target struct {
 	Name string
 	// Type is the record type to ask for, with kind dns.
 	Type uint16
+	// Class is the class to ask for, with kind dns.
+	Class uint16
+	// PortGiven is true, with kind dns, when the URI has a port, and false when Port is the scheme's default: encrypted transports have another.
+	PortGiven bool
 	// URL is the whole URI, with kind http.
 	URL *url.URL
 }
@@ -75,7 +79,7 @@ func schemeOf(name string) (scheme, bool) {
 	case "tls":
 		return scheme{kind: TLS, port: 443, secure: true, form: "tls://host[:443]"}, true
 	case "dns":
-		return scheme{kind: DNS, port: 53, form: "dns://[server[:53]]/name[?type=A]"}, true
+		return scheme{kind: DNS, port: 53, form: "dns://[server[:53]]/name[?type=A;class=IN]"}, true
 	case "icmp":
 		return scheme{kind: ICMP, form: "icmp://host"}, true
 	case "grpc":
@@ -205,7 +209,7 @@ func (p *uriParser) port() {
 		if err != nil || n == 0 {
 			p.fault("has port %s, which is not 1 to 65535", clip(text))
 		}
-		p.target.Port = uint16(n)
+		p.target.Port, p.target.PortGiven = uint16(n), p.scheme.kind == DNS
 	}
 }
 
@@ -234,8 +238,7 @@ func (p *uriParser) dns() {
 	} else if _, ok := dns.IsDomainName(name); !ok || strings.ContainsAny(name, " /") {
 		p.fault("asks for %q, which is not a domain name of at most 253 characters in labels of at most 63", clip(name))
 	}
-	p.target.Name = dns.Fqdn(name)
-	p.target.Type = dns.TypeA
+	p.target.Name, p.target.Type, p.target.Class = dns.Fqdn(name), dns.TypeA, dns.ClassINET
 	if p.url.RawQuery == "" {
 		return
 	}
@@ -245,9 +248,7 @@ func (p *uriParser) dns() {
 		case "type":
 			p.recordType(value)
 		case "class":
-			if !strings.EqualFold(value, "IN") {
-				p.fault("has class %q; only IN is known", clip(value))
-			}
+			p.recordClass(value)
 		default:
 			p.fault("has %q in its query; only type and class are known, for example ?type=MX", clip(key))
 		}
@@ -263,6 +264,28 @@ func (p *uriParser) recordType(value string) {
 		p.fault("has record type %q, which is not for questions that have one answer; write for example A, AAAA, MX or SOA", clip(value))
 	}
 	p.target.Type = t
+}
+
+func (p *uriParser) recordClass(value string) {
+	c, ok := RecordClass(value)
+	if !ok || c == dns.ClassNONE {
+		p.fault("has class %q, which is not known; write IN, CH, HS or ANY, or CLASS3 by number", clip(value))
+	}
+	p.target.Class = c
+}
+
+// RecordClass is the number of a DNS class given by its name (in any case) or as CLASSnnn (RFC 3597).
+func RecordClass(name string) (uint16, bool) {
+	upper := strings.ToUpper(name)
+	if c, ok := dns.StringToClass[upper]; ok {
+		return c, true
+	}
+	if digits, ok := strings.CutPrefix(upper, "CLASS"); ok {
+		if n, err := strconv.ParseUint(digits, 10, 16); err == nil && n > 0 {
+			return uint16(n), true
+		}
+	}
+	return 0, false
 }
 
 // RecordType is the number of a DNS record type given by its name (in any case) or as TYPEnnn (RFC 3597).

@@ -22,6 +22,8 @@ const maxAttempts = 8
 type Dialer struct {
 	// Family is which addresses may be used.
 	Family meshv1.IpFamily_Preference
+	// Source is the address of this machine to connect from; the zero value leaves it to the system.
+	Source netip.Addr
 }
 
 // Resolve finds the addresses of a host that may be used, in the order in which to try them (RFC 6724), families alternating. A literal address is no work and no
@@ -89,17 +91,29 @@ func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, por
 		addrs = addrs[:maxAttempts]
 	}
 	if len(addrs) == 1 {
-		return dialOne(ctx, a, network, netip.AddrPortFrom(addrs[0], port))
+		return d.dialOne(ctx, a, network, netip.AddrPortFrom(addrs[0], port))
 	}
-	return race(ctx, a, network, addrs, port)
+	return d.race(ctx, a, network, addrs, port)
+}
+
+// dialer is what connects by "tcp" or "udp".
+func (d *Dialer) dialer(network string) *net.Dialer {
+	out := &net.Dialer{KeepAlive: -1}
+	if d.Source.IsValid() {
+		if network == "udp" {
+			out.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))
+		} else {
+			out.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))
+		}
+	}
+	return out
 }
 
 // dialOne connects to one address.
-func dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
 	text := to.String()
 	a.Connecting(text)
-	dialer := net.Dialer{KeepAlive: -1}
-	return dialer.DialContext(ctx, network, text)
+	return d.dialer(network).DialContext(ctx, network, text)
 }
 
 // won is the end of one connection attempt.
@@ -110,7 +124,7 @@ type won struct {
 }
 
 // race tries the addresses one after the other, each after the one before has failed or hung for fallbackDelay, and takes the first that connects.
-func race(ctx context.Context, a *Attempt, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func (d *Dialer) race(ctx context.Context, a *Attempt, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan won, len(addrs))
@@ -121,8 +135,7 @@ func race(ctx context.Context, a *Attempt, network string, addrs []netip.Addr, p
 		started++
 		pending++
 		go func() {
-			dialer := net.Dialer{KeepAlive: -1}
-			conn, err := dialer.DialContext(ctx, network, to)
+			conn, err := d.dialer(network).DialContext(ctx, network, to)
 			ended <- won{conn, to, err}
 		}()
 	}

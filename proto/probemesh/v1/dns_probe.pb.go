@@ -202,8 +202,8 @@ func (DnssecResult_Status) EnumDescriptor() ([]byte, []int) {
 	return file_probemesh_v1_dns_probe_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// DnsProbe asks one question of one server: the name, type and class of the URI, of the server of the URI. Without `expect`, `answers` and rules for a section, the rcode
-// must be NOERROR and the answer not empty; with them, these decide, and `rcodes` when it is given.
+// DnsProbe asks one question of one server: the name, type and class of the URI, of the server of the URI. Without `expect` the rcode must be one of `rcodes`, and with NOERROR the
+// answer must not be empty unless `allow_empty`, `answers` or the rules of a section decide that.
 type DnsProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How the question travels.
@@ -232,7 +232,7 @@ type DnsProbe struct {
 	AuthenticatedData bool `protobuf:"varint,12,opt,name=authenticated_data,json=authenticatedData,proto3" json:"authenticated_data,omitempty"`
 	// EDNS options. If unset, EDNS with a size of 1232 bytes and nothing else.
 	Edns *DnsEdns `protobuf:"bytes,13,opt,name=edns,proto3" json:"edns,omitempty"`
-	// An answer without records is fine when its rcode is. If unset, false: NOERROR without an answer fails, unless expectations, `answers` or rules for a section decide.
+	// An answer without records is fine when its rcode is. If unset, false: NOERROR without an answer fails, unless `expect`, `answers`, rules for a section or `dnssec` are given.
 	AllowEmpty bool `protobuf:"varint,14,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	// The values of the records of the asked type must be exactly these, in any order, for example `["192.0.2.1", "192.0.2.2"]`, `["10 mail.example.com."]` for an MX, or
 	// the text without quotes for a TXT. At most 64. Not with type ANY.
