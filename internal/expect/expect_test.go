@@ -120,7 +120,7 @@ func TestFaultyExpressionsAreExplainedAllAtOnce(t *testing.T) {
 		text   string
 	}{
 		{0, 9, `response has no field "staus"; it has body, captures, dns,`},
-		{1, 13, `response.tls has no field "daysLeft"; it has chain_length, cipher, days_left,`},
+		{1, 13, `response.tls has no field "daysLeft"; it has alpn, certificates_days_left, chain_days_left,`},
 		{2, 0, `is of type int, not bool; compare it with something, for example response.status > 0`},
 		{3, 17, `== cannot be applied to int and string`},
 		{4, 1, `"status" is not known; write response.status`},

@@ -953,9 +953,15 @@ type Certificate struct {
 	// End of validity.
 	NotAfter *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	// SHA-256 of the DER encoding, lower-case hex.
-	Sha256        string `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Sha256 string `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Whole days from the probe to the end of validity; negative once it has passed.
+	DaysLeft int32 `protobuf:"varint,8,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
+	// Kind and size of the key, for example `RSA 2048` or `ECDSA 256`.
+	Key string `protobuf:"bytes,9,opt,name=key,proto3" json:"key,omitempty"`
+	// Algorithm of the signature, for example `SHA256-RSA`.
+	SignatureAlgorithm string `protobuf:"bytes,10,opt,name=signature_algorithm,json=signatureAlgorithm,proto3" json:"signature_algorithm,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Certificate) Reset() {
@@ -1033,6 +1039,27 @@ func (x *Certificate) GetNotAfter() *timestamppb.Timestamp {
 func (x *Certificate) GetSha256() string {
 	if x != nil {
 		return x.Sha256
+	}
+	return ""
+}
+
+func (x *Certificate) GetDaysLeft() int32 {
+	if x != nil {
+		return x.DaysLeft
+	}
+	return 0
+}
+
+func (x *Certificate) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Certificate) GetSignatureAlgorithm() string {
+	if x != nil {
+		return x.SignatureAlgorithm
 	}
 	return ""
 }
@@ -1140,7 +1167,7 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\tredirects\x18\b \x03(\tR\tredirects\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xf9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xd9\x02\n" +
 	"\vCertificate\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x16\n" +
@@ -1149,7 +1176,11 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
 	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06sha256\x18\a \x01(\tR\x06sha256B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\x06sha256\x18\a \x01(\tR\x06sha256\x12\x1b\n" +
+	"\tdays_left\x18\b \x01(\x05R\bdaysLeft\x12\x10\n" +
+	"\x03key\x18\t \x01(\tR\x03key\x12/\n" +
+	"\x13signature_algorithm\x18\n" +
+	" \x01(\tR\x12signatureAlgorithmB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_result_proto_rawDescOnce sync.Once

@@ -22,7 +22,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// TlsConfig is how a probe speaks TLS. The minimum version offered is 1.2 unless said otherwise.
+// TlsConfig is how a probe speaks TLS, and what it demands of the peer, whatever is spoken inside. A peer that does not meet a demand fails the probe with class `TLS` before anything is
+// sent to it. The minimum version offered is 1.2 unless said otherwise.
 type TlsConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name to send (SNI) and to verify. If unset, the host of the URI.
@@ -33,10 +34,53 @@ type TlsConfig struct {
 	ClientCertificatePem string `protobuf:"bytes,3,opt,name=client_certificate_pem,json=clientCertificatePem,proto3" json:"client_certificate_pem,omitempty"`
 	// PEM private key for `client_certificate_pem`. It is stored and returned as written: restrict who may read checks.
 	ClientKeyPem string `protobuf:"bytes,4,opt,name=client_key_pem,json=clientKeyPem,proto3" json:"client_key_pem,omitempty"`
-	// True: the chain and the name are not verified; expiry can still be asserted.
+	// True: the chain, the name and a stapled revocation are not verified; every other demand holds, and expiry can still be asserted.
 	InsecureSkipVerify bool `protobuf:"varint,5,opt,name=insecure_skip_verify,json=insecureSkipVerify,proto3" json:"insecure_skip_verify,omitempty"`
 	// Lowest version to accept: `1.0`, `1.1`, `1.2` or `1.3`. If unset, `1.2`.
-	MinVersion    string `protobuf:"bytes,6,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	MinVersion string `protobuf:"bytes,6,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// Highest version to offer, not below `min_version`. If unset, `1.3`.
+	MaxVersion string `protobuf:"bytes,7,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
+	// Cipher suites to offer and accept, by IANA name, for example `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; at most 32. If unset, all that are not weak. Weak ones (RC4, 3DES, CBC with SHA-256, key
+	// exchange without forward secrecy) are refused. Versions for which no suite is listed are not offered. All suites of TLS 1.3 are offered together, as the protocol wants it; a peer
+	// that chooses one that is not listed fails.
+	CipherSuites []string `protobuf:"bytes,8,rep,name=cipher_suites,json=cipherSuites,proto3" json:"cipher_suites,omitempty"`
+	// Key exchange groups to offer and accept: `X25519MLKEM768`, `SecP256r1MLKEM768`, `SecP384r1MLKEM1024`, `X25519`, `P-256`, `P-384`, `P-521`; at most 8. If unset, all of these. Without the post-quantum ones a handshake costs
+	// about a fifth less CPU, and is no longer what today's browsers do: a device on the way that stumbles over their long first message is not found.
+	Groups []string `protobuf:"bytes,9,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Days that every certificate sent by the peer must still be valid, 1 to 3650. If unset, it must not have expired, as far as it is verified.
+	MinDaysLeft int32 `protobuf:"varint,10,opt,name=min_days_left,json=minDaysLeft,proto3" json:"min_days_left,omitempty"`
+	// Days that the verified chain must still be valid, 1 to 3650: the best one, when several verify. A certificate of the chain that the peer does not send (the root) counts too, and one that it sends
+	// without need (an old cross-signed one) does not. Not together with `insecure_skip_verify`.
+	MinChainDaysLeft int32 `protobuf:"varint,11,opt,name=min_chain_days_left,json=minChainDaysLeft,proto3" json:"min_chain_days_left,omitempty"`
+	// Days that every certificate sent by the peer should still be valid, 1 to 3650: below that an OK result is degraded. More than `min_days_left`, if both are set.
+	DegradedDaysLeft int32 `protobuf:"varint,12,opt,name=degraded_days_left,json=degradedDaysLeft,proto3" json:"degraded_days_left,omitempty"`
+	// Least size of the RSA keys in certificates sent by the peer, 1024 to 16384 bits.
+	MinRsaBits int32 `protobuf:"varint,13,opt,name=min_rsa_bits,json=minRsaBits,proto3" json:"min_rsa_bits,omitempty"`
+	// Least size of the elliptic curve keys in certificates sent by the peer, 224 to 521 bits; Ed25519 counts as 256.
+	MinEcBits int32 `protobuf:"varint,14,opt,name=min_ec_bits,json=minEcBits,proto3" json:"min_ec_bits,omitempty"`
+	// Signature algorithms that the certificates sent by the peer may be signed with, at most 16: `SHA256-RSA`, `SHA384-RSA`, `SHA512-RSA`, `SHA256-RSAPSS`, `SHA384-RSAPSS`, `SHA512-RSAPSS`, `ECDSA-SHA256`, `ECDSA-SHA384`, `ECDSA-SHA512`, `Ed25519`. If unset, any;
+	// but SHA-1 and MD5 never verify. The signature of a self-signed certificate means nothing and is not looked at.
+	SignatureAlgorithms []string `protobuf:"bytes,15,rep,name=signature_algorithms,json=signatureAlgorithms,proto3" json:"signature_algorithms,omitempty"`
+	// True: the peer must staple an OCSP response to the handshake that is signed by the issuer of its certificate (or by whom that one appointed), says that the certificate is good, and is fresh. With or without it, a stapled
+	// response that says, so signed, that the certificate is revoked fails the probe.
+	MustStaple bool `protobuf:"varint,16,opt,name=must_staple,json=mustStaple,proto3" json:"must_staple,omitempty"`
+	// Least number of signed certificate timestamps (SCT, RFC 6962) of different logs, 1 to 16: in the certificate, in the TLS extension and in the stapled OCSP response together. Browsers want 2 or 3.
+	MinScts int32 `protobuf:"varint,17,opt,name=min_scts,json=minScts,proto3" json:"min_scts,omitempty"`
+	// Public keys of the logs whose timestamps count, as `key` in the log lists of browsers (base64 of DER); at most 32. When given, a timestamp counts only if one of these logs signed it, and one that claims to be of such
+	// a log and is not fails. If unset, timestamps are counted and their signatures not verified.
+	SctLogKeys []string `protobuf:"bytes,18,rep,name=sct_log_keys,json=sctLogKeys,proto3" json:"sct_log_keys,omitempty"`
+	// SHA-256 fingerprints of certificates, hex with or without colons, at most 16: one of them must be in the verified chain or, without verification, be the peer's own certificate.
+	CertificatePins []string `protobuf:"bytes,19,rep,name=certificate_pins,json=certificatePins,proto3" json:"certificate_pins,omitempty"`
+	// SHA-256 of public keys (DER SubjectPublicKeyInfo), base64, with or without `sha256//` before it as curl writes it, at most 16: one of them must be in the verified chain or, without verification, be the key of the
+	// peer's own certificate. It survives a renewal that keeps the key.
+	PublicKeyPins []string `protobuf:"bytes,20,rep,name=public_key_pins,json=publicKeyPins,proto3" json:"public_key_pins,omitempty"`
+	// True: a certificate that is signed by itself is trusted, if it is valid today and for the name. Others must verify as ever. Not together with `insecure_skip_verify`, which allows more.
+	AllowSelfSigned bool `protobuf:"varint,21,opt,name=allow_self_signed,json=allowSelfSigned,proto3" json:"allow_self_signed,omitempty"`
+	// True: sessions are resumed by tickets, and every `full_every`th handshake is a full one. A resumed handshake costs the peer and the prober much less, and shows no certificate: what is demanded is then demanded of
+	// the chain kept from the full one, and once that does not meet a demand any more (it expires, say) the next handshake is a full one at once. If unset, every handshake is full.
+	ResumeSessions bool `protobuf:"varint,22,opt,name=resume_sessions,json=resumeSessions,proto3" json:"resume_sessions,omitempty"`
+	// Which handshake with a host is a full one when sessions are resumed: every so manyth, 2 to 1000. If unset, 10. Only with `resume_sessions`.
+	FullEvery     int32 `protobuf:"varint,23,opt,name=full_every,json=fullEvery,proto3" json:"full_every,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,7 +157,126 @@ func (x *TlsConfig) GetMinVersion() string {
 	return ""
 }
 
-// TlsProbe completes a TLS handshake. The chain must verify unless `tls.insecure_skip_verify`.
+func (x *TlsConfig) GetMaxVersion() string {
+	if x != nil {
+		return x.MaxVersion
+	}
+	return ""
+}
+
+func (x *TlsConfig) GetCipherSuites() []string {
+	if x != nil {
+		return x.CipherSuites
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetMinDaysLeft() int32 {
+	if x != nil {
+		return x.MinDaysLeft
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetMinChainDaysLeft() int32 {
+	if x != nil {
+		return x.MinChainDaysLeft
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetDegradedDaysLeft() int32 {
+	if x != nil {
+		return x.DegradedDaysLeft
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetMinRsaBits() int32 {
+	if x != nil {
+		return x.MinRsaBits
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetMinEcBits() int32 {
+	if x != nil {
+		return x.MinEcBits
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetSignatureAlgorithms() []string {
+	if x != nil {
+		return x.SignatureAlgorithms
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetMustStaple() bool {
+	if x != nil {
+		return x.MustStaple
+	}
+	return false
+}
+
+func (x *TlsConfig) GetMinScts() int32 {
+	if x != nil {
+		return x.MinScts
+	}
+	return 0
+}
+
+func (x *TlsConfig) GetSctLogKeys() []string {
+	if x != nil {
+		return x.SctLogKeys
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetCertificatePins() []string {
+	if x != nil {
+		return x.CertificatePins
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetPublicKeyPins() []string {
+	if x != nil {
+		return x.PublicKeyPins
+	}
+	return nil
+}
+
+func (x *TlsConfig) GetAllowSelfSigned() bool {
+	if x != nil {
+		return x.AllowSelfSigned
+	}
+	return false
+}
+
+func (x *TlsConfig) GetResumeSessions() bool {
+	if x != nil {
+		return x.ResumeSessions
+	}
+	return false
+}
+
+func (x *TlsConfig) GetFullEvery() int32 {
+	if x != nil {
+		return x.FullEvery
+	}
+	return 0
+}
+
+// TlsProbe completes a TLS handshake, after a dialogue of STARTTLS if asked for. The chain must verify unless `tls.insecure_skip_verify`.
 type TlsProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// TLS options.
@@ -121,7 +284,14 @@ type TlsProbe struct {
 	// IPv4, IPv6 or whatever connects first.
 	IpFamily IpFamily_Preference `protobuf:"varint,2,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
 	// Expectations in CEL over `response`, for example `response.tls.days_left >= 14`. At most 20.
-	Expect        []string `protobuf:"bytes,3,rep,name=expect,proto3" json:"expect,omitempty"`
+	Expect []string `protobuf:"bytes,3,rep,name=expect,proto3" json:"expect,omitempty"`
+	// The protocol in which TLS is begun by a plain dialogue: `smtp`, `lmtp`, `imap`, `pop3`, `sieve`, `nntp`, `ftp`, `ldap`, `postgres`, `mysql`, `xmpp` or `xmpp-server`. The URI must have a port. If unset, TLS begins at once. The dialogue is in the
+	// phase PROCESSING; a server that does not offer TLS fails with class `TLS`, one that speaks something else with class `PROTOCOL`.
+	Starttls string `protobuf:"bytes,4,opt,name=starttls,proto3" json:"starttls,omitempty"`
+	// The name given in EHLO or LHLO, with `starttls` `smtp` or `lmtp` only, at most 253 characters. If unset, the prober's address in brackets, which RFC 5321 allows and some servers do not like.
+	EhloName string `protobuf:"bytes,5,opt,name=ehlo_name,json=ehloName,proto3" json:"ehlo_name,omitempty"`
+	// Protocols to offer inside TLS (ALPN), in order of preference, for example `h2` or `imap`; at most 8, each at most 255 bytes. A server that knows ALPN and none of them refuses the handshake. If unset, none are offered.
+	Alpn          []string `protobuf:"bytes,6,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,7 +347,28 @@ func (x *TlsProbe) GetExpect() []string {
 	return nil
 }
 
-// TlsResult is what a completed TLS handshake showed.
+func (x *TlsProbe) GetStarttls() string {
+	if x != nil {
+		return x.Starttls
+	}
+	return ""
+}
+
+func (x *TlsProbe) GetEhloName() string {
+	if x != nil {
+		return x.EhloName
+	}
+	return ""
+}
+
+func (x *TlsProbe) GetAlpn() []string {
+	if x != nil {
+		return x.Alpn
+	}
+	return nil
+}
+
+// TlsResult is what a TLS handshake showed: a completed one, or one that was given up because the peer does not meet a demand of the check.
 type TlsResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `1.0`, `1.1`, `1.2` or `1.3`.
@@ -187,7 +378,15 @@ type TlsResult struct {
 	// Earliest expiry among the certificates sent by the peer.
 	EarliestExpiry *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=earliest_expiry,json=earliestExpiry,proto3" json:"earliest_expiry,omitempty"`
 	// Expiry of the verified chain that lasts longest: the earliest expiry in that chain. Unset without verification.
-	ChainExpiry   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=chain_expiry,json=chainExpiry,proto3" json:"chain_expiry,omitempty"`
+	ChainExpiry *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=chain_expiry,json=chainExpiry,proto3" json:"chain_expiry,omitempty"`
+	// Expiry of each certificate that the peer sent, its own first, at most 8.
+	CertificateExpiries []*timestamppb.Timestamp `protobuf:"bytes,5,rep,name=certificate_expiries,json=certificateExpiries,proto3" json:"certificate_expiries,omitempty"`
+	// True: the session was resumed, and the certificates are those kept from the last full handshake.
+	Resumed bool `protobuf:"varint,6,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// Key exchange group, for example `X25519MLKEM768`; empty without one.
+	Group string `protobuf:"bytes,7,opt,name=group,proto3" json:"group,omitempty"`
+	// Protocol agreed on inside TLS (ALPN), for example `h2`; empty without one.
+	Alpn          string `protobuf:"bytes,8,opt,name=alpn,proto3" json:"alpn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +449,34 @@ func (x *TlsResult) GetChainExpiry() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *TlsResult) GetCertificateExpiries() []*timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpiries
+	}
+	return nil
+}
+
+func (x *TlsResult) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+func (x *TlsResult) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *TlsResult) GetAlpn() string {
+	if x != nil {
+		return x.Alpn
+	}
+	return ""
+}
+
 // ResponseTls is a completed TLS handshake.
 type ResponseTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +493,35 @@ type ResponseTls struct {
 	// Names and addresses that the leaf is valid for.
 	Names []string `protobuf:"bytes,6,rep,name=names,proto3" json:"names,omitempty"`
 	// Certificates that the peer sent.
-	ChainLength   int64 `protobuf:"varint,7,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
+	ChainLength int64 `protobuf:"varint,7,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
+	// Whole days until each certificate that the peer sent expires, its own first; negative once it has. At most 32.
+	CertificatesDaysLeft []int64 `protobuf:"varint,8,rep,packed,name=certificates_days_left,json=certificatesDaysLeft,proto3" json:"certificates_days_left,omitempty"`
+	// Whole days until the verified chain that lasts longest expires; 0 without verification.
+	ChainDaysLeft int64 `protobuf:"varint,9,opt,name=chain_days_left,json=chainDaysLeft,proto3" json:"chain_days_left,omitempty"`
+	// Kind of the leaf's key: `RSA`, `ECDSA`, `Ed25519`; empty for another.
+	KeyType string `protobuf:"bytes,10,opt,name=key_type,json=keyType,proto3" json:"key_type,omitempty"`
+	// Size of the leaf's key in bits; 256 for Ed25519, 0 for another kind.
+	KeyBits int64 `protobuf:"varint,11,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
+	// Algorithm of the leaf's signature, for example `SHA256-RSA`.
+	SignatureAlgorithm string `protobuf:"bytes,12,opt,name=signature_algorithm,json=signatureAlgorithm,proto3" json:"signature_algorithm,omitempty"`
+	// True: the leaf is signed by itself.
+	SelfSigned bool `protobuf:"varint,13,opt,name=self_signed,json=selfSigned,proto3" json:"self_signed,omitempty"`
+	// SHA-256 fingerprint of the leaf, lower-case hex.
+	Sha256 string `protobuf:"bytes,14,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// SHA-256 of the leaf's public key (DER SubjectPublicKeyInfo), base64.
+	PublicKeySha256 string `protobuf:"bytes,15,opt,name=public_key_sha256,json=publicKeySha256,proto3" json:"public_key_sha256,omitempty"`
+	// Serial number of the leaf, lower-case hex.
+	Serial string `protobuf:"bytes,16,opt,name=serial,proto3" json:"serial,omitempty"`
+	// What the stapled OCSP response says: `good`, `revoked`, `unknown`, or `invalid` when it is not signed by the issuer, not fresh, not about the leaf, or garbled; empty without one.
+	Ocsp string `protobuf:"bytes,17,opt,name=ocsp,proto3" json:"ocsp,omitempty"`
+	// Signed certificate timestamps of different logs: in the certificate, in the TLS extension and in the stapled OCSP response.
+	Scts int64 `protobuf:"varint,18,opt,name=scts,proto3" json:"scts,omitempty"`
+	// True: the session was resumed, and the certificates are those kept from the last full handshake.
+	Resumed bool `protobuf:"varint,19,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// Key exchange group, for example `X25519MLKEM768`; empty without one.
+	Group string `protobuf:"bytes,20,opt,name=group,proto3" json:"group,omitempty"`
+	// Protocol agreed on inside TLS (ALPN), for example `h2`; empty without one.
+	Alpn          string `protobuf:"bytes,21,opt,name=alpn,proto3" json:"alpn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,11 +605,109 @@ func (x *ResponseTls) GetChainLength() int64 {
 	return 0
 }
 
+func (x *ResponseTls) GetCertificatesDaysLeft() []int64 {
+	if x != nil {
+		return x.CertificatesDaysLeft
+	}
+	return nil
+}
+
+func (x *ResponseTls) GetChainDaysLeft() int64 {
+	if x != nil {
+		return x.ChainDaysLeft
+	}
+	return 0
+}
+
+func (x *ResponseTls) GetKeyType() string {
+	if x != nil {
+		return x.KeyType
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetKeyBits() int64 {
+	if x != nil {
+		return x.KeyBits
+	}
+	return 0
+}
+
+func (x *ResponseTls) GetSignatureAlgorithm() string {
+	if x != nil {
+		return x.SignatureAlgorithm
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetSelfSigned() bool {
+	if x != nil {
+		return x.SelfSigned
+	}
+	return false
+}
+
+func (x *ResponseTls) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetPublicKeySha256() string {
+	if x != nil {
+		return x.PublicKeySha256
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetOcsp() string {
+	if x != nil {
+		return x.Ocsp
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetScts() int64 {
+	if x != nil {
+		return x.Scts
+	}
+	return 0
+}
+
+func (x *ResponseTls) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+func (x *ResponseTls) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ResponseTls) GetAlpn() string {
+	if x != nil {
+		return x.Alpn
+	}
+	return ""
+}
+
 var File_probemesh_v1_tls_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_tls_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1cprobemesh/v1/tls_probe.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\"\xf2\x01\n" +
+	"\x1cprobemesh/v1/tls_probe.proto\x12\fprobemesh.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\"\xeb\x06\n" +
 	"\tTlsConfig\x12\x1f\n" +
 	"\vserver_name\x18\x01 \x01(\tR\n" +
 	"serverName\x12\x15\n" +
@@ -363,16 +716,46 @@ const file_probemesh_v1_tls_probe_proto_rawDesc = "" +
 	"\x0eclient_key_pem\x18\x04 \x01(\tR\fclientKeyPem\x120\n" +
 	"\x14insecure_skip_verify\x18\x05 \x01(\bR\x12insecureSkipVerify\x12\x1f\n" +
 	"\vmin_version\x18\x06 \x01(\tR\n" +
-	"minVersion\"\x8d\x01\n" +
+	"minVersion\x12\x1f\n" +
+	"\vmax_version\x18\a \x01(\tR\n" +
+	"maxVersion\x12#\n" +
+	"\rcipher_suites\x18\b \x03(\tR\fcipherSuites\x12\x16\n" +
+	"\x06groups\x18\t \x03(\tR\x06groups\x12\"\n" +
+	"\rmin_days_left\x18\n" +
+	" \x01(\x05R\vminDaysLeft\x12-\n" +
+	"\x13min_chain_days_left\x18\v \x01(\x05R\x10minChainDaysLeft\x12,\n" +
+	"\x12degraded_days_left\x18\f \x01(\x05R\x10degradedDaysLeft\x12 \n" +
+	"\fmin_rsa_bits\x18\r \x01(\x05R\n" +
+	"minRsaBits\x12\x1e\n" +
+	"\vmin_ec_bits\x18\x0e \x01(\x05R\tminEcBits\x121\n" +
+	"\x14signature_algorithms\x18\x0f \x03(\tR\x13signatureAlgorithms\x12\x1f\n" +
+	"\vmust_staple\x18\x10 \x01(\bR\n" +
+	"mustStaple\x12\x19\n" +
+	"\bmin_scts\x18\x11 \x01(\x05R\aminScts\x12 \n" +
+	"\fsct_log_keys\x18\x12 \x03(\tR\n" +
+	"sctLogKeys\x12)\n" +
+	"\x10certificate_pins\x18\x13 \x03(\tR\x0fcertificatePins\x12&\n" +
+	"\x0fpublic_key_pins\x18\x14 \x03(\tR\rpublicKeyPins\x12*\n" +
+	"\x11allow_self_signed\x18\x15 \x01(\bR\x0fallowSelfSigned\x12'\n" +
+	"\x0fresume_sessions\x18\x16 \x01(\bR\x0eresumeSessions\x12\x1d\n" +
+	"\n" +
+	"full_every\x18\x17 \x01(\x05R\tfullEvery\"\xda\x01\n" +
 	"\bTlsProbe\x12)\n" +
 	"\x03tls\x18\x01 \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12>\n" +
 	"\tip_family\x18\x02 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
-	"\x06expect\x18\x03 \x03(\tR\x06expect\"\xc1\x01\n" +
+	"\x06expect\x18\x03 \x03(\tR\x06expect\x12\x1a\n" +
+	"\bstarttls\x18\x04 \x01(\tR\bstarttls\x12\x1b\n" +
+	"\tehlo_name\x18\x05 \x01(\tR\behloName\x12\x12\n" +
+	"\x04alpn\x18\x06 \x03(\tR\x04alpn\"\xd4\x02\n" +
 	"\tTlsResult\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12C\n" +
 	"\x0fearliest_expiry\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0eearliestExpiry\x12=\n" +
-	"\fchain_expiry\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vchainExpiry\"\xc7\x01\n" +
+	"\fchain_expiry\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vchainExpiry\x12M\n" +
+	"\x14certificate_expiries\x18\x05 \x03(\v2\x1a.google.protobuf.TimestampR\x13certificateExpiries\x12\x18\n" +
+	"\aresumed\x18\x06 \x01(\bR\aresumed\x12\x14\n" +
+	"\x05group\x18\a \x01(\tR\x05group\x12\x12\n" +
+	"\x04alpn\x18\b \x01(\tR\x04alpn\"\xf5\x04\n" +
 	"\vResponseTls\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12\x1b\n" +
@@ -380,7 +763,23 @@ const file_probemesh_v1_tls_probe_proto_rawDesc = "" +
 	"\asubject\x18\x04 \x01(\tR\asubject\x12\x16\n" +
 	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x14\n" +
 	"\x05names\x18\x06 \x03(\tR\x05names\x12!\n" +
-	"\fchain_length\x18\a \x01(\x03R\vchainLengthB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\fchain_length\x18\a \x01(\x03R\vchainLength\x124\n" +
+	"\x16certificates_days_left\x18\b \x03(\x03R\x14certificatesDaysLeft\x12&\n" +
+	"\x0fchain_days_left\x18\t \x01(\x03R\rchainDaysLeft\x12\x19\n" +
+	"\bkey_type\x18\n" +
+	" \x01(\tR\akeyType\x12\x19\n" +
+	"\bkey_bits\x18\v \x01(\x03R\akeyBits\x12/\n" +
+	"\x13signature_algorithm\x18\f \x01(\tR\x12signatureAlgorithm\x12\x1f\n" +
+	"\vself_signed\x18\r \x01(\bR\n" +
+	"selfSigned\x12\x16\n" +
+	"\x06sha256\x18\x0e \x01(\tR\x06sha256\x12*\n" +
+	"\x11public_key_sha256\x18\x0f \x01(\tR\x0fpublicKeySha256\x12\x16\n" +
+	"\x06serial\x18\x10 \x01(\tR\x06serial\x12\x12\n" +
+	"\x04ocsp\x18\x11 \x01(\tR\x04ocsp\x12\x12\n" +
+	"\x04scts\x18\x12 \x01(\x03R\x04scts\x12\x18\n" +
+	"\aresumed\x18\x13 \x01(\bR\aresumed\x12\x14\n" +
+	"\x05group\x18\x14 \x01(\tR\x05group\x12\x12\n" +
+	"\x04alpn\x18\x15 \x01(\tR\x04alpnB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_tls_probe_proto_rawDescOnce sync.Once
@@ -408,11 +807,12 @@ var file_probemesh_v1_tls_probe_proto_depIdxs = []int32{
 	4, // 1: probemesh.v1.TlsProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
 	5, // 2: probemesh.v1.TlsResult.earliest_expiry:type_name -> google.protobuf.Timestamp
 	5, // 3: probemesh.v1.TlsResult.chain_expiry:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: probemesh.v1.TlsResult.certificate_expiries:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_tls_probe_proto_init() }
