@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
@@ -19,8 +20,6 @@ const (
 	MaxBodyLimit    = 10 << 20
 	MaxRedirects    = 20
 	MaxReadLimit    = 1 << 20
-	MaxICMPCount    = 10
-	MaxICMPPayload  = 65_000
 	maxHeaders      = 64
 	maxHeaderBytes  = 4 << 10
 	maxMetadataSize = 8 << 10
@@ -52,8 +51,19 @@ func options(f *faults, c *meshv1.Check, target *Target) {
 	tcpOptions(f, c.Tcp, target)
 	tlsOptions(f, c.Tls, target)
 	dnsOptions(f, c.Dns, target)
-	icmpOptions(f, c.Icmp, target)
+	icmpOptions(f, c.Icmp, target, timeoutOf(c))
 	grpcOptions(f, c.Grpc, target)
+}
+
+// timeoutOf is the timeout of a check or its default, also of one whose times are not valid.
+func timeoutOf(c *meshv1.Check) time.Duration {
+	if c.Timeout != nil {
+		return c.Timeout.AsDuration()
+	}
+	if c.Interval != nil {
+		return min(DefaultTimeout, c.Interval.AsDuration())
+	}
+	return DefaultTimeout
 }
 
 // expectations checks the number and length of expressions, and compiles them.

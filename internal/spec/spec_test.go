@@ -123,7 +123,7 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		}, "http.ip_family", "does not go with the address"},
 		{func(c *meshv1.Check) { c.Uri = "tcp://a:1"; c.Tcp = &meshv1.TcpProbe{ReadLimit: 2 << 20} }, "tcp.read_limit", "is not 1 to"},
 		{func(c *meshv1.Check) { c.Uri = "dns:///a"; c.Dns = &meshv1.DnsProbe{Rcodes: []string{"noerror"}} }, "dns.rcodes[0]", "is not a response code"},
-		{func(c *meshv1.Check) { c.Uri = "icmp://a"; c.Icmp = &meshv1.IcmpProbe{Count: 11} }, "icmp.count", "11 is not 1 to 10"},
+		{func(c *meshv1.Check) { c.Uri = "icmp://a"; c.Icmp = &meshv1.IcmpProbe{Count: 101} }, "icmp.count", "101 is not 1 to 100"},
 		{func(c *meshv1.Check) {
 			c.Uri = "icmp://a"
 			c.Icmp = &meshv1.IcmpProbe{PayloadSize: proto.Int32(65_001)}

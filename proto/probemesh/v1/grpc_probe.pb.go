@@ -9,6 +9,7 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,20 +22,82 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GrpcProbe calls `grpc.health.v1.Health/Check`. Without `expect`, the answer must be SERVING. The service is the path of
-// the URI; without one the server as a whole is asked.
+// Compression of what the probe sends.
+type GrpcProbe_Compression int32
+
+const (
+	// Nothing is compressed. The server may compress its answer (gzip) all the same.
+	GrpcProbe_COMPRESSION_UNSPECIFIED GrpcProbe_Compression = 0
+	// `gzip`. A server that does not know it answers UNIMPLEMENTED.
+	GrpcProbe_GZIP GrpcProbe_Compression = 1
+)
+
+// Enum value maps for GrpcProbe_Compression.
+var (
+	GrpcProbe_Compression_name = map[int32]string{
+		0: "COMPRESSION_UNSPECIFIED",
+		1: "GZIP",
+	}
+	GrpcProbe_Compression_value = map[string]int32{
+		"COMPRESSION_UNSPECIFIED": 0,
+		"GZIP":                    1,
+	}
+)
+
+func (x GrpcProbe_Compression) Enum() *GrpcProbe_Compression {
+	p := new(GrpcProbe_Compression)
+	*p = x
+	return p
+}
+
+func (x GrpcProbe_Compression) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GrpcProbe_Compression) Descriptor() protoreflect.EnumDescriptor {
+	return file_probemesh_v1_grpc_probe_proto_enumTypes[0].Descriptor()
+}
+
+func (GrpcProbe_Compression) Type() protoreflect.EnumType {
+	return &file_probemesh_v1_grpc_probe_proto_enumTypes[0]
+}
+
+func (x GrpcProbe_Compression) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GrpcProbe_Compression.Descriptor instead.
+func (GrpcProbe_Compression) EnumDescriptor() ([]byte, []int) {
+	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{0, 0}
+}
+
+// GrpcProbe makes one call over a connection of its own: `grpc.health.v1.Health/Check`, or the method that `call` names. Without `call`, `expect` and
+// `statuses`, the answer must be SERVING. The service that the health service is asked about is the path of the URI; without one it is the server as a whole.
 type GrpcProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// TLS options; with a `grpcs` URI only.
+	// TLS options; with a `grpcs` URI only. HTTP/2 must be negotiated by ALPN, as gRPC demands.
 	Tls *TlsConfig `protobuf:"bytes,1,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Metadata to send. Keys in lower case.
 	Metadata map[string]string `protobuf:"bytes,2,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// IPv4, IPv6 or whatever connects first.
 	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
-	// The `:authority` to send. If unset, the host and port of the URI.
+	// The `:authority` to send. If unset, the host and port of the URI. The name verified in the server's certificate stays that of the URI or of `tls.server_name`.
 	Authority string `protobuf:"bytes,4,opt,name=authority,proto3" json:"authority,omitempty"`
-	// Expectations in CEL over `response`, for example `response.grpc.serving == "SERVING"`. At most 20.
-	Expect        []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
+	// Expectations in CEL over `response`, for example `response.grpc.serving == "SERVING"` or `response.json.items.size() > 0`. At most 20.
+	Expect []string `protobuf:"bytes,5,rep,name=expect,proto3" json:"expect,omitempty"`
+	// Call this method instead of the health service. Not with a service in the path of the URI, and not with `watch`.
+	Call *GrpcCall `protobuf:"bytes,6,opt,name=call,proto3" json:"call,omitempty"`
+	// True: the health service is asked by `Watch`, a server-streaming method, instead of `Check`; the first message of the stream is the answer. It shows that
+	// streams pass the proxies on the way.
+	Watch bool `protobuf:"varint,7,opt,name=watch,proto3" json:"watch,omitempty"`
+	// The status codes that the call may end with, in text, for example `[OK]` or `[PERMISSION_DENIED, UNAUTHENTICATED]`: with another one the probe fails, whatever
+	// `expect` says. If unset, OK where there is no `expect`, else any that `expect` lets pass. At most 17, each once.
+	Statuses []string `protobuf:"bytes,8,rep,name=statuses,proto3" json:"statuses,omitempty"`
+	// Compression of the request.
+	Compression GrpcProbe_Compression `protobuf:"varint,9,opt,name=compression,proto3,enum=probemesh.v1.GrpcProbe_Compression" json:"compression,omitempty"`
+	// Bytes of the answer's message at most, after decompression, 1 to 1,048,576. If unset, 65,536. A larger one fails the probe with class PROTOCOL. The bytes on the
+	// wire are bounded by it too: see the limits in the manual.
+	MessageLimit  int32 `protobuf:"varint,10,opt,name=message_limit,json=messageLimit,proto3" json:"message_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,20 +167,132 @@ func (x *GrpcProbe) GetExpect() []string {
 	return nil
 }
 
+func (x *GrpcProbe) GetCall() *GrpcCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *GrpcProbe) GetWatch() bool {
+	if x != nil {
+		return x.Watch
+	}
+	return false
+}
+
+func (x *GrpcProbe) GetStatuses() []string {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *GrpcProbe) GetCompression() GrpcProbe_Compression {
+	if x != nil {
+		return x.Compression
+	}
+	return GrpcProbe_COMPRESSION_UNSPECIFIED
+}
+
+func (x *GrpcProbe) GetMessageLimit() int32 {
+	if x != nil {
+		return x.MessageLimit
+	}
+	return 0
+}
+
+// GrpcCall is the call of a method of the user's own: unary, or server-streaming, of which the first message is then the answer.
+type GrpcCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The method: `package.Service/Method`, for example `shop.v1.Cart/GetCart`. At most 256 bytes.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The request as JSON text (the JSON form of its message), for example `{"cart_id": "42"}`. If unset, an empty message. At most 8 KiB. Not together with `message`.
+	Request string `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	// The request as it may be written in YAML without quoting. Numbers are doubles: write 64-bit integers as text. Not together with `request`.
+	Message *structpb.Struct `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// The types of the method, for servers without reflection: a `google.protobuf.FileDescriptorSet` (base64 in YAML and JSON), as `protoc --include_imports
+	// --descriptor_set_out=FILE` and `buf build -o FILE` write it. Files `google/protobuf/*.proto` may be left out. At most 12 KiB. If unset, the server is asked by
+	// server reflection (v1, else v1alpha).
+	DescriptorSet []byte `protobuf:"bytes,4,opt,name=descriptor_set,json=descriptorSet,proto3" json:"descriptor_set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcCall) Reset() {
+	*x = GrpcCall{}
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcCall) ProtoMessage() {}
+
+func (x *GrpcCall) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcCall.ProtoReflect.Descriptor instead.
+func (*GrpcCall) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GrpcCall) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *GrpcCall) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *GrpcCall) GetMessage() *structpb.Struct {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *GrpcCall) GetDescriptorSet() []byte {
+	if x != nil {
+		return x.DescriptorSet
+	}
+	return nil
+}
+
 // GrpcResult is what a grpc probe measured.
 type GrpcResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// gRPC status code in text, for example `OK` or `UNIMPLEMENTED`.
 	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Answer of the health service: `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`; empty without an answer.
-	Serving       string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Answer of the health service: `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`; empty without an answer, and with `GrpcProbe.call`.
+	Serving string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Bytes of the answer's message, after decompression; 0 without one.
+	MessageBytes  int64 `protobuf:"varint,3,opt,name=message_bytes,json=messageBytes,proto3" json:"message_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GrpcResult) Reset() {
 	*x = GrpcResult{}
-	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -129,7 +304,7 @@ func (x *GrpcResult) String() string {
 func (*GrpcResult) ProtoMessage() {}
 
 func (x *GrpcResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[1]
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -142,7 +317,7 @@ func (x *GrpcResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcResult.ProtoReflect.Descriptor instead.
 func (*GrpcResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{1}
+	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GrpcResult) GetStatus() string {
@@ -159,20 +334,32 @@ func (x *GrpcResult) GetServing() string {
 	return ""
 }
 
-// ResponseGrpc is the answer of a gRPC health service.
+func (x *GrpcResult) GetMessageBytes() int64 {
+	if x != nil {
+		return x.MessageBytes
+	}
+	return 0
+}
+
+// ResponseGrpc is the answer of a gRPC server. The message itself is `response.body` as JSON text and `response.json`; metadata and trailers are `response.headers`
+// (values of `-bin` keys in base64).
 type ResponseGrpc struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Status code in text, for example `OK`.
 	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	// `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`.
-	Serving       string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// `SERVING`, `NOT_SERVING`, `SERVICE_UNKNOWN` or `UNKNOWN`; empty when the health service was not asked or did not answer.
+	Serving string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Message of the status, at most 1 KiB; often empty.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Details of the status in the JSON form of `google.protobuf.Any`, at most 16: `response.grpc.details[0].reason`. Of a type that is not known there is only `@type`.
+	Details       []*structpb.Struct `protobuf:"bytes,4,rep,name=details,proto3" json:"details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResponseGrpc) Reset() {
 	*x = ResponseGrpc{}
-	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -184,7 +371,7 @@ func (x *ResponseGrpc) String() string {
 func (*ResponseGrpc) ProtoMessage() {}
 
 func (x *ResponseGrpc) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[2]
+	mi := &file_probemesh_v1_grpc_probe_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -197,7 +384,7 @@ func (x *ResponseGrpc) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseGrpc.ProtoReflect.Descriptor instead.
 func (*ResponseGrpc) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{2}
+	return file_probemesh_v1_grpc_probe_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ResponseGrpc) GetStatus() string {
@@ -214,27 +401,58 @@ func (x *ResponseGrpc) GetServing() string {
 	return ""
 }
 
+func (x *ResponseGrpc) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ResponseGrpc) GetDetails() []*structpb.Struct {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
 var File_probemesh_v1_grpc_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_grpc_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1dprobemesh/v1/grpc_probe.proto\x12\fprobemesh.v1\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xac\x02\n" +
+	"\x1dprobemesh/v1/grpc_probe.proto\x12\fprobemesh.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xac\x04\n" +
 	"\tGrpcProbe\x12)\n" +
 	"\x03tls\x18\x01 \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12A\n" +
 	"\bmetadata\x18\x02 \x03(\v2%.probemesh.v1.GrpcProbe.MetadataEntryR\bmetadata\x12>\n" +
 	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x1c\n" +
 	"\tauthority\x18\x04 \x01(\tR\tauthority\x12\x16\n" +
-	"\x06expect\x18\x05 \x03(\tR\x06expect\x1a;\n" +
+	"\x06expect\x18\x05 \x03(\tR\x06expect\x12*\n" +
+	"\x04call\x18\x06 \x01(\v2\x16.probemesh.v1.GrpcCallR\x04call\x12\x14\n" +
+	"\x05watch\x18\a \x01(\bR\x05watch\x12\x1a\n" +
+	"\bstatuses\x18\b \x03(\tR\bstatuses\x12E\n" +
+	"\vcompression\x18\t \x01(\x0e2#.probemesh.v1.GrpcProbe.CompressionR\vcompression\x12#\n" +
+	"\rmessage_limit\x18\n" +
+	" \x01(\x05R\fmessageLimit\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
+	"\vCompression\x12\x1b\n" +
+	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04GZIP\x10\x01\"\x96\x01\n" +
+	"\bGrpcCall\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\x121\n" +
+	"\amessage\x18\x03 \x01(\v2\x17.google.protobuf.StructR\amessage\x12%\n" +
+	"\x0edescriptor_set\x18\x04 \x01(\fR\rdescriptorSet\"c\n" +
 	"\n" +
 	"GrpcResult\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x18\n" +
-	"\aserving\x18\x02 \x01(\tR\aserving\"@\n" +
+	"\aserving\x18\x02 \x01(\tR\aserving\x12#\n" +
+	"\rmessage_bytes\x18\x03 \x01(\x03R\fmessageBytes\"\x8d\x01\n" +
 	"\fResponseGrpc\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x18\n" +
-	"\aserving\x18\x02 \x01(\tR\aservingB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\aserving\x18\x02 \x01(\tR\aserving\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x121\n" +
+	"\adetails\x18\x04 \x03(\v2\x17.google.protobuf.StructR\adetailsB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_grpc_probe_proto_rawDescOnce sync.Once
@@ -248,24 +466,32 @@ func file_probemesh_v1_grpc_probe_proto_rawDescGZIP() []byte {
 	return file_probemesh_v1_grpc_probe_proto_rawDescData
 }
 
-var file_probemesh_v1_grpc_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_probemesh_v1_grpc_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_probemesh_v1_grpc_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probemesh_v1_grpc_probe_proto_goTypes = []any{
-	(*GrpcProbe)(nil),        // 0: probemesh.v1.GrpcProbe
-	(*GrpcResult)(nil),       // 1: probemesh.v1.GrpcResult
-	(*ResponseGrpc)(nil),     // 2: probemesh.v1.ResponseGrpc
-	nil,                      // 3: probemesh.v1.GrpcProbe.MetadataEntry
-	(*TlsConfig)(nil),        // 4: probemesh.v1.TlsConfig
-	(IpFamily_Preference)(0), // 5: probemesh.v1.IpFamily.Preference
+	(GrpcProbe_Compression)(0), // 0: probemesh.v1.GrpcProbe.Compression
+	(*GrpcProbe)(nil),          // 1: probemesh.v1.GrpcProbe
+	(*GrpcCall)(nil),           // 2: probemesh.v1.GrpcCall
+	(*GrpcResult)(nil),         // 3: probemesh.v1.GrpcResult
+	(*ResponseGrpc)(nil),       // 4: probemesh.v1.ResponseGrpc
+	nil,                        // 5: probemesh.v1.GrpcProbe.MetadataEntry
+	(*TlsConfig)(nil),          // 6: probemesh.v1.TlsConfig
+	(IpFamily_Preference)(0),   // 7: probemesh.v1.IpFamily.Preference
+	(*structpb.Struct)(nil),    // 8: google.protobuf.Struct
 }
 var file_probemesh_v1_grpc_probe_proto_depIdxs = []int32{
-	4, // 0: probemesh.v1.GrpcProbe.tls:type_name -> probemesh.v1.TlsConfig
-	3, // 1: probemesh.v1.GrpcProbe.metadata:type_name -> probemesh.v1.GrpcProbe.MetadataEntry
-	5, // 2: probemesh.v1.GrpcProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 0: probemesh.v1.GrpcProbe.tls:type_name -> probemesh.v1.TlsConfig
+	5, // 1: probemesh.v1.GrpcProbe.metadata:type_name -> probemesh.v1.GrpcProbe.MetadataEntry
+	7, // 2: probemesh.v1.GrpcProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	2, // 3: probemesh.v1.GrpcProbe.call:type_name -> probemesh.v1.GrpcCall
+	0, // 4: probemesh.v1.GrpcProbe.compression:type_name -> probemesh.v1.GrpcProbe.Compression
+	8, // 5: probemesh.v1.GrpcCall.message:type_name -> google.protobuf.Struct
+	8, // 6: probemesh.v1.ResponseGrpc.details:type_name -> google.protobuf.Struct
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_grpc_probe_proto_init() }
@@ -280,13 +506,14 @@ func file_probemesh_v1_grpc_probe_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_grpc_probe_proto_rawDesc), len(file_probemesh_v1_grpc_probe_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_probemesh_v1_grpc_probe_proto_goTypes,
 		DependencyIndexes: file_probemesh_v1_grpc_probe_proto_depIdxs,
+		EnumInfos:         file_probemesh_v1_grpc_probe_proto_enumTypes,
 		MessageInfos:      file_probemesh_v1_grpc_probe_proto_msgTypes,
 	}.Build()
 	File_probemesh_v1_grpc_probe_proto = out.File

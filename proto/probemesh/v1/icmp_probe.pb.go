@@ -22,17 +22,39 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// IcmpProbe sends echo requests. Without `expect`, at least one reply must come back in time.
+// IcmpProbe sends echo requests. Without `expect` and without bounds (`max_loss` and so on), at least one reply must come back in time.
 type IcmpProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests to send, 1 to 10; if unset, 3. They go out 100 ms apart, or closer so that all fit into half of the timeout.
+	// Requests to send, 1 to 100; if unset, 3.
 	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	// Payload bytes, 0 to 65,000; if unset, 56.
+	// Payload bytes, 0 to 65,000; if unset, 56. `count` times this is at most 1 MiB. Below 8 bytes, a forged reply needs to guess little more than 32 bits.
 	PayloadSize *int32 `protobuf:"varint,2,opt,name=payload_size,json=payloadSize,proto3,oneof" json:"payload_size,omitempty"`
 	// IPv4, IPv6 or any.
 	IpFamily IpFamily_Preference `protobuf:"varint,3,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
 	// Expectations in CEL over `response`, for example `response.icmp.loss <= 0.34`. At most 20.
-	Expect        []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
+	Expect []string `protobuf:"bytes,4,rep,name=expect,proto3" json:"expect,omitempty"`
+	// Time between two requests, 10ms to 10s; all must fit into the timeout. If unset, 100 ms, or less so that all fit into half of the timeout.
+	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How long a reply may take; one that comes later counts as late and as lost. 1ms to the check's timeout. If unset, what is left of the timeout. The probe ends this
+	// long after the last request.
+	ReplyWithin *durationpb.Duration `protobuf:"bytes,6,opt,name=reply_within,json=replyWithin,proto3" json:"reply_within,omitempty"`
+	// True: no packet may be fragmented on its way (the DF bit of IPv4; with IPv6 the prober does not fragment either). A packet that is too large for a link fails
+	// the probe with the MTU and the router that told it. If false, packets may be fragmented.
+	DontFragment bool `protobuf:"varint,7,opt,name=dont_fragment,json=dontFragment,proto3" json:"dont_fragment,omitempty"`
+	// Hop limit (TTL) of the requests, 1 to 255; if unset, what the prober's system uses, mostly 64. When it runs out, the router that said so is told.
+	HopLimit int32 `protobuf:"varint,8,opt,name=hop_limit,json=hopLimit,proto3" json:"hop_limit,omitempty"`
+	// Address of the prober's own to send from, for probers with several. If unset, the system chooses. A prober that does not have it casts ERROR.
+	SourceAddress string `protobuf:"bytes,9,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
+	// Share of the requests that may be lost, 0.0 to 1.0. With more the probe fails, whatever `expect` says. If unset, not bounded; but see `expect`.
+	MaxLoss *float64 `protobuf:"fixed64,10,opt,name=max_loss,json=maxLoss,proto3,oneof" json:"max_loss,omitempty"`
+	// Mean round trip at most, 1us to the check's timeout. If unset, not bounded.
+	MaxRttAvg *durationpb.Duration `protobuf:"bytes,11,opt,name=max_rtt_avg,json=maxRttAvg,proto3" json:"max_rtt_avg,omitempty"`
+	// Longest round trip at most, 1us to the check's timeout. If unset, not bounded.
+	MaxRttMax *durationpb.Duration `protobuf:"bytes,12,opt,name=max_rtt_max,json=maxRttMax,proto3" json:"max_rtt_max,omitempty"`
+	// Standard deviation of the round trips at most, 1us to the check's timeout. If unset, not bounded. It needs a `count` of 2 or more.
+	MaxRttStddev *durationpb.Duration `protobuf:"bytes,13,opt,name=max_rtt_stddev,json=maxRttStddev,proto3" json:"max_rtt_stddev,omitempty"`
+	// Jitter at most: the mean difference between a round trip and the one before it. 1us to the check's timeout. If unset, not bounded. It needs a `count` of 2 or more.
+	MaxJitter     *durationpb.Duration `protobuf:"bytes,14,opt,name=max_jitter,json=maxJitter,proto3" json:"max_jitter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -95,6 +117,76 @@ func (x *IcmpProbe) GetExpect() []string {
 	return nil
 }
 
+func (x *IcmpProbe) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *IcmpProbe) GetReplyWithin() *durationpb.Duration {
+	if x != nil {
+		return x.ReplyWithin
+	}
+	return nil
+}
+
+func (x *IcmpProbe) GetDontFragment() bool {
+	if x != nil {
+		return x.DontFragment
+	}
+	return false
+}
+
+func (x *IcmpProbe) GetHopLimit() int32 {
+	if x != nil {
+		return x.HopLimit
+	}
+	return 0
+}
+
+func (x *IcmpProbe) GetSourceAddress() string {
+	if x != nil {
+		return x.SourceAddress
+	}
+	return ""
+}
+
+func (x *IcmpProbe) GetMaxLoss() float64 {
+	if x != nil && x.MaxLoss != nil {
+		return *x.MaxLoss
+	}
+	return 0
+}
+
+func (x *IcmpProbe) GetMaxRttAvg() *durationpb.Duration {
+	if x != nil {
+		return x.MaxRttAvg
+	}
+	return nil
+}
+
+func (x *IcmpProbe) GetMaxRttMax() *durationpb.Duration {
+	if x != nil {
+		return x.MaxRttMax
+	}
+	return nil
+}
+
+func (x *IcmpProbe) GetMaxRttStddev() *durationpb.Duration {
+	if x != nil {
+		return x.MaxRttStddev
+	}
+	return nil
+}
+
+func (x *IcmpProbe) GetMaxJitter() *durationpb.Duration {
+	if x != nil {
+		return x.MaxJitter
+	}
+	return nil
+}
+
 // IcmpResult is what an icmp probe measured.
 type IcmpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -109,7 +201,21 @@ type IcmpResult struct {
 	// Longest round trip.
 	RttMax *durationpb.Duration `protobuf:"bytes,5,opt,name=rtt_max,json=rttMax,proto3" json:"rtt_max,omitempty"`
 	// Hop limit (TTL) of the last reply, 0 when the socket does not tell.
-	HopLimit      int32 `protobuf:"varint,6,opt,name=hop_limit,json=hopLimit,proto3" json:"hop_limit,omitempty"`
+	HopLimit int32 `protobuf:"varint,6,opt,name=hop_limit,json=hopLimit,proto3" json:"hop_limit,omitempty"`
+	// Standard deviation of the round trips (of the population, as ping's mdev); unset with fewer than two.
+	RttStddev *durationpb.Duration `protobuf:"bytes,7,opt,name=rtt_stddev,json=rttStddev,proto3" json:"rtt_stddev,omitempty"`
+	// Mean difference between a round trip and the one before it, in the order of the requests; unset with fewer than two.
+	Jitter *durationpb.Duration `protobuf:"bytes,8,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// Replies to a request that had been answered before. They do not count as received.
+	Duplicates int32 `protobuf:"varint,9,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// Replies that came later than `IcmpProbe.reply_within`. They do not count as received.
+	Late int32 `protobuf:"varint,10,opt,name=late,proto3" json:"late,omitempty"`
+	// Replies whose payload had been changed on the way. They do not count as received.
+	Corrupted int32 `protobuf:"varint,11,opt,name=corrupted,proto3" json:"corrupted,omitempty"`
+	// Requests that a router or the target sent back: unreachable, hop limit exceeded, packet too big.
+	Errors int32 `protobuf:"varint,12,opt,name=errors,proto3" json:"errors,omitempty"`
+	// The address that sent the last of `errors`; empty without any.
+	ErrorFrom     string `protobuf:"bytes,13,opt,name=error_from,json=errorFrom,proto3" json:"error_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +292,55 @@ func (x *IcmpResult) GetHopLimit() int32 {
 	return 0
 }
 
+func (x *IcmpResult) GetRttStddev() *durationpb.Duration {
+	if x != nil {
+		return x.RttStddev
+	}
+	return nil
+}
+
+func (x *IcmpResult) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *IcmpResult) GetDuplicates() int32 {
+	if x != nil {
+		return x.Duplicates
+	}
+	return 0
+}
+
+func (x *IcmpResult) GetLate() int32 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *IcmpResult) GetCorrupted() int32 {
+	if x != nil {
+		return x.Corrupted
+	}
+	return 0
+}
+
+func (x *IcmpResult) GetErrors() int32 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *IcmpResult) GetErrorFrom() string {
+	if x != nil {
+		return x.ErrorFrom
+	}
+	return ""
+}
+
 // ResponseIcmp is what came back of the echo requests.
 type ResponseIcmp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -200,7 +355,23 @@ type ResponseIcmp struct {
 	// Mean round trip.
 	RttAvg *durationpb.Duration `protobuf:"bytes,5,opt,name=rtt_avg,json=rttAvg,proto3" json:"rtt_avg,omitempty"`
 	// Longest round trip.
-	RttMax        *durationpb.Duration `protobuf:"bytes,6,opt,name=rtt_max,json=rttMax,proto3" json:"rtt_max,omitempty"`
+	RttMax *durationpb.Duration `protobuf:"bytes,6,opt,name=rtt_max,json=rttMax,proto3" json:"rtt_max,omitempty"`
+	// Standard deviation of the round trips; 0 with fewer than two.
+	RttStddev *durationpb.Duration `protobuf:"bytes,7,opt,name=rtt_stddev,json=rttStddev,proto3" json:"rtt_stddev,omitempty"`
+	// Mean difference between a round trip and the one before it; 0 with fewer than two.
+	Jitter *durationpb.Duration `protobuf:"bytes,8,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// Hop limit (TTL) of the last reply, 0 when the socket does not tell.
+	HopLimit int64 `protobuf:"varint,9,opt,name=hop_limit,json=hopLimit,proto3" json:"hop_limit,omitempty"`
+	// Replies to a request that had been answered before.
+	Duplicates int64 `protobuf:"varint,10,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// Replies that came later than `IcmpProbe.reply_within`.
+	Late int64 `protobuf:"varint,11,opt,name=late,proto3" json:"late,omitempty"`
+	// Replies whose payload had been changed on the way.
+	Corrupted int64 `protobuf:"varint,12,opt,name=corrupted,proto3" json:"corrupted,omitempty"`
+	// Requests that a router or the target sent back: unreachable, hop limit exceeded, packet too big.
+	Errors int64 `protobuf:"varint,13,opt,name=errors,proto3" json:"errors,omitempty"`
+	// The address that sent the last of `errors`; empty without any.
+	ErrorFrom     string `protobuf:"bytes,14,opt,name=error_from,json=errorFrom,proto3" json:"error_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,17 +448,86 @@ func (x *ResponseIcmp) GetRttMax() *durationpb.Duration {
 	return nil
 }
 
+func (x *ResponseIcmp) GetRttStddev() *durationpb.Duration {
+	if x != nil {
+		return x.RttStddev
+	}
+	return nil
+}
+
+func (x *ResponseIcmp) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *ResponseIcmp) GetHopLimit() int64 {
+	if x != nil {
+		return x.HopLimit
+	}
+	return 0
+}
+
+func (x *ResponseIcmp) GetDuplicates() int64 {
+	if x != nil {
+		return x.Duplicates
+	}
+	return 0
+}
+
+func (x *ResponseIcmp) GetLate() int64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *ResponseIcmp) GetCorrupted() int64 {
+	if x != nil {
+		return x.Corrupted
+	}
+	return 0
+}
+
+func (x *ResponseIcmp) GetErrors() int64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *ResponseIcmp) GetErrorFrom() string {
+	if x != nil {
+		return x.ErrorFrom
+	}
+	return ""
+}
+
 var File_probemesh_v1_icmp_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_icmp_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1dprobemesh/v1/icmp_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a probemesh/v1/probe_options.proto\"\xb2\x01\n" +
+	"\x1dprobemesh/v1/icmp_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a probemesh/v1/probe_options.proto\"\xae\x05\n" +
 	"\tIcmpProbe\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x12&\n" +
 	"\fpayload_size\x18\x02 \x01(\x05H\x00R\vpayloadSize\x88\x01\x01\x12>\n" +
 	"\tip_family\x18\x03 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x16\n" +
-	"\x06expect\x18\x04 \x03(\tR\x06expectB\x0f\n" +
-	"\r_payload_size\"\xf5\x01\n" +
+	"\x06expect\x18\x04 \x03(\tR\x06expect\x125\n" +
+	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12<\n" +
+	"\freply_within\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vreplyWithin\x12#\n" +
+	"\rdont_fragment\x18\a \x01(\bR\fdontFragment\x12\x1b\n" +
+	"\thop_limit\x18\b \x01(\x05R\bhopLimit\x12%\n" +
+	"\x0esource_address\x18\t \x01(\tR\rsourceAddress\x12\x1e\n" +
+	"\bmax_loss\x18\n" +
+	" \x01(\x01H\x01R\amaxLoss\x88\x01\x01\x129\n" +
+	"\vmax_rtt_avg\x18\v \x01(\v2\x19.google.protobuf.DurationR\tmaxRttAvg\x129\n" +
+	"\vmax_rtt_max\x18\f \x01(\v2\x19.google.protobuf.DurationR\tmaxRttMax\x12?\n" +
+	"\x0emax_rtt_stddev\x18\r \x01(\v2\x19.google.protobuf.DurationR\fmaxRttStddev\x128\n" +
+	"\n" +
+	"max_jitter\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\tmaxJitterB\x0f\n" +
+	"\r_payload_sizeB\v\n" +
+	"\t_max_loss\"\xeb\x03\n" +
 	"\n" +
 	"IcmpResult\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x05R\x04sent\x12\x1a\n" +
@@ -295,14 +535,39 @@ const file_probemesh_v1_icmp_probe_proto_rawDesc = "" +
 	"\artt_min\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06rttMin\x122\n" +
 	"\artt_avg\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06rttAvg\x122\n" +
 	"\artt_max\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06rttMax\x12\x1b\n" +
-	"\thop_limit\x18\x06 \x01(\x05R\bhopLimit\"\xee\x01\n" +
+	"\thop_limit\x18\x06 \x01(\x05R\bhopLimit\x128\n" +
+	"\n" +
+	"rtt_stddev\x18\a \x01(\v2\x19.google.protobuf.DurationR\trttStddev\x121\n" +
+	"\x06jitter\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\t \x01(\x05R\n" +
+	"duplicates\x12\x12\n" +
+	"\x04late\x18\n" +
+	" \x01(\x05R\x04late\x12\x1c\n" +
+	"\tcorrupted\x18\v \x01(\x05R\tcorrupted\x12\x16\n" +
+	"\x06errors\x18\f \x01(\x05R\x06errors\x12\x1d\n" +
+	"\n" +
+	"error_from\x18\r \x01(\tR\terrorFrom\"\x81\x04\n" +
 	"\fResponseIcmp\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x03R\x04sent\x12\x1a\n" +
 	"\breceived\x18\x02 \x01(\x03R\breceived\x12\x12\n" +
 	"\x04loss\x18\x03 \x01(\x01R\x04loss\x122\n" +
 	"\artt_min\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06rttMin\x122\n" +
 	"\artt_avg\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06rttAvg\x122\n" +
-	"\artt_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06rttMaxB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\artt_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06rttMax\x128\n" +
+	"\n" +
+	"rtt_stddev\x18\a \x01(\v2\x19.google.protobuf.DurationR\trttStddev\x121\n" +
+	"\x06jitter\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x1b\n" +
+	"\thop_limit\x18\t \x01(\x03R\bhopLimit\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\n" +
+	" \x01(\x03R\n" +
+	"duplicates\x12\x12\n" +
+	"\x04late\x18\v \x01(\x03R\x04late\x12\x1c\n" +
+	"\tcorrupted\x18\f \x01(\x03R\tcorrupted\x12\x16\n" +
+	"\x06errors\x18\r \x01(\x03R\x06errors\x12\x1d\n" +
+	"\n" +
+	"error_from\x18\x0e \x01(\tR\terrorFromB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_icmp_probe_proto_rawDescOnce sync.Once
@@ -325,18 +590,28 @@ var file_probemesh_v1_icmp_probe_proto_goTypes = []any{
 	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_probemesh_v1_icmp_probe_proto_depIdxs = []int32{
-	3, // 0: probemesh.v1.IcmpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	4, // 1: probemesh.v1.IcmpResult.rtt_min:type_name -> google.protobuf.Duration
-	4, // 2: probemesh.v1.IcmpResult.rtt_avg:type_name -> google.protobuf.Duration
-	4, // 3: probemesh.v1.IcmpResult.rtt_max:type_name -> google.protobuf.Duration
-	4, // 4: probemesh.v1.ResponseIcmp.rtt_min:type_name -> google.protobuf.Duration
-	4, // 5: probemesh.v1.ResponseIcmp.rtt_avg:type_name -> google.protobuf.Duration
-	4, // 6: probemesh.v1.ResponseIcmp.rtt_max:type_name -> google.protobuf.Duration
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3,  // 0: probemesh.v1.IcmpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	4,  // 1: probemesh.v1.IcmpProbe.interval:type_name -> google.protobuf.Duration
+	4,  // 2: probemesh.v1.IcmpProbe.reply_within:type_name -> google.protobuf.Duration
+	4,  // 3: probemesh.v1.IcmpProbe.max_rtt_avg:type_name -> google.protobuf.Duration
+	4,  // 4: probemesh.v1.IcmpProbe.max_rtt_max:type_name -> google.protobuf.Duration
+	4,  // 5: probemesh.v1.IcmpProbe.max_rtt_stddev:type_name -> google.protobuf.Duration
+	4,  // 6: probemesh.v1.IcmpProbe.max_jitter:type_name -> google.protobuf.Duration
+	4,  // 7: probemesh.v1.IcmpResult.rtt_min:type_name -> google.protobuf.Duration
+	4,  // 8: probemesh.v1.IcmpResult.rtt_avg:type_name -> google.protobuf.Duration
+	4,  // 9: probemesh.v1.IcmpResult.rtt_max:type_name -> google.protobuf.Duration
+	4,  // 10: probemesh.v1.IcmpResult.rtt_stddev:type_name -> google.protobuf.Duration
+	4,  // 11: probemesh.v1.IcmpResult.jitter:type_name -> google.protobuf.Duration
+	4,  // 12: probemesh.v1.ResponseIcmp.rtt_min:type_name -> google.protobuf.Duration
+	4,  // 13: probemesh.v1.ResponseIcmp.rtt_avg:type_name -> google.protobuf.Duration
+	4,  // 14: probemesh.v1.ResponseIcmp.rtt_max:type_name -> google.protobuf.Duration
+	4,  // 15: probemesh.v1.ResponseIcmp.rtt_stddev:type_name -> google.protobuf.Duration
+	4,  // 16: probemesh.v1.ResponseIcmp.jitter:type_name -> google.protobuf.Duration
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_icmp_probe_proto_init() }
