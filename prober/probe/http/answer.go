@@ -2,29 +2,38 @@ package http
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	nethttp "net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/expect"
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
+// maxCodingText is how much of a Content-Encoding a result tells.
+const maxCodingText = 64
+
 // answer is the last answer of a probe.
 type answer struct {
-	resp      *nethttp.Response
-	uri       string
-	visited   []string
-	redirects int32
-	body      []byte // all of it when an expectation reads it, else its beginning when the status is bad
-	bodyBytes int64
-	more      bool // there was more than body
+	resp            *nethttp.Response
+	uri             string
+	visited         []string
+	redirects       int32
+	redirectsBefore int32  // those of the steps before
+	body            []byte // all of it when an expectation reads it, else its beginning when the status is bad
+	bodyBytes       int64  // after decompression
+	encoded         int64  // before it
+	more            bool   // there was more than body
+	cut             bool   // there was more than the body limit
+	graphql         *meshv1.GraphQl
+	traceID         string
+	tokenTime       time.Duration // to get a token; 0 when none was fetched
 }
 
 // take notes an answer, which may turn out to be a redirect.
@@ -38,53 +47,6 @@ func (g *answer) orNil() probe.Answer {
 	return g
 }
 
-// scratch are buffers to read into what nobody looks at.
-var scratch = sync.Pool{New: func() any { return new([16 << 10]byte) }}
-
-// readHead reads the body. When keep is set, or reading fails, its first bytes are kept as evidence.
-func (g *answer) readHead(resp *nethttp.Response, limit int64, keep bool) error {
-	if resp.Body == nethttp.NoBody {
-		return nil
-	}
-	buffer, _ := scratch.Get().(*[16 << 10]byte)
-	defer scratch.Put(buffer)
-	filled := 0 // of the part that is kept
-	for {
-		to := buffer[filled:]
-		if left := limit - g.bodyBytes + 1; left < int64(len(to)) {
-			to = to[:left]
-		}
-		n, err := resp.Body.Read(to)
-		g.bodyBytes += int64(n)
-		filled = min(filled+n, probe.MaxEvidenceBody)
-		if g.bodyBytes > limit {
-			g.bodyBytes, g.more, err = limit, true, io.EOF
-		}
-		if err != nil {
-			complete := errors.Is(err, io.EOF)
-			if keep || !complete {
-				head := min(int64(filled), probe.MaxEvidenceBody, g.bodyBytes)
-				g.more = g.more || g.bodyBytes > head
-				g.body = append([]byte(nil), buffer[:head]...)
-			}
-			if complete {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// readAll reads the body up to the limit and keeps it.
-func (g *answer) readAll(resp *nethttp.Response, limit int64) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if int64(len(body)) > limit {
-		body, g.more = body[:limit], true
-	}
-	g.body, g.bodyBytes = body, int64(len(body))
-	return err
-}
-
 // Record implements probe.Answer.
 func (g *answer) Record(r *meshv1.Result) {
 	r.Http = &meshv1.HttpResult{
@@ -93,7 +55,18 @@ func (g *answer) Record(r *meshv1.Result) {
 		Redirects:     g.redirects,
 		BodyBytes:     g.bodyBytes,
 		ContentLength: g.resp.ContentLength,
+		EncodedBytes:  g.encoded,
 	}
+	if coding := g.resp.Header.Get("Content-Encoding"); coding != "" {
+		r.Http.ContentEncoding = strings.ToValidUTF8(coding[:min(len(coding), maxCodingText)], "\uFFFD")
+	}
+	if modified, err := nethttp.ParseTime(g.resp.Header.Get("Last-Modified")); err == nil {
+		r.Http.LastModified = timestamppb.New(modified)
+	}
+	if g.tokenTime > 0 {
+		r.Http.TokenDuration = durationpb.New(g.tokenTime)
+	}
+	r.TraceId = g.traceID
 }
 
 // Respond implements probe.Answer.
@@ -101,10 +74,21 @@ func (g *answer) Respond(r *meshv1.Response, p *expect.Program) {
 	r.Status = int64(g.resp.StatusCode)
 	r.Version = version(g.resp)
 	r.Uri = g.uri
+	r.Redirects = int64(g.redirects)
 	if p.Reads("headers") {
 		r.Headers = make(map[string]string, len(g.resp.Header))
 		for k, v := range g.resp.Header {
 			r.Headers[strings.ToValidUTF8(strings.ToLower(k), "\uFFFD")] = strings.ToValidUTF8(strings.Join(v, ", "), "\uFFFD")
+		}
+	}
+	if p.Reads("header_values") {
+		r.HeaderValues = make(map[string]*meshv1.HeaderValues, len(g.resp.Header))
+		for k, v := range g.resp.Header {
+			values := make([]string, len(v))
+			for i, one := range v {
+				values[i] = strings.ToValidUTF8(one, "\uFFFD")
+			}
+			r.HeaderValues[strings.ToValidUTF8(strings.ToLower(k), "\uFFFD")] = &meshv1.HeaderValues{Values: values}
 		}
 	}
 	if p.Reads("body") {
@@ -126,11 +110,14 @@ func parseJSON(body []byte) *structpb.Value {
 
 // Judge implements probe.Answer.
 func (g *answer) Judge(expected bool) *probe.Failure {
-	if expected || g.resp.StatusCode >= 200 && g.resp.StatusCode <= 299 {
-		return nil
+	if !expected && (g.resp.StatusCode < 200 || g.resp.StatusCode > 299) {
+		return &probe.Failure{Class: meshv1.Result_EXPECTATION, Phase: meshv1.Result_EXPECT,
+			Sentence: "status " + short(g.resp.Status) + "; without expectations it must be 200 to 299"}
 	}
-	return &probe.Failure{Class: meshv1.Result_EXPECTATION, Phase: meshv1.Result_EXPECT,
-		Sentence: "status " + short(g.resp.Status) + "; without expectations it must be 200 to 299"}
+	if g.graphql != nil {
+		return g.judgeGraphQL()
+	}
+	return nil
 }
 
 // Evidence implements probe.Answer.
@@ -145,7 +132,7 @@ func (g *answer) Evidence(e *meshv1.Evidence) {
 	}
 }
 
-// version is the version of HTTP of an answer: "1.0", "1.1" or "2".
+// version is the version of HTTP of an answer: "1.0", "1.1", "2" or "3".
 func version(resp *nethttp.Response) string {
 	if resp.ProtoMajor >= 2 {
 		return strconv.Itoa(resp.ProtoMajor)

@@ -1,23 +1,21 @@
-// Package http is the kind http: one request over HTTP/1.1 or HTTP/2, and the redirects that follow it.
+// Package http is the kind http: requests over HTTP/1.1, HTTP/2 or HTTP/3, and the redirects that follow them.
 //
-// What is the same for every probe of a check (the URL taken apart, headers, TLS configuration, transport) is made once. A probe opens a new
-// connection, unless the check asks for keep_alive, so that it sees the whole way that a new visitor would take.
+// What is the same for every probe of a check (URL, headers, body, TLS configuration, transports) is made once, by [Compile]. A probe is a visit: it sends the
+// request of the check, or its steps one after the other, answers challenges for credentials, follows redirects, keeps cookies meanwhile, and reads the last
+// answer. Each request opens a new connection, unless the check asks for keep_alive, so that a probe sees the whole way that a new visitor would take.
 //
-// An answer is bounded in every direction: headers by 64 KiB, the body by the body limit after decompression, redirects by their number, and all
-// of it by the timeout of the check.
+// An answer is bounded in every direction: headers by 64 KiB, the body by the body limit before and after decompression, informational answers and redirects by
+// their number, cookies by 64 KiB in all, and all of it by the timeout of the check.
+//
+// Credentials, cookies aside, go to the host of the check alone; what other hosts are sent is User-Agent and Accept headers.
 package http
 
 import (
 	"context"
 	"crypto/tls"
-	"encoding/base64"
-	"fmt"
 	"net"
 	nethttp "net/http"
-	"net/http/httptrace"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -40,13 +38,18 @@ type runner struct {
 	plan    *probe.Plan
 	options *meshv1.HttpProbe
 	url     *url.URL
-	host    string // value of the Host header, empty for the URL's
-	header  nethttp.Header
-	safe    nethttp.Header // what other hosts than the check's own are sent
+	host    string         // value of the Host header, empty for the URL's
+	header  nethttp.Header // what every request to the check's own host is sent with
+	safe    nethttp.Header // what other hosts are sent
+	first   request        // the request of a check without steps
+	whole   bool           // the whole body is needed, by an expectation or by the kind's own judgement
+	tokens  *tokens        // OAuth 2.0; nil without
+	connect string         // host:port to connect to in place of the check's own; empty for that
 
-	usual   *nethttp.Transport // as the check asks for
-	fresh   *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
-	foreign *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
+	own, others *tls.Config        // for the check's own host, and without its secrets for others
+	usual       *nethttp.Transport // as the check asks for
+	fresh       *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
+	foreign     *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
 }
 
 // Compile makes a runner of a check of kind http whose defaults are resolved. The caller closes it.
@@ -56,28 +59,53 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	if err != nil {
 		return nil, err
 	}
-	own, err := probe.TLSConfig(o.GetTls(), "")
-	if err != nil {
-		return nil, err
-	}
-	others, err := probe.TLSConfig(&meshv1.TlsConfig{CaPem: o.GetTls().GetCaPem(), MinVersion: o.GetTls().GetMinVersion(),
-		InsecureSkipVerify: o.GetTls().GetInsecureSkipVerify()}, "")
-	if err != nil {
-		return nil, err
-	}
 	r := &runner{plan: plan, options: o, url: t.URL}
+	if r.own, err = probe.TLSConfig(o.GetTls(), ""); err != nil {
+		return nil, err
+	}
+	if r.others, err = probe.TLSConfig(withoutSecrets(o.GetTls()), ""); err != nil {
+		return nil, err
+	}
 	r.headers(env.UserAgent)
-	r.fresh = r.transport(own, false)
+	if r.first, err = newRequest(r.url, o); err != nil {
+		return nil, err
+	}
+	if o.GetResolveTo() != "" {
+		r.connect = resolveTo(o.GetResolveTo(), port(r.url))
+	}
+	r.whole = plan.Expect.Reads("body") || plan.Expect.Reads("json") || o.GetGraphql() != nil
+	r.fresh = r.transport(r.own, false)
 	r.usual, r.foreign = r.fresh, r.fresh
-	if own.ServerName != "" || len(own.Certificates) > 0 {
-		r.foreign = r.transport(others, false)
+	if r.own.ServerName != "" || len(r.own.Certificates) > 0 {
+		r.foreign = r.transport(r.others, false)
 	}
 	if o.GetKeepAlive() {
-		r.usual = r.transport(own, true)
+		r.usual = r.transport(r.own, true)
 		r.usual.IdleConnTimeout = c.GetInterval().AsDuration() + time.Minute
+	}
+	if o.GetOauth2() != nil {
+		if r.tokens, err = newTokens(r, o.GetOauth2(), env.UserAgent); err != nil {
+			return nil, err
+		}
 	}
 	plan.Talk = r.talk
 	return r, nil
+}
+
+// withoutSecrets are the TLS options that other hosts than the check's own are met with.
+func withoutSecrets(t *meshv1.TlsConfig) *meshv1.TlsConfig {
+	return &meshv1.TlsConfig{CaPem: t.GetCaPem(), MinVersion: t.GetMinVersion(), InsecureSkipVerify: t.GetInsecureSkipVerify()}
+}
+
+// resolveTo completes a host, or a host and a port, with the port.
+func resolveTo(text, port string) string {
+	if host, own, err := net.SplitHostPort(text); err == nil {
+		return net.JoinHostPort(host, own)
+	}
+	if len(text) > 1 && text[0] == '[' && text[len(text)-1] == ']' {
+		text = text[1 : len(text)-1]
+	}
+	return net.JoinHostPort(text, port)
 }
 
 // Probe implements probe.Runner.
@@ -90,122 +118,7 @@ func (r *runner) Close() {
 	r.usual.CloseIdleConnections()
 	r.fresh.CloseIdleConnections()
 	r.foreign.CloseIdleConnections()
-}
-
-// headers prepares what every request is sent with.
-func (r *runner) headers(userAgent string) {
-	r.header, r.safe = make(nethttp.Header), make(nethttp.Header)
-	r.header.Set("User-Agent", userAgent)
-	for k, v := range r.options.GetHeaders() {
-		if strings.EqualFold(k, "host") {
-			r.host = v
-			continue
-		}
-		r.header.Set(k, v)
+	if r.tokens != nil {
+		r.tokens.transport.CloseIdleConnections()
 	}
-	if b := r.options.GetBasicAuth(); b != nil {
-		r.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(b.Username+":"+b.Password)))
-	}
-	if token := r.options.GetBearerToken(); token != "" {
-		r.header.Set("Authorization", "Bearer "+token)
-	}
-	for k, v := range r.header {
-		if k == "User-Agent" || strings.HasPrefix(k, "Accept") {
-			r.safe[k] = v
-		}
-	}
-}
-
-// transport makes a transport as the check asks for.
-func (r *runner) transport(config *tls.Config, keep bool) *nethttp.Transport {
-	dialer := &probe.Dialer{Family: r.options.GetIpFamily()}
-	t := &nethttp.Transport{
-		TLSClientConfig:        config,
-		DisableKeepAlives:      !keep,
-		MaxIdleConnsPerHost:    1,
-		MaxResponseHeaderBytes: maxResponseHeaders,
-		ReadBufferSize:         readBuffer,
-		WriteBufferSize:        writeBuffer,
-		Protocols:              protocols(r.options.GetVersion()),
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			a, _ := ctx.Value(attemptKey{}).(*probe.Attempt)
-			host, port, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			if a == nil {
-				return nil, fmt.Errorf("dial %s outside of a probe", address)
-			}
-			number, err := strconv.ParseUint(port, 10, 16)
-			if err != nil {
-				return nil, err
-			}
-			return dialer.Dial(ctx, a, network, host, uint16(number))
-		},
-	}
-	if text := r.options.GetProxyUrl(); text != "" {
-		if u, err := url.Parse(text); err == nil {
-			t.Proxy = nethttp.ProxyURL(u)
-			t.ProxyConnectHeader = nethttp.Header{"User-Agent": r.header["User-Agent"]}
-			if v := r.header["Proxy-Authorization"]; v != nil {
-				t.ProxyConnectHeader["Proxy-Authorization"] = v
-			}
-			t.OnProxyConnectResponse = proxyAnswer
-		}
-	}
-	return t
-}
-
-// proxyAnswer turns a refusal of the proxy into a failure.
-func proxyAnswer(ctx context.Context, proxy *url.URL, _ *nethttp.Request, resp *nethttp.Response) error {
-	if resp.StatusCode == nethttp.StatusOK {
-		return nil
-	}
-	a, _ := ctx.Value(attemptKey{}).(*probe.Attempt)
-	if a == nil {
-		return fmt.Errorf("proxy %s answered CONNECT with %s", proxy.Host, resp.Status)
-	}
-	return probe.Failf(a, meshv1.Result_PROTOCOL, "proxy %s answered CONNECT with %s", proxy.Host, resp.Status)
-}
-
-// protocols is the set of HTTP versions to speak.
-func protocols(v meshv1.HttpProbe_Version) *nethttp.Protocols {
-	p := &nethttp.Protocols{}
-	switch v {
-	case meshv1.HttpProbe_HTTP1:
-		p.SetHTTP1(true)
-	case meshv1.HttpProbe_HTTP2:
-		p.SetHTTP2(true)
-		p.SetUnencryptedHTTP2(true)
-	default:
-		p.SetHTTP1(true)
-		p.SetHTTP2(true)
-	}
-	return p
-}
-
-// attemptKey is the context key of the attempt that a dial belongs to.
-type attemptKey struct{}
-
-// traced is the context of one probe: the attempt, and the hooks that tell it of phases.
-func (r *runner) traced(ctx context.Context, a *probe.Attempt) context.Context {
-	trace := &httptrace.ClientTrace{
-		WroteRequest:         func(httptrace.WroteRequestInfo) { a.Restart(meshv1.Result_PROCESSING) },
-		GotFirstResponseByte: func() { a.Enter(meshv1.Result_TRANSFER) },
-		GotConn: func(info httptrace.GotConnInfo) {
-			if info.Reused {
-				a.Connecting(info.Conn.RemoteAddr().String())
-			}
-			a.Enter(meshv1.Result_PROCESSING)
-		},
-	}
-	if r.url.Scheme == "https" || r.options.GetFollowRedirects() {
-		trace.TLSHandshakeStart = func() { a.Enter(meshv1.Result_HANDSHAKE) }
-		trace.TLSHandshakeDone = func(_ tls.ConnectionState, err error) {
-			if err != nil {
-				probe.NoteHandshakeError(a, err)
-			}
-		}
-	}
-	return httptrace.WithClientTrace(context.WithValue(ctx, attemptKey{}, a), trace)
 }

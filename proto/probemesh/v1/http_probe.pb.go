@@ -9,6 +9,7 @@ package meshv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -1020,7 +1021,9 @@ type HttpResult struct {
 	// The Content-Encoding of the last answer, at most 64 bytes of it; empty when it had none.
 	ContentEncoding string `protobuf:"bytes,7,opt,name=content_encoding,json=contentEncoding,proto3" json:"content_encoding,omitempty"`
 	// Bytes of body read, before decompression.
-	EncodedBytes  int64 `protobuf:"varint,8,opt,name=encoded_bytes,json=encodedBytes,proto3" json:"encoded_bytes,omitempty"`
+	EncodedBytes int64 `protobuf:"varint,8,opt,name=encoded_bytes,json=encodedBytes,proto3" json:"encoded_bytes,omitempty"`
+	// How long it took to get the OAuth 2.0 token, which is part of the result's `duration` and of none of its phases; unset when a kept one was used, or none is asked for.
+	TokenDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=token_duration,json=tokenDuration,proto3" json:"token_duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1111,11 +1114,18 @@ func (x *HttpResult) GetEncodedBytes() int64 {
 	return 0
 }
 
+func (x *HttpResult) GetTokenDuration() *durationpb.Duration {
+	if x != nil {
+		return x.TokenDuration
+	}
+	return nil
+}
+
 var File_probemesh_v1_http_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1dprobemesh/v1/http_probe.proto\x12\fprobemesh.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"C\n" +
+	"\x1dprobemesh/v1/http_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"C\n" +
 	"\tBasicAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"D\n" +
@@ -1215,7 +1225,7 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\aDEFLATE\x10\x04\x12\x06\n" +
 	"\x02BR\x10\x05\x12\b\n" +
 	"\x04ZSTD\x10\x06B\x13\n" +
-	"\x11_follow_redirects\"\xb3\x02\n" +
+	"\x11_follow_redirects\"\xf5\x02\n" +
 	"\n" +
 	"HttpResult\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x12\x18\n" +
@@ -1226,7 +1236,8 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\x0econtent_length\x18\x05 \x01(\x03R\rcontentLength\x12?\n" +
 	"\rlast_modified\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12)\n" +
 	"\x10content_encoding\x18\a \x01(\tR\x0fcontentEncoding\x12#\n" +
-	"\rencoded_bytes\x18\b \x01(\x03R\fencodedBytesB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
+	"\rencoded_bytes\x18\b \x01(\x03R\fencodedBytes\x12@\n" +
+	"\x0etoken_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\rtokenDurationB:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
 
 var (
 	file_probemesh_v1_http_probe_proto_rawDescOnce sync.Once
@@ -1261,6 +1272,7 @@ var file_probemesh_v1_http_probe_proto_goTypes = []any{
 	(*structpb.Struct)(nil),                // 15: google.protobuf.Struct
 	(IpFamily_Preference)(0),               // 16: probemesh.v1.IpFamily.Preference
 	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 18: google.protobuf.Duration
 }
 var file_probemesh_v1_http_probe_proto_depIdxs = []int32{
 	12, // 0: probemesh.v1.OAuth2ClientCredentials.parameters:type_name -> probemesh.v1.OAuth2ClientCredentials.ParametersEntry
@@ -1282,11 +1294,12 @@ var file_probemesh_v1_http_probe_proto_depIdxs = []int32{
 	6,  // 16: probemesh.v1.HttpProbe.aws_sigv4:type_name -> probemesh.v1.AwsSigV4
 	7,  // 17: probemesh.v1.HttpProbe.proxy_headers:type_name -> probemesh.v1.HttpHeader
 	17, // 18: probemesh.v1.HttpResult.last_modified:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	18, // 19: probemesh.v1.HttpResult.token_duration:type_name -> google.protobuf.Duration
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_http_probe_proto_init() }

@@ -1,0 +1,73 @@
+package http
+
+import (
+	nethttp "net/http"
+	"net/url"
+	"strings"
+
+	"github.com/probemesh/probemesh/prober/probe"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// hop is one request of a probe.
+type hop struct {
+	request
+	own bool // to the host of the check, and so with its credentials
+}
+
+// redirect is the request that resp asks for. ok is false when resp is the last answer.
+func (v *visit) redirect(h hop, resp *nethttp.Response) (next hop, ok bool, err error) {
+	if !v.options.GetFollowRedirects() {
+		return hop{}, false, nil
+	}
+	next = h
+	switch resp.StatusCode {
+	case nethttp.StatusMovedPermanently, nethttp.StatusFound, nethttp.StatusSeeOther:
+		next.body = nil
+		if h.method != nethttp.MethodGet && h.method != nethttp.MethodHead {
+			next.method = nethttp.MethodGet
+		}
+		next.header = withoutContent(h.header)
+	case nethttp.StatusTemporaryRedirect, nethttp.StatusPermanentRedirect:
+	default:
+		return hop{}, false, nil
+	}
+	location := resp.Header.Get("Location")
+	if location == "" {
+		return hop{}, false, nil
+	}
+	if v.got.redirects-v.got.redirectsBefore >= v.options.GetMaxRedirects() {
+		return hop{}, false, probe.Failf(v.a, meshv1.Result_PROTOCOL, "stopped after %d redirects, the last one from %s to %s; raise http.max_redirects if that is right",
+			v.options.GetMaxRedirects(), short(h.url.Redacted()), short(location))
+	}
+	next.url, err = h.url.Parse(location)
+	if err != nil {
+		return hop{}, false, probe.Failf(v.a, meshv1.Result_PROTOCOL, "the redirect to %s cannot be followed: it is not a URI", short(location))
+	}
+	if next.url.Scheme != "http" && next.url.Scheme != "https" || next.url.Host == "" {
+		return hop{}, false, probe.Failf(v.a, meshv1.Result_PROTOCOL, "the redirect to %s cannot be followed: it is neither http nor https", short(location))
+	}
+	if next.url.Scheme == "http" && v.options.GetVersion() == meshv1.HttpProbe_HTTP3 {
+		return hop{}, false, probe.Failf(v.a, meshv1.Result_PROTOCOL, "the redirect to %s cannot be followed: HTTP/3 needs https", short(location))
+	}
+	next.url.User, next.url.Fragment = nil, ""
+	next.own = v.isOwn(next.url)
+	return next, true, nil
+}
+
+// withoutContent is a header without what describes a body.
+func withoutContent(h nethttp.Header) nethttp.Header {
+	if h == nil {
+		return nil
+	}
+	out := h.Clone()
+	out.Del("Content-Type")
+	out.Del("Content-Encoding")
+	return out
+}
+
+// isOwn tells whether a URL is of the host of the check: there alone go its credentials, and never in the clear when the check is https.
+func (r *runner) isOwn(u *url.URL) bool {
+	return strings.EqualFold(u.Hostname(), r.url.Hostname()) && port(u) == port(r.url) && u.Scheme == r.url.Scheme ||
+		strings.EqualFold(u.Hostname(), r.url.Hostname()) && r.url.Scheme == "http" && u.Scheme == "https" && port(r.url) == "80" && port(u) == "443"
+}
