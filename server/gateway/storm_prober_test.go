@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -244,8 +245,8 @@ func (p *stormProber) results(kind meshv1.ResultBatch_Kind) {
 		}
 	}
 	p.mu.Unlock()
-	if len(b.Results) > 0 {
-		p.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_Results{Results: b}})
+	for chunk := range slices.Chunk(b.Results, batchMax) {
+		p.say(&meshv1.ProberMessage{Message: &meshv1.ProberMessage_Results{Results: &meshv1.ResultBatch{Kind: kind, Results: chunk}}})
 	}
 }
 

@@ -34,8 +34,9 @@ func stormSize(t *testing.T) int {
 func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 	count := stormSize(t)
 	s := newStorm(t, count)
-	failing, moving := s.divide(min(40, count/10))
-	calm := s.outages(failing[:len(failing)/2], func() bool { return true })
+	failing, moving := s.divide(min(60, max(6, count/12)))
+	half := min(15, len(failing)/2)
+	calm := s.outages(failing[:half], func() bool { return true })
 	s.measure(t, "calm", calm)
 
 	begin := time.Now()
@@ -48,7 +49,7 @@ func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 		s.attach(moving, 50*time.Millisecond)
 		s.until("all probers are told that they run what they should", func() bool { return s.inSync() == count })
 	}()
-	rough := s.outages(failing[len(failing)/2:], func() bool {
+	rough := s.outages(failing[half:], func() bool {
 		select {
 		case <-done:
 			return false
