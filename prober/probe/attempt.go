@@ -33,6 +33,43 @@ type Attempt struct {
 	tls       *tls.ConnectionState
 	certs     []*x509.Certificate
 	verified  bool
+	steps     []*meshv1.StepResult
+	captures  map[string]string
+}
+
+// maxSteps is how many steps a result tells of. The last one is always among them, since it may be the one that failed.
+const maxSteps = 32
+
+// Step runs one of several steps of the probe and notes how it went. Its error, if any, is a [*Failure] whose sentence begins with the name of the step.
+func (a *Attempt) Step(name string, run func() error) error {
+	begin := time.Now()
+	err := run()
+	step := &meshv1.StepResult{Name: clip(name, 63), Duration: durationpb.New(time.Since(begin)), Outcome: meshv1.Result_OK}
+	var failed *Failure
+	if err != nil {
+		f := *Classify(err, a)
+		step.Outcome, step.Error = f.outcome(), clip(f.Sentence, maxSentence)
+		f.Sentence = "step " + name + ": " + f.Sentence
+		failed = &f
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.steps = append(a.steps[:min(len(a.steps), maxSteps-1)], step)
+	}
+	if failed == nil {
+		return nil
+	}
+	return failed
+}
+
+// Captured notes what the steps so far have captured, for the expectations. The map must not change afterwards while the probe runs.
+func (a *Attempt) Captured(values map[string]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.captures = values
+	}
 }
 
 // Options are the options that the probe was started with.

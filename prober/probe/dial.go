@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -27,10 +28,13 @@ type Dialer struct {
 }
 
 // Resolve finds the addresses of a host that may be used, in the order in which to try them (RFC 6724), families alternating. A literal address is no work and no
-// phase. The attempt is left in phase RESOLVE or, for a literal, where it was.
+// phase, nor is an address that the probe was given for the host ([Options.Pin]). The attempt is left in phase RESOLVE or, for a literal, where it was.
 func (d *Dialer) Resolve(ctx context.Context, a *Attempt, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr}, nil
+	}
+	if pin := a.options.Pin; pin.Host != "" && strings.EqualFold(host, pin.Host) {
+		return []netip.Addr{pin.Addr}, nil
 	}
 	a.Enter(meshv1.Result_RESOLVE)
 	network := "ip"

@@ -37,12 +37,17 @@ func (f *Failure) Error() string { return f.Sentence }
 
 // record writes the failure into a result.
 func (f *Failure) record(r *meshv1.Result) {
-	r.Outcome = meshv1.Result_FAIL
-	if f.Class == meshv1.Result_PROBER {
-		r.Outcome = meshv1.Result_ERROR
-	}
+	r.Outcome = f.outcome()
 	r.ErrorClass, r.FailedPhase, r.FailedExpectation = f.Class, f.Phase, f.Expectation
 	r.Error = clip(f.Sentence, maxSentence)
+}
+
+// outcome is ERROR when the fault is the prober's own.
+func (f *Failure) outcome() meshv1.Result_Outcome {
+	if f.Class == meshv1.Result_PROBER {
+		return meshv1.Result_ERROR
+	}
+	return meshv1.Result_FAIL
 }
 
 // Failf makes a failure in the phase that the attempt is in.

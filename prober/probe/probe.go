@@ -12,7 +12,9 @@ package probe
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -27,7 +29,7 @@ const (
 type Runner interface {
 	// Probe runs the check once. It never returns nil, never panics, and ends within the timeout of the check or when ctx is
 	// cancelled, whichever comes first; a cancelled probe has outcome ERROR. The result has check, start_time (of the local clock), duration,
-	// outcome, error_class, error, failed_phase, failed_expectation, timings, evidence, remote_address and the details of the kind. The caller
+	// outcome, error_class, error, failed_phase, failed_expectation, degraded, steps, timings, evidence, remote_address and the details of the kind. The caller
 	// fills in the rest.
 	Probe(ctx context.Context, o Options) *meshv1.Result
 	// Close gives back what is kept between probes (idle connections). No Probe may be running or follow.
@@ -42,6 +44,18 @@ type Options struct {
 	Evidence bool
 	// Traceparent, if not empty, is sent with the probe where the protocol has headers (W3C Trace Context).
 	Traceparent string
+	// Pin, if its host is not empty, is the one address of that host, in place of those that it resolves to.
+	Pin Pin
+}
+
+// Pin is an address that was resolved before the probe.
+type Pin struct {
+	// Host is the host of the URI.
+	Host string
+	// Addr is the address to use for it.
+	Addr netip.Addr
+	// Took is how long the resolution took. It counts into the bounds of the whole probe (see [Plan.FailAbove]), and nowhere else.
+	Took time.Duration
 }
 
 // Env is what kinds need to know of the prober they run in.

@@ -26,6 +26,12 @@ type Answer interface {
 	Evidence(e *meshv1.Evidence)
 }
 
+// Degrader is an [Answer] that may be good and degraded all the same.
+type Degrader interface {
+	// Degraded says why in one sentence; empty when it is not. It is asked of answers that are good.
+	Degraded() string
+}
+
 // Plan is a compiled check, as far as all kinds have it in common. It does not change.
 type Plan struct {
 	// Check is the name of the check.
@@ -34,6 +40,8 @@ type Plan struct {
 	Timeout time.Duration
 	// Expect are the expectations; nil without any.
 	Expect *expect.Program
+	// FailAbove and DegradedAbove bound the phases of a probe that is good otherwise; nil for no bounds.
+	FailAbove, DegradedAbove *meshv1.PhaseLimits
 	// URI is what the response tells as uri unless the kind tells another.
 	URI string
 	// Talk speaks with the target. The answer may be nil, or what there is of it together with an error. It must return soon after ctx ends.
@@ -46,7 +54,8 @@ func NewPlan(c *meshv1.Check, exprs []string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri()}, nil
+	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri(),
+		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove()}, nil
 }
 
 // Run runs one probe; see [Runner] for what it promises.
@@ -87,6 +96,7 @@ func (p *Plan) conclude(a *Attempt, answer Answer, failure *Failure) *meshv1.Res
 		Timings:       a.timings(),
 		RemoteAddress: a.remote,
 		Outcome:       meshv1.Result_OK,
+		Steps:         a.steps,
 	}
 	if a.tls != nil {
 		r.Tls = tlsResult(a.tls)
@@ -100,8 +110,13 @@ func (p *Plan) conclude(a *Attempt, answer Answer, failure *Failure) *meshv1.Res
 	if failure == nil && p.Expect.Len() > 0 {
 		failure = p.judge(a, r, answer)
 	}
+	if failure == nil {
+		failure = tooSlow(p.FailAbove, a)
+	}
 	if failure != nil {
 		failure.record(r)
+	} else {
+		r.Degraded = p.degraded(a, answer)
 	}
 	if r.Outcome == meshv1.Result_FAIL || a.options.Evidence {
 		r.Evidence = evidence(a, answer)
@@ -128,6 +143,9 @@ func (p *Plan) response(a *Attempt, r *meshv1.Result, answer Answer) *meshv1.Res
 	}
 	if a.tls != nil && p.Expect.Reads("tls") {
 		resp.Tls = responseTLS(a.tls, a.start)
+	}
+	if p.Expect.Reads("captures") {
+		resp.Captures = a.captures
 	}
 	if answer != nil {
 		answer.Respond(resp, p.Expect)

@@ -79,7 +79,8 @@ func Promises(t testing.TB, r *meshv1.Result) {
 	switch {
 	case r.Check == "" || r.StartTime == nil || r.Duration == nil || r.Timings == nil:
 		t.Errorf("check, start, duration or timings are missing: %v", r)
-	case ok != (r.Error == "") || ok != (r.ErrorClass == 0) || ok && r.FailedPhase != 0 || r.Outcome == meshv1.Result_FAIL && r.FailedPhase == 0:
+	case ok != (r.Error == "") || ok != (r.ErrorClass == 0) || ok && r.FailedPhase != 0 || r.Outcome == meshv1.Result_FAIL && r.FailedPhase == 0 && r.ErrorClass != meshv1.Result_SLOW_PHASE,
+		!ok && r.Degraded != "":
 		t.Errorf("outcome and error do not go together: %v", r)
 	case (r.Outcome == meshv1.Result_ERROR) != (r.ErrorClass == meshv1.Result_PROBER):
 		t.Errorf("outcome %v with class %v", r.Outcome, r.ErrorClass)
