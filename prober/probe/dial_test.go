@@ -36,7 +36,7 @@ func raced(t *testing.T, timeout time.Duration, port uint16, list ...string) (ne
 	defer cancel()
 	a := &Attempt{start: time.Now(), timeout: timeout}
 	a.Enter(meshv1.Result_CONNECT)
-	conn, err := race(ctx, a, "tcp", addrs(list...), port)
+	conn, err := (&Dialer{}).race(ctx, a, "tcp", addrs(list...), port)
 	return conn, a, err
 }
 
