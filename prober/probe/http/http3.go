@@ -47,9 +47,9 @@ func (v *visit) quic(req *nethttp.Request, config *tls.Config) (*nethttp.Respons
 	resp, err := transport.NewClientConn(link.conn).RoundTrip(req)
 	if err != nil {
 		link.close()
-		return nil, err
+		return nil, timely(req.Context(), err)
 	}
-	resp.Body = &linkedBody{ReadCloser: resp.Body, link: link}
+	resp.Body = &linkedBody{ReadCloser: resp.Body, ctx: req.Context(), link: link}
 	return resp, nil
 }
 
@@ -103,7 +103,22 @@ func (l *quicLink) close() {
 // linkedBody ends its connection when it is closed.
 type linkedBody struct {
 	io.ReadCloser
+	ctx  context.Context //nolint:containedctx // that of the request, whose part the body is
 	link *quicLink
+}
+
+// Read implements io.Reader.
+func (b *linkedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	return n, timely(b.ctx, err)
+}
+
+// timely is err, or the end of the context where that is what ended the request: quic says that it was cancelled by this side.
+func timely(ctx context.Context, err error) error {
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // Close implements io.Closer.
