@@ -198,17 +198,23 @@ func (a *agent) probe(ctx context.Context, check string, due time.Time) {
 }
 
 // jobKinds are the kinds that kindOf knows.
-func jobKinds() []string { return []string{"http", "tcp", "tls", "dns", "icmp", "grpc", "other"} }
+func jobKinds() []string {
+	return []string{"http", "tcp", "tls", "dns", "icmp", "grpc", "udp", "websocket", "other"}
+}
 
 func kindOf(uri string) string {
 	scheme, _, _ := strings.Cut(uri, ":")
 	switch scheme = strings.ToLower(scheme); scheme {
-	case "http", "tcp", "tls", "dns", "icmp", "grpc":
+	case "http", "tcp", "tls", "dns", "icmp", "grpc", "udp":
 		return scheme
 	case "https":
 		return "http"
 	case "grpcs":
 		return "grpc"
+	case "unix":
+		return "tcp"
+	case "ws", "wss":
+		return "websocket"
 	}
 	return "other" // a kind of a newer build; the label set stays bounded
 }

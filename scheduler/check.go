@@ -356,6 +356,10 @@ func needs(c *meshv1.Check) []string {
 		family = c.GetIcmp().GetIpFamily()
 	case spec.GRPC:
 		family = c.GetGrpc().GetIpFamily()
+	case spec.UDP:
+		family = c.GetUdp().GetIpFamily()
+	case spec.WEBSOCKET:
+		family = c.GetWebsocket().GetIpFamily()
 	}
 	switch family {
 	case meshv1.IpFamily_IPV4:

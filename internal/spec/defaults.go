@@ -112,6 +112,10 @@ func kindDefaults(e *meshv1.Check) {
 		e.Icmp = icmpDefaults(e.Icmp)
 	case GRPC:
 		e.Grpc = grpcDefaults(e.Grpc, strings.HasPrefix(strings.ToLower(e.Uri), "grpcs:"))
+	case UDP:
+		e.Udp = udpDefaults(e.Udp)
+	case WEBSOCKET:
+		e.Websocket = websocketDefaults(e.Websocket, strings.HasPrefix(strings.ToLower(e.Uri), "wss:"))
 	}
 }
 

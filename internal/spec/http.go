@@ -181,22 +181,7 @@ func resolveTo(f *faults, field, text string) {
 }
 
 // proxy checks the URL of a proxy.
-func proxy(f *faults, text string) {
-	if text == "" {
-		return
-	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		f.add("http.proxy_url", "cannot be parsed (%s); write it as http://host:port", urlProblem(err))
-	case u.Scheme != "http" || u.Hostname() == "" || u.Port() == "":
-		f.add("http.proxy_url", "%q is not the URL of an HTTP proxy; write it as http://host:port", clip(text))
-	case u.User != nil:
-		f.add("http.proxy_url", "has user information, which is refused; set the header Proxy-Authorization")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		f.add("http.proxy_url", "has more than a host and a port; write it as http://host:port")
-	}
-}
+func proxy(f *faults, text string) { proxyAt(f, "http.proxy_url", text) }
 
 func httpDefaults(h *meshv1.HttpProbe) *meshv1.HttpProbe {
 	if h == nil {

@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,11 +34,13 @@ func options(f *faults, c *meshv1.Check, target *Target) {
 		uris string
 	}{
 		{HTTP, c.Http != nil, "an http or https"},
-		{TCP, c.Tcp != nil, "a tcp"},
+		{TCP, c.Tcp != nil, "a tcp or unix"},
 		{TLS, c.Tls != nil, "a tls"},
 		{DNS, c.Dns != nil, "a dns"},
 		{ICMP, c.Icmp != nil, "an icmp"},
 		{GRPC, c.Grpc != nil, "a grpc or grpcs"},
+		{UDP, c.Udp != nil, "a udp"},
+		{WEBSOCKET, c.Websocket != nil, "a ws or wss"},
 	}
 	for _, b := range blocks {
 		if b.set && target != nil && b.kind != target.Kind {
@@ -48,11 +51,13 @@ func options(f *faults, c *meshv1.Check, target *Target) {
 		target = &Target{}
 	}
 	httpOptions(f, c.Http, target)
-	tcpOptions(f, c.Tcp, target)
+	tcpOptions(f, c, target)
 	tlsOptions(f, c.Tls, target)
 	dnsOptions(f, c.Dns, target)
 	icmpOptions(f, c.Icmp, target, timeoutOf(c))
 	grpcOptions(f, c.Grpc, target)
+	udpOptions(f, c, target)
+	websocketOptions(f, c, target)
 }
 
 // timeoutOf is the timeout of a check or its default, also of one whose times are not valid.
@@ -140,4 +145,22 @@ func validToken(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// proxyAt checks the URL of a proxy.
+func proxyAt(f *faults, field, text string) {
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		f.add(field, "cannot be parsed (%s); write it as http://host:port", urlProblem(err))
+	case u.Scheme != "http" || u.Hostname() == "" || u.Port() == "":
+		f.add(field, "%q is not the URL of an HTTP proxy; write it as http://host:port", clip(text))
+	case u.User != nil:
+		f.add(field, "has user information, which is refused; set the header Proxy-Authorization")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		f.add(field, "has more than a host and a port; write it as http://host:port")
+	}
 }

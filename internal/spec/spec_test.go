@@ -92,7 +92,7 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{func(c *meshv1.Check) { c.Datacenters = []string{"Fra"} }, "datacenters[0]", "is not a name of a datacenter"},
 		{func(c *meshv1.Check) { c.Probers, c.Datacenters = 5, []string{"fra"} }, "datacenters", "lists 1, but a quorum of 3 counts each datacenter once"},
 		{func(c *meshv1.Check) { c.Distinct = []string{"a b"} }, "distinct[0]", "is not a label key"},
-		{func(c *meshv1.Check) { c.Tcp = &meshv1.TcpProbe{} }, "tcp", "is only for a tcp URI, and this one is https"},
+		{func(c *meshv1.Check) { c.Tcp = &meshv1.TcpProbe{} }, "tcp", "is only for a tcp or unix URI, and this one is https"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Method: "GE T"} }, "http.method", "is not an HTTP method"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Headers: map[string]string{"A:": "b"}} }, `http.headers["A:"]`, "is not an HTTP header name"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Headers: map[string]string{"A": "b\n"}} }, `http.headers["A"]`, "control characters"},

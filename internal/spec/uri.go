@@ -15,13 +15,18 @@ type Kind string
 
 // The kinds there are.
 const (
-	HTTP Kind = "http"
-	TCP  Kind = "tcp"
-	TLS  Kind = "tls"
-	DNS  Kind = "dns"
-	ICMP Kind = "icmp"
-	GRPC Kind = "grpc"
+	HTTP      Kind = "http"
+	TCP       Kind = "tcp"
+	TLS       Kind = "tls"
+	DNS       Kind = "dns"
+	ICMP      Kind = "icmp"
+	GRPC      Kind = "grpc"
+	UDP       Kind = "udp"
+	WEBSOCKET Kind = "websocket"
 )
+
+// maxSocketPath is the most bytes that the path of a Unix socket has (sun_path of unix(7), without the NUL at its end).
+const maxSocketPath = 107
 
 // maxURI is the most bytes that a URI may have.
 const maxURI = 2048
@@ -35,7 +40,7 @@ type Target struct {
 	// Host is the name or the address to reach, without brackets. With kind dns it is the server to ask, empty for the prober's own
 	// resolver.
 	Host string
-	// Port is the port to reach, with the scheme's default resolved; 0 with kind icmp.
+	// Port is the port to reach, with the scheme's default resolved; 0 with kind icmp and with a Unix socket.
 	Port uint16
 	// Secure is true when the connection begins with a TLS handshake.
 	Secure bool
@@ -49,7 +54,9 @@ type Target struct {
 	Class uint16
 	// PortGiven is true, with kind dns, when the URI has a port, and false when Port is the scheme's default: encrypted transports have another.
 	PortGiven bool
-	// URL is the whole URI, with kind http.
+	// Path is the absolute path of a Unix socket, with scheme unix, whose host is empty; else empty.
+	Path string
+	// URL is the whole URI, with kinds http and websocket.
 	URL *url.URL
 }
 
@@ -76,6 +83,14 @@ func schemeOf(name string) (scheme, bool) {
 		return scheme{kind: HTTP, port: 443, secure: true, form: "https://host[:443]/path"}, true
 	case "tcp":
 		return scheme{kind: TCP, form: "tcp://host:port"}, true
+	case "unix":
+		return scheme{kind: TCP, form: "unix:///path/to.sock"}, true
+	case "udp":
+		return scheme{kind: UDP, form: "udp://host:port"}, true
+	case "ws":
+		return scheme{kind: WEBSOCKET, port: 80, form: "ws://host[:80]/path"}, true
+	case "wss":
+		return scheme{kind: WEBSOCKET, port: 443, secure: true, form: "wss://host[:443]/path"}, true
 	case "tls":
 		return scheme{kind: TLS, port: 443, secure: true, form: "tls://host[:443]"}, true
 	case "dns":
@@ -90,7 +105,7 @@ func schemeOf(name string) (scheme, bool) {
 	return scheme{}, false
 }
 
-const knownSchemes = "http, https, tcp, tls, dns, icmp, grpc and grpcs"
+const knownSchemes = "http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs"
 
 // KindOf is the kind of check that the URI's scheme asks for. The error says which schemes there are. The rest of the URI is not examined.
 func KindOf(uri string) (Kind, error) {
@@ -167,6 +182,10 @@ func (p *uriParser) parse() {
 	if u.Fragment != "" {
 		p.fault("has a fragment (#%s), which no probe would send; remove it", clip(u.Fragment))
 	}
+	if t.Scheme == "unix" {
+		p.socket()
+		return
+	}
 	t.Host = u.Hostname()
 	if t.Host == "" && t.Kind != DNS {
 		p.fault("has no host; write it as %s", p.scheme.form)
@@ -178,7 +197,7 @@ func (p *uriParser) parse() {
 	}
 	p.port()
 	switch t.Kind {
-	case HTTP:
+	case HTTP, WEBSOCKET:
 		t.URL = u
 	case DNS:
 		p.dns()
@@ -210,6 +229,24 @@ func (p *uriParser) port() {
 			p.fault("has port %s, which is not 1 to 65535", clip(text))
 		}
 		p.target.Port, p.target.PortGiven = uint16(n), p.scheme.kind == DNS
+	}
+}
+
+// socket takes the path of a Unix socket.
+func (p *uriParser) socket() {
+	p.target.Path = p.url.Path
+	switch {
+	case p.url.Host != "":
+		p.fault("has %q where a Unix socket has no host; write it as %s, with three slashes, since the path must be absolute", clip(p.url.Host), p.scheme.form)
+	case p.url.Path == "" || strings.HasSuffix(p.url.Path, "/"):
+		p.fault("has no path of a socket; write it as %s", p.scheme.form)
+	case len(p.url.Path) > maxSocketPath:
+		p.fault("has a path of %d bytes, which is more than the %d of a Unix socket", len(p.url.Path), maxSocketPath)
+	case strings.ContainsRune(p.url.Path, 0):
+		p.fault("has a path with a NUL byte, which no file has")
+	}
+	if p.url.RawQuery != "" {
+		p.fault("has a query (?%s), which a Unix socket does not know; write it as %s", clip(p.url.RawQuery), p.scheme.form)
 	}
 }
 

@@ -15,6 +15,11 @@ func TestURIsAreTakenApart(t *testing.T) {
 		"HTTPS://a.example.com:8443/x?y=z":                   {Kind: spec.HTTP, Scheme: "https", Host: "a.example.com", Port: 8443, Secure: true},
 		"https://[2001:db8::1]/":                             {Kind: spec.HTTP, Scheme: "https", Host: "2001:db8::1", Port: 443, Secure: true},
 		"tcp://db:5432":                                      {Kind: spec.TCP, Scheme: "tcp", Host: "db", Port: 5432},
+		"unix:/run/a.sock":                                   {Kind: spec.TCP, Scheme: "unix", Path: "/run/a.sock"},
+		"unix:///run/a%20b.sock":                             {Kind: spec.TCP, Scheme: "unix", Path: "/run/a b.sock"},
+		"udp://192.0.2.1:161":                                {Kind: spec.UDP, Scheme: "udp", Host: "192.0.2.1", Port: 161},
+		"ws://a.example.com/chat?x=y":                        {Kind: spec.WEBSOCKET, Scheme: "ws", Host: "a.example.com", Port: 80},
+		"wss://a.example.com":                                {Kind: spec.WEBSOCKET, Scheme: "wss", Host: "a.example.com", Port: 443, Secure: true},
 		"tls://a.example.com":                                {Kind: spec.TLS, Scheme: "tls", Host: "a.example.com", Port: 443, Secure: true},
 		"dns:///example.com":                                 {Kind: spec.DNS, Scheme: "dns", Port: 53, Name: "example.com.", Type: dns.TypeA, Class: dns.ClassINET},
 		"dns://192.0.2.53/example.com?type=mx":               {Kind: spec.DNS, Scheme: "dns", Host: "192.0.2.53", Port: 53, Name: "example.com.", Type: dns.TypeMX, Class: dns.ClassINET},
@@ -32,7 +37,7 @@ func TestURIsAreTakenApart(t *testing.T) {
 			t.Errorf("%s: %v", uri, err)
 			continue
 		}
-		if (got.URL != nil) != (want.Kind == spec.HTTP) {
+		if (got.URL != nil) != (want.Kind == spec.HTTP || want.Kind == spec.WEBSOCKET) {
 			t.Errorf("%s: URL is %v", uri, got.URL)
 		}
 		got.URL = nil
@@ -48,7 +53,7 @@ func TestFaultyURIsAreExplained(t *testing.T) {
 		"example.com":                           "has no scheme",
 		"example.com:80":                        "has no scheme",
 		"localhost:80":                          "has no known scheme",
-		"gopher://a":                            `scheme "gopher" is not known; the known ones are http, https, tcp, tls, dns, icmp, grpc and grpcs`,
+		"gopher://a":                            `scheme "gopher" is not known; the known ones are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs`,
 		"http:a":                                "has no // after the scheme",
 		"http://":                               "has no host",
 		"http://u:p@a/":                         "has user information",
@@ -64,6 +69,13 @@ func TestFaultyURIsAreExplained(t *testing.T) {
 		"tcp://a:1/x":                           "has a path (/x)",
 		"tcp://a:1?x":                           "has a query (?x)",
 		"tls://a/x":                             "has a path",
+		"unix://run/a.sock":                     "three slashes",
+		"unix:///":                              "has no path of a socket",
+		"unix:///a?x":                           "has a query",
+		"unix:///" + strings.Repeat("x", 107):   "more than the 107",
+		"udp://a":                               "has no port",
+		"udp://a:1/x":                           "has a path (/x)",
+		"ws://a/#top":                           "has a fragment",
 		"icmp://a:7":                            "has a port, which ICMP does not know",
 		"dns://1.1.1.1":                         "has no name to ask for",
 		"dns://1.1.1.1/a?type=NOPE":             `record type "NOPE", which is not known`,
@@ -94,7 +106,7 @@ func TestKindIsDecidedByTheScheme(t *testing.T) {
 }
 
 func FuzzParseURI(f *testing.F) {
-	for _, s := range []string{"http://a/b", "dns:a?type=MX;class=IN", "tcp://[::1%25eth0]:1", "grpc://a:1/x", "icmp://\x00", "dns:%zz", "http://a:/"} {
+	for _, s := range []string{"http://a/b", "dns:a?type=MX;class=IN", "tcp://[::1%25eth0]:1", "grpc://a:1/x", "icmp://\x00", "dns:%zz", "http://a:/", "unix:///a.sock", "udp://[::1]:1", "wss://a/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -109,10 +121,10 @@ func FuzzParseURI(f *testing.F) {
 		if err != nil || kind != target.Kind {
 			t.Errorf("KindOf says %s, %v; ParseURI says %s", kind, err, target.Kind)
 		}
-		if target.Host == "" && target.Kind != spec.DNS {
+		if target.Host == "" && target.Kind != spec.DNS && target.Path == "" {
 			t.Error("accepted without a host")
 		}
-		if target.Port == 0 && target.Kind != spec.ICMP {
+		if target.Port == 0 && target.Kind != spec.ICMP && target.Path == "" {
 			t.Error("accepted without a port")
 		}
 		if target.Kind == spec.DNS && !dns.IsFqdn(target.Name) {

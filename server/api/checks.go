@@ -19,7 +19,7 @@ func checkKeys() []filter.Key {
 	return []filter.Key{
 		{Name: "labels."},
 		{Name: "verdict", Values: enumNames(meshv1.CheckStatus_Verdict_name)},
-		{Name: "kind", Values: []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.ICMP), string(spec.GRPC)}},
+		{Name: "kind", Values: []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.ICMP), string(spec.GRPC), string(spec.UDP), string(spec.WEBSOCKET)}},
 		{Name: "receiver", Collection: spec.Receivers},
 		{Name: "name", Collection: spec.Checks},
 	}

@@ -28,7 +28,7 @@ import (
 
 // Env is a prober that can do everything.
 func Env() probe.Env {
-	return probe.Env{UserAgent: "probemesh/test", Capabilities: []string{"http", "tcp", "tls", "dns", "icmp", "grpc", "ipv4", "ipv6"}}
+	return probe.Env{UserAgent: "probemesh/test", Capabilities: []string{"http", "tcp", "tls", "dns", "icmp", "grpc", "udp", "websocket", "ipv4", "ipv6"}}
 }
 
 // Check is a check of uri with the timeout, whose defaults are resolved after change has had its turn. It fails the test when the check is not valid.

@@ -205,16 +205,16 @@ type DialogueStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the step in results, 1 to 63 characters of `a-z`, `0-9`, `_`, `.` and `-`; unique in the check. If unset, its number from 1, as in `step 2`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Text to send, at most 4 KiB; YAML and JSON escapes work. `${name}` is what an earlier step captured, `${1}` the first group of the newest match, `$$` a
-	// dollar sign. No line end is added.
+	// Text to send, at most 4 KiB; YAML and JSON escapes work. `${name}` is what an earlier step captured, `${1}` the first group of the newest match, `$${` is a
+	// plain `${`. No line end is added.
 	Send string `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
 	// Bytes to send, in base64, at most 4 KiB, as they are. Not together with `send` or `send_escaped`.
 	SendBytes []byte `protobuf:"bytes,3,opt,name=send_bytes,json=sendBytes,proto3" json:"send_bytes,omitempty"`
 	// Like `send`, and `\xNN`, `\0`, `\a`, `\b`, `\f`, `\n`, `\r`, `\t`, `\v` and `\\` are bytes: for binary protocols into which captures must go. At most 4 KiB. Not together with
 	// `send` or `send_bytes`.
 	SendEscaped string `protobuf:"bytes,4,opt,name=send_escaped,json=sendEscaped,proto3" json:"send_escaped,omitempty"`
-	// What must come, as a regular expression (RE2, https://github.com/google/re2/wiki/Syntax), at most 1,000 characters. A group `(?P<name>...)` captures: later steps send it as `${name}`,
-	// and expectations see it as `response.captures["name"]`. What is received stays for the next step from the end of the match on.
+	// What must come, as a regular expression (RE2, https://github.com/google/re2/wiki/Syntax), at most 1,000 characters. A group `(?P<name>...)` captures (names and limits as in Capture): later steps send it as `${name}`,
+	// and expectations see it as `response.captures.name`. What is received stays for the next step from the end of the match on.
 	Expect string `protobuf:"bytes,5,opt,name=expect,proto3" json:"expect,omitempty"`
 	// To what `expect` is applied.
 	Match DialogueStep_Match `protobuf:"varint,6,opt,name=match,proto3,enum=probemesh.v1.DialogueStep_Match" json:"match,omitempty"`
@@ -228,7 +228,9 @@ type DialogueStep struct {
 	// True: the peer must close the connection now, in order (FIN). What it sends before that is read and passed over. A reset is no such end.
 	ExpectClose bool `protobuf:"varint,10,opt,name=expect_close,json=expectClose,proto3" json:"expect_close,omitempty"`
 	// How long the step may take, 1ms to the timeout of the check; if unset, as long as the check has.
-	Timeout       *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// What else is captured: `regexp` and `json_path` are applied to the line (or datagram, or bytes up to the end of the match) that matched `expect`. Only with `expect`.
+	Capture       []*Capture `protobuf:"bytes,12,rep,name=capture,proto3" json:"capture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +342,13 @@ func (x *DialogueStep) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *DialogueStep) GetCapture() []*Capture {
+	if x != nil {
+		return x.Capture
+	}
+	return nil
+}
+
 // TcpResult is what a tcp probe, or the dialogue of a udp probe, sent and received.
 type TcpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -430,7 +439,7 @@ const file_probemesh_v1_tcp_probe_proto_rawDesc = "" +
 	"\ause_tls\x18\a \x01(\bR\x06useTls\x12)\n" +
 	"\x03tls\x18\b \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12\x1d\n" +
 	"\n" +
-	"line_limit\x18\t \x01(\x05R\tlineLimit\"\xb6\x03\n" +
+	"line_limit\x18\t \x01(\x05R\tlineLimit\"\xe7\x03\n" +
 	"\fDialogueStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04send\x18\x02 \x01(\tR\x04send\x12\x1d\n" +
@@ -444,7 +453,8 @@ const file_probemesh_v1_tcp_probe_proto_rawDesc = "" +
 	"\bstarttls\x18\t \x01(\bR\bstarttls\x12!\n" +
 	"\fexpect_close\x18\n" +
 	" \x01(\bR\vexpectClose\x123\n" +
-	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\atimeout\"=\n" +
+	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
+	"\acapture\x18\f \x03(\v2\x15.probemesh.v1.CaptureR\acapture\"=\n" +
 	"\x05Match\x12\x15\n" +
 	"\x11MATCH_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04LINE\x10\x01\x12\b\n" +
@@ -481,6 +491,7 @@ var file_probemesh_v1_tcp_probe_proto_goTypes = []any{
 	(IpFamily_Preference)(0),    // 4: probemesh.v1.IpFamily.Preference
 	(*TlsConfig)(nil),           // 5: probemesh.v1.TlsConfig
 	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
+	(*Capture)(nil),             // 7: probemesh.v1.Capture
 }
 var file_probemesh_v1_tcp_probe_proto_depIdxs = []int32{
 	4, // 0: probemesh.v1.TcpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
@@ -488,11 +499,12 @@ var file_probemesh_v1_tcp_probe_proto_depIdxs = []int32{
 	5, // 2: probemesh.v1.TcpProbe.tls:type_name -> probemesh.v1.TlsConfig
 	0, // 3: probemesh.v1.DialogueStep.match:type_name -> probemesh.v1.DialogueStep.Match
 	6, // 4: probemesh.v1.DialogueStep.timeout:type_name -> google.protobuf.Duration
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 5: probemesh.v1.DialogueStep.capture:type_name -> probemesh.v1.Capture
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_tcp_probe_proto_init() }

@@ -235,14 +235,14 @@ type WebsocketStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the step in results, 1 to 63 characters of `a-z`, `0-9`, `_`, `.` and `-`; unique in the check. If unset, its number from 1, as in `step 2`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Text message to send, at most 4 KiB. `${name}` is what an earlier step captured, `${1}` the first group of the newest match, `$$` a dollar sign.
+	// Text message to send, at most 4 KiB. `${name}` is what an earlier step captured, `${1}` the first group of the newest match, `$${` is a plain `${`.
 	Send string `protobuf:"bytes,2,opt,name=send,proto3" json:"send,omitempty"`
 	// Binary message to send, in base64, at most 4 KiB. Not together with `send`.
 	SendBytes []byte `protobuf:"bytes,3,opt,name=send_bytes,json=sendBytes,proto3" json:"send_bytes,omitempty"`
 	// True: send a ping and wait for its pong.
 	Ping bool `protobuf:"varint,4,opt,name=ping,proto3" json:"ping,omitempty"`
-	// What a message must match: a regular expression (RE2), at most 1,000 characters. Messages that do not match are passed over. A group `(?P<name>...)` captures: later steps send it as
-	// `${name}`, and expectations see it as `response.captures["name"]`.
+	// What a message must match: a regular expression (RE2), at most 1,000 characters. Messages that do not match are passed over. A group `(?P<name>...)` captures (names as in Capture): later steps send it as
+	// `${name}`, and expectations see it as `response.captures.name`.
 	Expect string `protobuf:"bytes,5,opt,name=expect,proto3" json:"expect,omitempty"`
 	// What the message must be, in base64, at most 4 KiB. The next message that is something else fails the step. Not together with `expect`.
 	ExpectBytes []byte `protobuf:"bytes,6,opt,name=expect_bytes,json=expectBytes,proto3" json:"expect_bytes,omitempty"`
@@ -250,9 +250,8 @@ type WebsocketStep struct {
 	ExpectType WebsocketStep_Type `protobuf:"varint,7,opt,name=expect_type,json=expectType,proto3,enum=probemesh.v1.WebsocketStep_Type" json:"expect_type,omitempty"`
 	// A regular expression that no message may match before `expect` does; it fails the step at once.
 	Reject string `protobuf:"bytes,8,opt,name=reject,proto3" json:"reject,omitempty"`
-	// What is captured from the message as JSON: by name (1 to 63 characters of `a-z`, `A-Z`, `0-9` and `_`) a path such as `data.session.id` (GJSON syntax). At most 16. A path that is not there fails
-	// the step. Only where a message is expected.
-	CaptureJson map[string]string `protobuf:"bytes,9,rep,name=capture_json,json=captureJson,proto3" json:"capture_json,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What is captured from the message; only where one is expected. Its `header` is not for messages.
+	Capture []*Capture `protobuf:"bytes,9,rep,name=capture,proto3" json:"capture,omitempty"`
 	// True: send a close frame with code 1000 and wait for the peer's.
 	Close bool `protobuf:"varint,10,opt,name=close,proto3" json:"close,omitempty"`
 	// The peer must close with this code now, 1000 to 4999, or 1005 for a close frame without one. Messages before it are passed over.
@@ -349,9 +348,9 @@ func (x *WebsocketStep) GetReject() string {
 	return ""
 }
 
-func (x *WebsocketStep) GetCaptureJson() map[string]string {
+func (x *WebsocketStep) GetCapture() []*Capture {
 	if x != nil {
-		return x.CaptureJson
+		return x.Capture
 	}
 	return nil
 }
@@ -619,7 +618,7 @@ const file_probemesh_v1_websocket_probe_proto_rawDesc = "" +
 	"\x06expect\x18\r \x03(\tR\x06expect\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x03\n" +
 	"\rWebsocketStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04send\x18\x02 \x01(\tR\x04send\x12\x1d\n" +
@@ -630,15 +629,12 @@ const file_probemesh_v1_websocket_probe_proto_rawDesc = "" +
 	"\fexpect_bytes\x18\x06 \x01(\fR\vexpectBytes\x12A\n" +
 	"\vexpect_type\x18\a \x01(\x0e2 .probemesh.v1.WebsocketStep.TypeR\n" +
 	"expectType\x12\x16\n" +
-	"\x06reject\x18\b \x01(\tR\x06reject\x12O\n" +
-	"\fcapture_json\x18\t \x03(\v2,.probemesh.v1.WebsocketStep.CaptureJsonEntryR\vcaptureJson\x12\x14\n" +
+	"\x06reject\x18\b \x01(\tR\x06reject\x12/\n" +
+	"\acapture\x18\t \x03(\v2\x15.probemesh.v1.CaptureR\acapture\x12\x14\n" +
 	"\x05close\x18\n" +
 	" \x01(\bR\x05close\x12!\n" +
 	"\fexpect_close\x18\v \x01(\x05R\vexpectClose\x123\n" +
-	"\atimeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a>\n" +
-	"\x10CaptureJsonEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
+	"\atimeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\atimeout\"2\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04TEXT\x10\x01\x12\n" +
@@ -685,7 +681,7 @@ func file_probemesh_v1_websocket_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_websocket_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_websocket_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_probemesh_v1_websocket_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probemesh_v1_websocket_probe_proto_goTypes = []any{
 	(WebsocketStep_Type)(0),     // 0: probemesh.v1.WebsocketStep.Type
 	(*WebsocketProbe)(nil),      // 1: probemesh.v1.WebsocketProbe
@@ -693,20 +689,20 @@ var file_probemesh_v1_websocket_probe_proto_goTypes = []any{
 	(*WebsocketResult)(nil),     // 3: probemesh.v1.WebsocketResult
 	(*ResponseWebsocket)(nil),   // 4: probemesh.v1.ResponseWebsocket
 	nil,                         // 5: probemesh.v1.WebsocketProbe.HeadersEntry
-	nil,                         // 6: probemesh.v1.WebsocketStep.CaptureJsonEntry
-	(*BasicAuth)(nil),           // 7: probemesh.v1.BasicAuth
-	(*TlsConfig)(nil),           // 8: probemesh.v1.TlsConfig
-	(IpFamily_Preference)(0),    // 9: probemesh.v1.IpFamily.Preference
+	(*BasicAuth)(nil),           // 6: probemesh.v1.BasicAuth
+	(*TlsConfig)(nil),           // 7: probemesh.v1.TlsConfig
+	(IpFamily_Preference)(0),    // 8: probemesh.v1.IpFamily.Preference
+	(*Capture)(nil),             // 9: probemesh.v1.Capture
 	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
 }
 var file_probemesh_v1_websocket_probe_proto_depIdxs = []int32{
 	5,  // 0: probemesh.v1.WebsocketProbe.headers:type_name -> probemesh.v1.WebsocketProbe.HeadersEntry
-	7,  // 1: probemesh.v1.WebsocketProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
-	8,  // 2: probemesh.v1.WebsocketProbe.tls:type_name -> probemesh.v1.TlsConfig
-	9,  // 3: probemesh.v1.WebsocketProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	6,  // 1: probemesh.v1.WebsocketProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
+	7,  // 2: probemesh.v1.WebsocketProbe.tls:type_name -> probemesh.v1.TlsConfig
+	8,  // 3: probemesh.v1.WebsocketProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
 	2,  // 4: probemesh.v1.WebsocketProbe.steps:type_name -> probemesh.v1.WebsocketStep
 	0,  // 5: probemesh.v1.WebsocketStep.expect_type:type_name -> probemesh.v1.WebsocketStep.Type
-	6,  // 6: probemesh.v1.WebsocketStep.capture_json:type_name -> probemesh.v1.WebsocketStep.CaptureJsonEntry
+	9,  // 6: probemesh.v1.WebsocketStep.capture:type_name -> probemesh.v1.Capture
 	10, // 7: probemesh.v1.WebsocketStep.timeout:type_name -> google.protobuf.Duration
 	10, // 8: probemesh.v1.WebsocketResult.ping_rtt:type_name -> google.protobuf.Duration
 	10, // 9: probemesh.v1.ResponseWebsocket.ping_rtt:type_name -> google.protobuf.Duration
@@ -731,7 +727,7 @@ func file_probemesh_v1_websocket_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_websocket_probe_proto_rawDesc), len(file_probemesh_v1_websocket_probe_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
