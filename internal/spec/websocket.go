@@ -11,8 +11,8 @@ import (
 
 // Limits and defaults of kind websocket, as websocket_probe.proto documents them.
 const (
-	MaxMessageLimit           = 1 << 20
-	DefaultMessageLimit       = 64 << 10
+	MaxWebsocketMessage       = 1 << 20
+	DefaultWebsocketMessage   = 64 << 10
 	MaxWebsocketReadLimit     = 10 << 20
 	DefaultWebsocketReadLimit = 1 << 20
 	maxSubprotocols           = 16
@@ -39,7 +39,7 @@ func websocketOptions(f *faults, c *meshv1.Check, t *Target) {
 	tlsConfig(f, "websocket.tls", o.Tls)
 	proxyAt(f, "websocket.proxy_url", o.ProxyUrl)
 	family(f, "websocket.ip_family", o.IpFamily, t)
-	between(f, "websocket.message_limit", o.MessageLimit, 1, MaxMessageLimit)
+	between(f, "websocket.message_limit", o.MessageLimit, 1, MaxWebsocketMessage)
 	between(f, "websocket.read_limit", o.ReadLimit, 1, MaxWebsocketReadLimit)
 	websocketSteps(f, c)
 	expectations(f, "websocket.expect", o.Expect)
@@ -119,7 +119,7 @@ func websocketDefaults(o *meshv1.WebsocketProbe, secure bool) *meshv1.WebsocketP
 	}
 	o.IpFamily = familyDefault(o.IpFamily)
 	if o.MessageLimit == 0 {
-		o.MessageLimit = DefaultMessageLimit
+		o.MessageLimit = DefaultWebsocketMessage
 	}
 	if o.ReadLimit == 0 {
 		o.ReadLimit = DefaultWebsocketReadLimit

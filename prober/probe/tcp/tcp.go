@@ -1,8 +1,8 @@
-// Package tcp is the kind tcp: connect, and where the check says so send something and read until its expectations hold.
+// Package tcp is the kind tcp: connect over TCP or to a Unix socket of this machine, and where the check says so begin TLS, hold a dialogue, or send something and read until its expectations hold.
 //
 // A connection that is accepted is a good answer when there is nothing to send or to expect. With `send` alone, writing it is enough. With `expect`, bytes are
 // read until all expectations hold, the peer closes, the read limit is reached or the time is up, whichever comes first; the expectations are tried
-// again after each piece.
+// again as more comes. With `steps` a dialogue is held (see [dialogue]), and the expectations are evaluated once, after it.
 package tcp
 
 import (
@@ -15,24 +15,43 @@ import (
 	"github.com/probemesh/probemesh/internal/expect"
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
+	"github.com/probemesh/probemesh/prober/probe/dialogue"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // runner runs one check of kind tcp.
 type runner struct {
-	plan    *probe.Plan
-	options *meshv1.TcpProbe
-	target  *spec.Target
-	dialer  probe.Dialer
+	plan     *probe.Plan
+	options  *meshv1.TcpProbe
+	target   *spec.Target
+	dialer   probe.Dialer
+	dialogue dialogue.Dialogue
+	send     string
+	silent   bool // there is nothing to send and nothing to expect
 }
 
 // Compile makes a runner of a check of kind tcp whose defaults are resolved. There is nothing to close.
 func Compile(c *meshv1.Check, t *spec.Target, _ probe.Env) (probe.Runner, error) {
-	plan, err := probe.NewPlan(c, c.GetTcp().GetExpect())
+	o := c.GetTcp()
+	plan, err := probe.NewPlan(c, o.GetExpect())
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{plan: plan, options: c.GetTcp(), target: t, dialer: probe.Dialer{Family: c.GetTcp().GetIpFamily()}}
+	steps, err := dialogue.Compile(o.GetSteps())
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{plan: plan, options: o, target: t, dialer: probe.Dialer{Family: o.GetIpFamily()}, send: o.GetSend()}
+	r.dialogue = dialogue.Dialogue{Steps: steps, ReadLimit: int(o.GetReadLimit()), LineLimit: int(o.GetLineLimit())}
+	if len(o.GetSendBytes()) > 0 {
+		r.send = string(o.GetSendBytes())
+	}
+	if o.GetTls() != nil {
+		if r.dialogue.TLS, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+			return nil, err
+		}
+	}
+	r.silent = r.send == "" && len(steps) == 0 && plan.Expect.Len() == 0
 	plan.Talk = r.talk
 	return r, nil
 }
@@ -46,62 +65,82 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 func (r *runner) Close() {}
 
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
-	conn, err := r.dialer.Dial(ctx, a, "tcp", r.target.Host, r.target.Port)
+	conn, err := r.dial(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	if r.silent && !r.options.GetUseTls() {
+		conn.Close()
+		return nil, nil
+	}
+	got := &answer{record: &dialogue.Record{Conn: conn}}
+	defer func() { got.record.Conn.Close() }()
 	defer probe.Watch(ctx, conn)()
-	a.Connecting(conn.RemoteAddr().String())
-	got := &answer{}
-	if r.options.GetSend() == "" && r.plan.Expect.Len() == 0 {
+	if r.options.GetUseTls() {
+		secure, err := probe.Handshake(ctx, a, conn, r.dialogue.TLS)
+		if err != nil {
+			return got, err
+		}
+		got.record.Conn = secure
+	}
+	if r.silent {
 		return got, nil
 	}
-	a.Enter(meshv1.Result_PROCESSING)
-	if send := r.options.GetSend(); send != "" {
-		if _, err := io.WriteString(conn, send); err != nil {
-			return got, err
+	if len(r.dialogue.Steps) > 0 {
+		got.record, err = r.dialogue.Hold(ctx, a, got.record.Conn)
+		return got, err
+	}
+	return got, r.single(ctx, a, got)
+}
+
+// dial connects.
+func (r *runner) dial(ctx context.Context, a *probe.Attempt) (net.Conn, error) {
+	if r.target.Path == "" {
+		conn, err := r.dialer.Dial(ctx, a, "tcp", r.target.Host, r.target.Port)
+		if err == nil && !r.silent {
+			a.Connecting(conn.RemoteAddr().String())
+		}
+		return conn, err
+	}
+	a.Meeting(r.target.Path)
+	a.Enter(meshv1.Result_CONNECT)
+	a.Connecting(r.target.Path)
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "unix", r.target.Path)
+}
+
+// single sends the one text there is and reads until the expectations hold or nothing more will come. That they do not hold is left to the plan to say.
+func (r *runner) single(ctx context.Context, a *probe.Attempt, got *answer) error {
+	reader := dialogue.Reader{Conn: got.record.Conn, Limit: r.dialogue.ReadLimit}
+	reader.Await(a)
+	if r.send != "" {
+		n, err := io.WriteString(reader.Conn, r.send)
+		got.record.Sent = int64(n)
+		if err != nil {
+			return err
 		}
 		a.Restart(meshv1.Result_PROCESSING)
 	}
 	if r.plan.Expect.Len() == 0 {
-		return got, nil
+		return nil
 	}
-	return got, r.read(a, conn, got)
-}
-
-// read reads until the expectations hold or nothing more will come. That they do not hold is left to the plan to say.
-func (r *runner) read(a *probe.Attempt, conn net.Conn, got *answer) error {
-	limit := int(r.options.GetReadLimit())
-	buffer := make([]byte, 4<<10)
-	tried := 0
-	for {
-		n, err := conn.Read(buffer[:min(len(buffer), limit-len(got.received))])
-		if n > 0 && len(got.received) == 0 {
-			a.Enter(meshv1.Result_TRANSFER)
-		}
-		got.received = append(got.received, buffer[:n]...)
-		// Trying again costs in proportion to what there is: after a quarter more, the whole stays linear.
-		due := len(got.received) < 64<<10 || len(got.received) >= tried+tried/4
-		if n > 0 && due {
-			tried = len(got.received)
-			if r.plan.Holds(a, got) {
-				return nil
-			}
-		}
-		switch {
-		case len(got.received) >= limit:
-			return nil
-		case err == nil:
-		case errors.Is(err, io.EOF):
-			got.closed = true
-			return nil
-		case len(got.received) > 0 && isTimeout(err):
-			return nil // the expectations say what was missing
-		default:
-			return err
-		}
+	deadline, _ := ctx.Deadline()
+	err := reader.Until(ctx, a, deadline, 0, func(text []byte) bool {
+		got.record.Bytes = text
+		return r.plan.Holds(a, got)
+	})
+	got.record.Bytes, got.record.Received = reader.Bytes, int64(len(reader.Bytes))
+	var limit *dialogue.LimitError
+	switch {
+	case err == nil, errors.As(err, &limit):
+		return nil
+	case errors.Is(err, io.EOF):
+		got.closed = true
+		return nil
+	case len(reader.Bytes) > 0 && isTimeout(err):
+		return nil // the expectations say what was missing
 	}
+	return err
 }
 
 func isTimeout(err error) bool {
@@ -109,28 +148,36 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// answer is what was received.
+// answer is what was said.
 type answer struct {
-	received []byte
-	closed   bool
+	record *dialogue.Record
+	closed bool
 }
 
 // Record implements probe.Answer.
-func (g *answer) Record(*meshv1.Result) {}
+func (g *answer) Record(r *meshv1.Result) { r.Tcp = g.record.Result() }
 
 // Respond implements probe.Answer.
-func (g *answer) Respond(r *meshv1.Response, _ *expect.Program) {
-	r.Body = strings.ToValidUTF8(string(g.received), "\uFFFD")
+func (g *answer) Respond(r *meshv1.Response, p *expect.Program) {
+	if p.Reads("body") {
+		r.Body = strings.ToValidUTF8(string(g.record.Bytes), "\uFFFD")
+	}
 }
 
 // Judge implements probe.Answer.
 func (g *answer) Judge(expected bool) *probe.Failure {
-	if expected && g.closed && len(g.received) == 0 {
+	if expected && g.closed && len(g.record.Bytes) == 0 {
 		return &probe.Failure{Class: meshv1.Result_CONNECTION_RESET, Phase: meshv1.Result_PROCESSING,
 			Sentence: "the peer closed the connection without sending anything"}
 	}
 	return nil
 }
 
-// Evidence implements probe.Answer.
-func (g *answer) Evidence(e *meshv1.Evidence) { probe.EvidenceBody(e, g.received, false) }
+// Evidence implements probe.Answer. Of a dialogue that failed it shows what the failing step received, if that is anything.
+func (g *answer) Evidence(e *meshv1.Evidence) {
+	body := g.record.Bytes
+	if newest := g.record.Newest(); g.record.Failed != "" && len(newest) > 0 {
+		body = newest
+	}
+	probe.EvidenceBody(e, body, false)
+}
