@@ -1,74 +1,112 @@
-// Command summary reads the events of `go test -json` and prints what a reader wants to know: what failed, with its output, what was skipped and why, and one closing
+// Command summary reads the events of `go test -json` and prints what a reader wants to know: what was skipped and why, what failed, with its output, and one closing
 // line with the counts. It exits with 1 when a test failed or none was run.
+//
+// With -again it runs each test that failed once more, by itself, with the flags of `go test` that follow as arguments. One that passes then is reported as flaky, with
+// the output of its failure, and is no failure of the whole: on a machine that is shared, a test of real processes may meet a moment in which nothing runs. More than
+// five failing tests are no such thing, and are not run again.
 package main
 
 import (
-	"bufio"
-	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"sort"
 	"strings"
 )
 
-type event struct {
-	Action, Package, Test, Output, ImportPath string
-	Elapsed                                   float64
-}
+// againMost is how many tests are run again.
+const againMost = 5
 
 func main() {
-	passed, failed, skipped := 0, 0, 0
-	output := map[string][]string{}
-	var failures, skips []string
-	slow := map[string]float64{}
-	in := bufio.NewScanner(os.Stdin)
-	in.Buffer(make([]byte, 1<<20), 16<<20)
-	for in.Scan() {
-		var e event
-		if json.Unmarshal(in.Bytes(), &e) != nil {
-			fmt.Println(in.Text())
+	again := flag.Bool("again", false, "run each failed test once more, by itself; arguments are flags for go test")
+	flag.Parse()
+	r := read(os.Stdin)
+	flaky := 0
+	if *again {
+		flaky = r.runAgain(flag.Args())
+	}
+	r.print(os.Stdout)
+	fmt.Printf("%d passed, %d failed, %d flaky, %d skipped\n", r.passed, len(r.failures), flaky, len(r.skips))
+	if len(r.failures) > 0 || r.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+// runAgain runs what failed once more and moves what passes to the flaky ones.
+func (r *report) runAgain(flags []string) int {
+	roots := r.roots()
+	if len(roots) == 0 || len(roots) > againMost {
+		return 0
+	}
+	passed := map[key]bool{}
+	for _, k := range roots {
+		args := append([]string{"test", "-count", "1"}, flags...)
+		if k.test != "" {
+			args = append(args, "-run", "^"+k.test+"$")
+		}
+		out, err := exec.Command("go", append(args, k.pkg)...).CombinedOutput() //nolint:gosec // names of our own tests
+		if err == nil {
+			passed[k] = true
 			continue
 		}
-		key := e.Package + " " + e.Test
-		switch e.Action {
-		case "output", "build-output":
-			if e.Action == "build-output" {
-				key = e.ImportPath + " "
-				fmt.Print(e.Output)
-			}
-			output[key] = append(output[key], e.Output)
-		case "pass":
-			if e.Test != "" {
-				passed++
-				delete(output, key)
-			} else {
-				slow[e.Package] = e.Elapsed
-			}
-		case "skip":
-			if e.Test != "" {
-				skipped++
-				skips = append(skips, key+": "+strings.TrimSpace(strings.Join(output[key], " ")))
-			}
-		case "fail":
-			if e.Test != "" {
-				failed++
-			}
-			failures = append(failures, key)
+		r.output[k] = append(r.output[k], "\nand once more:\n", string(out))
+	}
+	var left []key
+	for _, f := range r.failures {
+		if passed[f.root()] || passed[key{f.pkg, ""}] || f.test == "" && r.allPassed(f.pkg, roots, passed) {
+			r.flaky = append(r.flaky, f)
+		} else {
+			left = append(left, f)
 		}
 	}
-	for _, f := range failures {
-		fmt.Printf("--- FAILED %s\n%s\n", f, strings.Join(tail(output[f], 80), ""))
+	r.failures = left
+	return len(passed)
+}
+
+// allPassed tells whether every failed test of a package passed when it was run again, so that the package did.
+func (r *report) allPassed(pkg string, roots []key, passed map[key]bool) bool {
+	for _, k := range roots {
+		if k.pkg == pkg && !passed[k] {
+			return false
+		}
 	}
-	sort.Strings(skips)
-	for _, s := range skips {
-		fmt.Println("skipped", s)
+	return true
+}
+
+// roots are the top-level tests that failed, and the packages that failed without one.
+func (r *report) roots() (all []key) {
+	seen := map[key]bool{}
+	tested := map[string]bool{}
+	for _, f := range r.failures {
+		if f.test != "" {
+			tested[f.pkg] = true
+		}
 	}
-	for _, p := range slowest(slow, 5) {
-		fmt.Printf("%6.1fs %s\n", slow[p], p)
+	for _, f := range r.failures {
+		k := f.root()
+		if k.test == "" && tested[k.pkg] || seen[k] {
+			continue
+		}
+		seen[k] = true
+		all = append(all, k)
 	}
-	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 || len(failures) > 0 || passed == 0 {
-		os.Exit(1)
+	return all
+}
+
+func (r *report) print(w *os.File) {
+	sort.Strings(r.skips)
+	for _, s := range r.skips {
+		fmt.Fprintln(w, "skipped", s)
+	}
+	for _, p := range slowest(r.slow, 5) {
+		fmt.Fprintf(w, "%6.1fs %s\n", r.slow[p], p)
+	}
+	for _, f := range r.flaky {
+		fmt.Fprintf(w, "--- FLAKY, passed when it was run again: %s\n%s\n", f, strings.Join(tail(r.output[f], 40), ""))
+	}
+	for _, f := range r.failures {
+		fmt.Fprintf(w, "--- FAILED %s\n%s\n", f, strings.Join(tail(r.output[f], 80), ""))
 	}
 }
 
