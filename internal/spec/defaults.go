@@ -86,6 +86,7 @@ func Effective(c *meshv1.Check, datacenters int) *meshv1.Check {
 	if len(e.Spread) == 0 {
 		e.Spread = DefaultSpread()
 	}
+	eachAddressDefaults(e.EachAddress)
 	kindDefaults(e)
 	return e
 }

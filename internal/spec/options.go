@@ -50,6 +50,8 @@ func options(f *faults, c *meshv1.Check, target *Target) {
 	if target == nil {
 		target = &Target{}
 	}
+	phaseLimits(f, c)
+	eachAddress(f, c, target)
 	httpOptions(f, c.Http, target)
 	tcpOptions(f, c, target)
 	tlsOptions(f, c.Tls, target)

@@ -82,7 +82,9 @@ func (a *Attempt) Start() time.Time { return a.start }
 func (a *Attempt) Timeout() time.Duration { return a.timeout }
 
 // Aside is the record of something that is done besides the probe itself, such as fetching a token: it has the start, the timeout and the options of a, and phases of its own.
-func (a *Attempt) Aside() *Attempt { return &Attempt{start: a.start, timeout: a.timeout, options: a.options} }
+func (a *Attempt) Aside() *Attempt {
+	return &Attempt{start: a.start, timeout: a.timeout, options: a.options}
+}
 
 // Enter ends the phase that the probe is in and begins another. Entering a phase again adds to its time.
 func (a *Attempt) Enter(p meshv1.Result_Phase) {

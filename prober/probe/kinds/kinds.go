@@ -7,6 +7,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/dns"
+	"github.com/probemesh/probemesh/prober/probe/each"
 	"github.com/probemesh/probemesh/prober/probe/grpc"
 	"github.com/probemesh/probemesh/prober/probe/http"
 	"github.com/probemesh/probemesh/prober/probe/icmp"
@@ -28,6 +29,9 @@ func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
 	}
 	runner, err := compile(e, target, env)
 	if err == nil {
+		if _, literal := target.Addr(); e.EachAddress != nil && target.Kind != spec.DNS && target.Host != "" && !literal {
+			runner = each.Wrap(e, target.Host, family(e), runner)
+		}
 		return runner, nil
 	}
 	if refusal, ok := err.(*probe.Refusal); ok { //nolint:errorlint // kinds return it unwrapped
@@ -85,16 +89,24 @@ func needs(c *meshv1.Check, t *spec.Target) string {
 		}
 		return probe.IPv6
 	}
-	for _, p := range []meshv1.IpFamily_Preference{c.GetHttp().GetIpFamily(), c.GetTcp().GetIpFamily(), c.GetTls().GetIpFamily(),
-		c.GetDns().GetIpFamily(), c.GetIcmp().GetIpFamily(), c.GetGrpc().GetIpFamily()} {
-		switch p {
-		case meshv1.IpFamily_IPV4:
-			return probe.IPv4
-		case meshv1.IpFamily_IPV6:
-			return probe.IPv6
-		}
+	switch family(c) {
+	case meshv1.IpFamily_IPV4:
+		return probe.IPv4
+	case meshv1.IpFamily_IPV6:
+		return probe.IPv6
 	}
 	return ""
+}
+
+// family is the IP family that a check asks for, in the options of its kind.
+func family(c *meshv1.Check) meshv1.IpFamily_Preference {
+	for _, p := range []meshv1.IpFamily_Preference{c.GetHttp().GetIpFamily(), c.GetTcp().GetIpFamily(), c.GetTls().GetIpFamily(),
+		c.GetDns().GetIpFamily(), c.GetIcmp().GetIpFamily(), c.GetGrpc().GetIpFamily(), c.GetUdp().GetIpFamily(), c.GetWebsocket().GetIpFamily()} {
+		if p == meshv1.IpFamily_IPV4 || p == meshv1.IpFamily_IPV6 {
+			return p
+		}
+	}
+	return meshv1.IpFamily_ANY
 }
 
 // Capabilities is what this machine can do, found out by trying: the kinds that it can run, "ipv4" and "ipv6". It opens and closes a few
