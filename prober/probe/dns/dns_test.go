@@ -168,11 +168,11 @@ func TestServersThatDoNotAnswerAreClassified(t *testing.T) {
 	probetest.OK().Match(t, run(t, "dns://"+forged+"/a.", nil))
 
 	bad := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\x00\x05hello")); probetest.Hang(c) })
-	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "no DNS answer").Match(t, run(t, "dns://"+bad+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
+	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "no DNS answer").Match(t, run(t, "dns://"+bad+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 	cut := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\xff\xffhello")) })
-	probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_PROCESSING, "").Match(t, run(t, "dns://"+cut+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
+	probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_TRANSFER, "").Match(t, run(t, "dns://"+cut+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 	slow := probetest.Listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\xff\xff")); probetest.Hang(c) })
-	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out").Match(t, within(t, short, "dns://"+slow+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
+	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_TRANSFER, "timed out").Match(t, within(t, short, "dns://"+slow+"/a.", &meshv1.DnsProbe{Transport: meshv1.DnsProbe_TCP}))
 }
 
 // udp answers each datagram with those that answer gives.

@@ -1,0 +1,93 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+
+	"github.com/probemesh/probemesh/prober/probe"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// line is a connection to a server over which questions go, one after the other. It belongs to one probe and is not for several goroutines at once.
+type line interface {
+	// send sends a question that [question.wire] made with the line's own prefix.
+	send(ctx context.Context, query []byte) error
+	// receive gives the next message; it is good until the next call.
+	receive(ctx context.Context, a *probe.Attempt) ([]byte, error)
+	// traits say how questions look on the line.
+	traits() traits
+	// close ends it.
+	close()
+}
+
+// traits are what questions and answers look like on a line.
+type traits struct {
+	prefix    int  // bytes before the question
+	id        bool // questions have an id
+	datagrams bool // anything may arrive
+}
+
+// enter is Enter of an attempt, if the line is of the part of the probe that is timed.
+func enter(a *probe.Attempt, p meshv1.Result_Phase) {
+	if a != nil {
+		a.Enter(p)
+	}
+}
+
+// datagrams is a line over UDP. Its socket is connected, so that only what comes from the server's address arrives.
+type datagrams struct {
+	conn net.Conn
+	buf  []byte
+}
+
+func (d *datagrams) traits() traits { return traits{id: true, datagrams: true} }
+
+func (d *datagrams) close() { d.conn.Close() }
+
+func (d *datagrams) send(_ context.Context, query []byte) error {
+	_, err := d.conn.Write(query)
+	return err
+}
+
+func (d *datagrams) receive(context.Context, *probe.Attempt) ([]byte, error) {
+	n, err := d.conn.Read(d.buf)
+	return d.buf[:n], err
+}
+
+// stream is a line over TCP or TLS, on which each message comes after its length.
+type stream struct {
+	conn net.Conn
+}
+
+func (s *stream) traits() traits { return traits{prefix: 2, id: true} }
+
+func (s *stream) close() { s.conn.Close() }
+
+func (s *stream) send(_ context.Context, query []byte) error {
+	binary.BigEndian.PutUint16(query, uint16(len(query)-2))
+	_, err := s.conn.Write(query)
+	return err
+}
+
+func (s *stream) receive(_ context.Context, a *probe.Attempt) ([]byte, error) {
+	return readMessage(s.conn, a)
+}
+
+// readMessage reads a message after its length. What the peer says of the length is believed only up to what a length of two bytes can be.
+func readMessage(from io.Reader, a *probe.Attempt) ([]byte, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(from, length[:1]); err != nil {
+		return nil, err
+	}
+	enter(a, meshv1.Result_TRANSFER)
+	if _, err := io.ReadFull(from, length[1:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(from, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
