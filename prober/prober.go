@@ -84,7 +84,7 @@ func New(cfg Config, deps Deps) (*Prober, error) {
 		deps.Capabilities = kinds.Capabilities()
 	}
 	if deps.Compile == nil {
-		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities}
+		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities, Pools: probe.NewPools()}
 		deps.Compile = func(c *meshv1.Check) (probe.Runner, error) { return kinds.Compile(c, env) }
 	}
 	p := &Prober{cfg: cfg, deps: deps}

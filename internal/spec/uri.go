@@ -52,7 +52,7 @@ type Target struct {
 	Type uint16
 	// Class is the class to ask for, with kind dns.
 	Class uint16
-	// PortGiven is true, with kind dns, when the URI has a port, and false when Port is the scheme's default: encrypted transports have another.
+	// PortGiven is true, with kinds dns and tls, when the URI has a port, and false when Port is the scheme's default: encrypted transports and STARTTLS have others.
 	PortGiven bool
 	// Path is the absolute path of a Unix socket, with scheme unix, whose host is empty; else empty.
 	Path string
@@ -228,7 +228,7 @@ func (p *uriParser) port() {
 		if err != nil || n == 0 {
 			p.fault("has port %s, which is not 1 to 65535", clip(text))
 		}
-		p.target.Port, p.target.PortGiven = uint16(n), p.scheme.kind == DNS
+		p.target.Port, p.target.PortGiven = uint16(n), p.scheme.kind == DNS || p.scheme.kind == TLS
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/probemesh/probemesh/prober/probe/tls/inspect"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -29,7 +30,7 @@ func evidence(a *Attempt, answer Answer) *meshv1.Evidence {
 		e.ResolvedAddresses = append(e.ResolvedAddresses, addr.String())
 	}
 	for _, c := range a.certs[:min(len(a.certs), maxCertificates)] {
-		e.Certificates = append(e.Certificates, certificate(c))
+		e.Certificates = append(e.Certificates, inspect.Certificate(c, a.start))
 	}
 	if answer != nil {
 		answer.Evidence(e)

@@ -240,6 +240,10 @@ func classifyTLS(err error) (meshv1.Result_ErrorClass, string, bool) {
 		_, m, _ = strings.Cut(m, "remote error: tls: ")
 		return meshv1.Result_TLS, "the peer refused the handshake: " + m, true
 	}
+	var given *rejection
+	if errors.As(err, &given) {
+		return meshv1.Result_TLS, strings.TrimPrefix(given.Error(), "x509: "), true
+	}
 	var verification *tls.CertificateVerificationError
 	if errors.As(err, &verification) {
 		return meshv1.Result_TLS, strings.TrimPrefix(verification.Err.Error(), "x509: "), true
@@ -256,15 +260,6 @@ func invalidReason(e x509.CertificateInvalidError) string {
 		return fmt.Sprintf("the certificate of %s expired on %s", e.Cert.Subject, e.Cert.NotAfter.UTC().Format(time.DateTime))
 	}
 	return strings.TrimPrefix(e.Error(), "x509: ")
-}
-
-// namesOf are the names of a certificate in one line.
-func namesOf(c *x509.Certificate) string {
-	names := certNames(c, 5)
-	if len(names) == 0 {
-		return "no name at all"
-	}
-	return strings.Join(names, ", ")
 }
 
 // innermost is the message without the operations and addresses that the net package puts before it.

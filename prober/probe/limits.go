@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/probemesh/probemesh/prober/probe/tls/inspect"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -68,6 +69,11 @@ func tooSlow(l *meshv1.PhaseLimits, a *Attempt) *Failure {
 func (p *Plan) degraded(a *Attempt, answer Answer) string {
 	if d, ok := answer.(Degrader); ok {
 		if why := d.Degraded(); why != "" {
+			return clip(why, maxSentence)
+		}
+	}
+	if a.tls != nil {
+		if why := inspect.Degraded(p.tls, a.tls, a.start); why != "" {
 			return clip(why, maxSentence)
 		}
 	}

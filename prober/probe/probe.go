@@ -64,6 +64,8 @@ type Env struct {
 	UserAgent string
 	// Capabilities is what the prober can do: kinds, "ipv4" and "ipv6". A check that needs another is refused.
 	Capabilities []string
+	// Pools shares trusted certificates between checks; nil shares nothing.
+	Pools *Pools
 }
 
 // Can tells whether the prober has the capability.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/expect"
+	"github.com/probemesh/probemesh/prober/probe/tls/inspect"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -46,6 +47,8 @@ type Plan struct {
 	URI string
 	// Talk speaks with the target. The answer may be nil, or what there is of it together with an error. It must return soon after ctx ends.
 	Talk func(ctx context.Context, a *Attempt) (Answer, error)
+
+	tls *meshv1.TlsConfig // what the check says of TLS, for what is told of a handshake
 }
 
 // NewPlan compiles what kinds have in common of a check. The error is one of its expectations.
@@ -55,7 +58,7 @@ func NewPlan(c *meshv1.Check, exprs []string) (*Plan, error) {
 		return nil, err
 	}
 	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri(),
-		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove()}, nil
+		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove(), tls: tlsOptions(c)}, nil
 }
 
 // Run runs one probe; see [Runner] for what it promises.
@@ -99,7 +102,7 @@ func (p *Plan) conclude(a *Attempt, answer Answer, failure *Failure) *meshv1.Res
 		Steps:         a.steps,
 	}
 	if a.tls != nil {
-		r.Tls = tlsResult(a.tls)
+		r.Tls = inspect.Result(a.tls)
 	}
 	if answer != nil {
 		answer.Record(r)
@@ -142,7 +145,7 @@ func (p *Plan) response(a *Attempt, r *meshv1.Result, answer Answer) *meshv1.Res
 		resp.Timings = &meshv1.ResponseTimings{Resolve: t.Resolve, Connect: t.Connect, Handshake: t.Handshake, Processing: t.Processing, Transfer: t.Transfer}
 	}
 	if a.tls != nil && p.Expect.Reads("tls") {
-		resp.Tls = responseTLS(a.tls, a.start)
+		resp.Tls = inspect.Response(a.tls, a.start)
 	}
 	if p.Expect.Reads("captures") {
 		resp.Captures = a.captures

@@ -2,38 +2,38 @@ package probe
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/prober/probe/tls/inspect"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
+// TLSConfig is [Env.TLSConfig] without an Env: trusted certificates are not shared with other checks.
+func TLSConfig(t *meshv1.TlsConfig, host string) (*tls.Config, error) {
+	return Env{}.TLSConfig(t, host)
+}
+
 // TLSConfig makes the configuration that the options ask for. host is the name to send and verify unless the options have another; empty leaves it to
 // the caller. The error says which option is not valid.
-func TLSConfig(t *meshv1.TlsConfig, host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.GetInsecureSkipVerify()} //nolint:gosec // asked for by the check
+//
+// The configuration itself judges the peer by all that the options demand, in VerifyConnection, whoever uses it; the error that a handshake then fails of is for [NoteHandshakeError]. With
+// resume_sessions it keeps sessions. It must not be changed but by [tls.Config.Clone], and then not in these respects.
+func (e Env) TLSConfig(t *meshv1.TlsConfig, host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: host, InsecureSkipVerify: t.GetInsecureSkipVerify()} //nolint:gosec // asked for by the check
 	if t.GetServerName() != "" {
 		c.ServerName = t.ServerName
 	}
-	if v := t.GetMinVersion(); v != "" {
-		number, ok := spec.TLSVersion(v)
-		if !ok {
-			return nil, fmt.Errorf("min_version: %q is not a version of TLS", v)
-		}
-		c.MinVersion = number
+	if err := offer(c, t); err != nil {
+		return nil, err
 	}
 	if t.GetCaPem() != "" {
-		pool, err := spec.CertPool(t.CaPem)
+		pool, err := e.Pools.get(t.CaPem)
 		if err != nil {
 			return nil, fmt.Errorf("ca_pem: %w", err)
 		}
@@ -46,8 +46,70 @@ func TLSConfig(t *meshv1.TlsConfig, host string) (*tls.Config, error) {
 		}
 		c.Certificates = []tls.Certificate{cert}
 	}
-	return c, nil
+	return c, judge(c, t)
 }
+
+// offer sets what a peer is offered: versions, cipher suites, groups.
+func offer(c *tls.Config, t *meshv1.TlsConfig) error {
+	for field, v := range map[string]string{"min_version": t.GetMinVersion(), "max_version": t.GetMaxVersion()} {
+		if _, ok := spec.TLSVersion(v); !ok && v != "" {
+			return fmt.Errorf("%s: %q is not a version of TLS", field, v)
+		}
+	}
+	c.MinVersion, c.MaxVersion = spec.TLSVersions(t)
+	for _, name := range t.GetCipherSuites() {
+		if suite, weak, ok := spec.CipherSuite(name); ok && !weak {
+			c.CipherSuites = append(c.CipherSuites, suite.ID)
+		}
+	}
+	for _, name := range t.GetGroups() {
+		group, ok := spec.TLSGroup(name)
+		if !ok {
+			return fmt.Errorf("groups: %q is not known", name)
+		}
+		c.CurvePreferences = append(c.CurvePreferences, group)
+	}
+	return nil
+}
+
+// judge sets by what a peer is judged, and what is kept of it.
+func judge(c *tls.Config, t *meshv1.TlsConfig) error {
+	policy, err := inspect.Compile(t, c.RootCAs, c.ServerName)
+	if err != nil {
+		return err
+	}
+	if policy.SelfSigned() {
+		c.InsecureSkipVerify = true // the policy verifies in its place
+	}
+	var kept *sessions
+	if t.GetResumeSessions() {
+		kept = newSessions(int(t.GetFullEvery()))
+		c.ClientSessionCache = kept
+	}
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		now := time.Now()
+		if err := policy.Check(&s, now); err != nil {
+			return &rejection{err: err, state: &s}
+		}
+		if kept != nil && !s.DidResume {
+			kept.full(policy.Until(&s, now))
+		}
+		return nil
+	}
+	return nil
+}
+
+// rejection is the error of a handshake that was given up because the peer does not meet a demand of the check.
+type rejection struct {
+	err   error
+	state *tls.ConnectionState
+}
+
+// Error is what the peer does not meet.
+func (r *rejection) Error() string { return r.err.Error() }
+
+// Unwrap gives what it rests on.
+func (r *rejection) Unwrap() error { return r.err }
 
 // Handshake completes a TLS handshake over conn in phase HANDSHAKE and notes what it showed. conn stays the caller's to close when it fails.
 func Handshake(ctx context.Context, a *Attempt, conn net.Conn, config *tls.Config) (*tls.Conn, error) {
@@ -62,100 +124,45 @@ func Handshake(ctx context.Context, a *Attempt, conn net.Conn, config *tls.Confi
 	return secure, nil
 }
 
-// NoteHandshakeError keeps the chain that a failed handshake was about, for the evidence.
+// NoteHandshakeError keeps what a failed handshake was about: the chain, for the evidence, and all that the peer showed when it was given up for not meeting a demand.
 func NoteHandshakeError(a *Attempt, err error) {
+	var given *rejection
+	if errors.As(err, &given) {
+		a.Secured(given.state, false)
+		return
+	}
 	var verification *tls.CertificateVerificationError
 	if errors.As(err, &verification) {
 		a.Rejected(verification.UnverifiedCertificates)
 	}
 }
 
-// tlsResult is the part of a result about a handshake.
-func tlsResult(s *tls.ConnectionState) *meshv1.TlsResult {
-	r := &meshv1.TlsResult{Version: versionText(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite)}
-	if expiry, ok := earliestExpiry(s.PeerCertificates); ok {
-		r.EarliestExpiry = timestamppb.New(expiry)
+// tlsOptions are the TLS options of a check, whatever its kind; nil without any.
+func tlsOptions(c *meshv1.Check) *meshv1.TlsConfig {
+	switch {
+	case c.GetTls() != nil:
+		return c.GetTls().GetTls()
+	case c.GetHttp() != nil:
+		return c.GetHttp().GetTls()
+	case c.GetGrpc() != nil:
+		return c.GetGrpc().GetTls()
+	case c.GetTcp() != nil:
+		return c.GetTcp().GetTls()
+	case c.GetWebsocket() != nil:
+		return c.GetWebsocket().GetTls()
 	}
-	var longest time.Time
-	for _, chain := range s.VerifiedChains {
-		if expiry, ok := earliestExpiry(chain); ok && expiry.After(longest) {
-			longest = expiry
-		}
-	}
-	if !longest.IsZero() {
-		r.ChainExpiry = timestamppb.New(longest)
-	}
-	return r
+	return c.GetDns().GetTls()
 }
 
-// responseTLS is what expectations see of a handshake.
-func responseTLS(s *tls.ConnectionState, now time.Time) *meshv1.ResponseTls {
-	r := &meshv1.ResponseTls{Version: versionText(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite), ChainLength: int64(len(s.PeerCertificates))}
-	if expiry, ok := earliestExpiry(s.PeerCertificates); ok {
-		r.DaysLeft = int64(math.Floor(expiry.Sub(now).Hours() / 24))
+// namesOf are the names of a certificate in one line, for a sentence.
+func namesOf(c *x509.Certificate) string {
+	names := inspect.Names(c, 5)
+	if len(names) == 0 {
+		return "no name at all"
 	}
-	if len(s.PeerCertificates) > 0 {
-		leaf := s.PeerCertificates[0]
-		r.Subject, r.Issuer = clip(leaf.Subject.String(), 1024), clip(leaf.Issuer.String(), 1024)
-		r.Names = certNames(leaf, 1000)
+	out := names[0]
+	for _, n := range names[1:] {
+		out += ", " + n
 	}
-	return r
-}
-
-// earliestExpiry is when the first of the certificates expires.
-func earliestExpiry(certs []*x509.Certificate) (t time.Time, ok bool) {
-	for _, c := range certs {
-		if !ok || c.NotAfter.Before(t) {
-			t, ok = c.NotAfter, true
-		}
-	}
-	return t, ok
-}
-
-// versionText is "1.2" for tls.VersionTLS12.
-func versionText(v uint16) string {
-	switch v {
-	case tls.VersionTLS10:
-		return "1.0"
-	case tls.VersionTLS11:
-		return "1.1"
-	case tls.VersionTLS12:
-		return "1.2"
-	case tls.VersionTLS13:
-		return "1.3"
-	}
-	return fmt.Sprintf("0x%04x", v)
-}
-
-// certNames are the names and addresses that a certificate is for, at most so many.
-func certNames(c *x509.Certificate, most int) []string {
-	if c == nil {
-		return nil
-	}
-	var names []string
-	for _, n := range c.DNSNames {
-		if len(names) < most {
-			names = append(names, clip(n, 256))
-		}
-	}
-	for _, ip := range c.IPAddresses {
-		if len(names) < most {
-			names = append(names, ip.String())
-		}
-	}
-	return names
-}
-
-// certificate is the summary of a certificate.
-func certificate(c *x509.Certificate) *meshv1.Certificate {
-	sum := sha256.Sum256(c.Raw)
-	return &meshv1.Certificate{
-		Subject:   clip(c.Subject.String(), 512),
-		Issuer:    clip(c.Issuer.String(), 512),
-		Serial:    clip(c.SerialNumber.Text(16), 64),
-		Names:     certNames(c, 32),
-		NotBefore: timestamppb.New(c.NotBefore),
-		NotAfter:  timestamppb.New(c.NotAfter),
-		Sha256:    hex.EncodeToString(sum[:]),
-	}
+	return out
 }

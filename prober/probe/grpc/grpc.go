@@ -63,7 +63,7 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		r.authority = o.Authority
 	}
 	if t.Secure {
-		if r.config, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if r.config, err = env.TLSConfig(o.GetTls(), t.Host); err != nil {
 			return nil, err
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"net/url"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -60,10 +62,15 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return nil, err
 	}
 	r := &runner{plan: plan, options: o, url: t.URL}
-	if r.own, err = probe.TLSConfig(o.GetTls(), ""); err != nil {
+	// A certificate that is signed by itself is verified by the policy, which must know the name.
+	name := ""
+	if o.GetTls().GetAllowSelfSigned() {
+		name = r.url.Hostname()
+	}
+	if r.own, err = env.TLSConfig(o.GetTls(), name); err != nil {
 		return nil, err
 	}
-	if r.others, err = probe.TLSConfig(withoutSecrets(o.GetTls()), ""); err != nil {
+	if r.others, err = env.TLSConfig(withoutSecrets(o.GetTls()), ""); err != nil {
 		return nil, err
 	}
 	r.headers(env.UserAgent)
@@ -76,7 +83,7 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	r.whole = plan.Expect.Reads("body") || plan.Expect.Reads("json") || o.GetGraphql() != nil
 	r.fresh = r.transport(r.own, false)
 	r.usual, r.foreign = r.fresh, r.fresh
-	if r.own.ServerName != "" || len(r.own.Certificates) > 0 {
+	if r.own.ServerName != "" || len(r.own.Certificates) > 0 || !proto.Equal(o.GetTls(), withoutSecrets(o.GetTls())) {
 		r.foreign = r.transport(r.others, false)
 	}
 	if o.GetKeepAlive() {
@@ -92,9 +99,14 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	return r, nil
 }
 
-// withoutSecrets are the TLS options that other hosts than the check's own are met with.
+// withoutSecrets are the TLS options that other hosts than the check's own are met with: nothing that is about who that one is.
 func withoutSecrets(t *meshv1.TlsConfig) *meshv1.TlsConfig {
-	return &meshv1.TlsConfig{CaPem: t.GetCaPem(), MinVersion: t.GetMinVersion(), InsecureSkipVerify: t.GetInsecureSkipVerify()}
+	if t == nil {
+		return nil
+	}
+	out := proto.CloneOf(t)
+	out.ServerName, out.ClientCertificatePem, out.ClientKeyPem, out.CertificatePins, out.PublicKeyPins, out.AllowSelfSigned = "", "", "", nil, nil, false
+	return out
 }
 
 // resolveTo completes a host, or a host and a port, with the port.

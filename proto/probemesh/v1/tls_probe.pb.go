@@ -285,7 +285,7 @@ type TlsProbe struct {
 	IpFamily IpFamily_Preference `protobuf:"varint,2,opt,name=ip_family,json=ipFamily,proto3,enum=probemesh.v1.IpFamily_Preference" json:"ip_family,omitempty"`
 	// Expectations in CEL over `response`, for example `response.tls.days_left >= 14`. At most 20.
 	Expect []string `protobuf:"bytes,3,rep,name=expect,proto3" json:"expect,omitempty"`
-	// The protocol in which TLS is begun by a plain dialogue: `smtp`, `lmtp`, `imap`, `pop3`, `sieve`, `nntp`, `ftp`, `ldap`, `postgres`, `mysql`, `xmpp` or `xmpp-server`. The URI must have a port. If unset, TLS begins at once. The dialogue is in the
+	// The protocol in which TLS is begun by a plain dialogue: `smtp`, `lmtp`, `imap`, `pop3`, `sieve`, `nntp`, `ftp`, `ldap`, `postgres`, `mysql`, `xmpp` or `xmpp-server`. Without a port in the URI, that protocol's: 25, 24, 143, 110, 4190, 119, 21, 389, 5432, 3306, 5222, 5269. If unset, TLS begins at once. The dialogue is in the
 	// phase PROCESSING; a server that does not offer TLS fails with class `TLS`, one that speaks something else with class `PROTOCOL`.
 	Starttls string `protobuf:"bytes,4,opt,name=starttls,proto3" json:"starttls,omitempty"`
 	// The name given in EHLO or LHLO, with `starttls` `smtp` or `lmtp` only, at most 253 characters. If unset, the prober's address in brackets, which RFC 5321 allows and some servers do not like.
