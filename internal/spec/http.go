@@ -36,6 +36,7 @@ func httpOptions(f *faults, h *meshv1.HttpProbe, t *Target) {
 	versions(f, h, t)
 	connection(f, h)
 	expectations(f, "http.expect", h.Expect)
+	httpSteps(f, h)
 }
 
 // method checks a request method; empty is fine.
@@ -186,7 +187,7 @@ func httpDefaults(h *meshv1.HttpProbe) *meshv1.HttpProbe {
 	if h == nil {
 		h = &meshv1.HttpProbe{}
 	}
-	if h.Method == "" {
+	if h.Method == "" && len(h.Steps) == 0 {
 		h.Method = methodFor(h)
 	}
 	if h.FollowRedirects == nil {

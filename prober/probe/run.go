@@ -157,11 +157,15 @@ func (p *Plan) response(a *Attempt, r *meshv1.Result, answer Answer) *meshv1.Res
 }
 
 // Holds tells whether the expectations hold of an answer that may not be complete yet. It is for kinds that read until they do.
-func (p *Plan) Holds(a *Attempt, answer Answer) bool {
+func (p *Plan) Holds(a *Attempt, answer Answer) bool { return p.Unmet(a, answer) == nil }
+
+// Unmet is the failure of the first expectation that does not hold of an answer, while the probe still runs; nil when all of them hold. It is for kinds with steps.
+func (p *Plan) Unmet(a *Attempt, answer Answer) *Failure {
+	if p.Expect.Len() == 0 {
+		return nil
+	}
 	a.mu.Lock()
-	now := time.Now()
-	r := &meshv1.Result{Duration: durationpb.New(now.Sub(a.start)), Timings: a.timings(), RemoteAddress: a.remote}
+	r := &meshv1.Result{Duration: durationpb.New(time.Since(a.start)), Timings: a.timings(), RemoteAddress: a.remote}
 	a.mu.Unlock()
-	failed, _ := p.Expect.Eval(p.response(a, r, answer))
-	return failed == ""
+	return p.judge(a, r, answer)
 }

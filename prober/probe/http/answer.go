@@ -3,6 +3,7 @@ package http
 import (
 	"encoding/json"
 	nethttp "net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ const maxCodingText = 64
 type answer struct {
 	resp            *nethttp.Response
 	uri             string
+	last            *url.URL // the same, parsed
 	visited         []string
 	redirects       int32
 	redirectsBefore int32  // those of the steps before
@@ -35,9 +37,6 @@ type answer struct {
 	traceID         string
 	tokenTime       time.Duration // to get a token; 0 when none was fetched
 }
-
-// take notes an answer, which may turn out to be a redirect.
-func (g *answer) take(resp *nethttp.Response) { g.resp = resp }
 
 // orNil is the answer, or nil when there was none at all.
 func (g *answer) orNil() probe.Answer {

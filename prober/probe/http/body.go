@@ -40,7 +40,7 @@ func (v *visit) readFrom(body io.Reader, d *decoded, resp *nethttp.Response, lim
 		err = g.readAll(body, limit)
 	default:
 		bad := resp.StatusCode < 200 || resp.StatusCode > 299
-		err = g.readHead(body, limit, v.a.Options().Evidence || bad || v.plan.Expect.Len() > 0)
+		err = g.readHead(body, limit, v.a.Options().Evidence || bad || v.plan.Expect.Len() > 0 || len(v.steps) > 0)
 	}
 	g.encoded = g.bodyBytes
 	if d != nil {

@@ -44,6 +44,7 @@ type runner struct {
 	header  nethttp.Header // what every request to the check's own host is sent with
 	safe    nethttp.Header // what other hosts are sent
 	first   request        // the request of a check without steps
+	steps   []step         // in place of first
 	whole   bool           // the whole body is needed, by an expectation or by the kind's own judgement
 	tokens  *tokens        // OAuth 2.0; nil without
 	connect string         // host:port to connect to in place of the check's own; empty for that
@@ -74,7 +75,10 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return nil, err
 	}
 	r.headers(env.UserAgent)
-	if r.first, err = newRequest(r.url, o); err != nil {
+	if r.first, err = r.newRequest(r.url, o.GetMethod(), o, nil, o.GetFollowRedirects()); err != nil {
+		return nil, err
+	}
+	if r.steps, err = r.compileSteps(c); err != nil {
 		return nil, err
 	}
 	if o.GetResolveTo() != "" {

@@ -12,22 +12,23 @@ import (
 // hop is one request of a probe.
 type hop struct {
 	request
-	own bool // to the host of the check, and so with its credentials
+	own   bool // to the host of the check, and so with its credentials
+	named bool // by the check itself, not by a redirect
 }
 
 // redirect is the request that resp asks for. ok is false when resp is the last answer.
 func (v *visit) redirect(h hop, resp *nethttp.Response) (next hop, ok bool, err error) {
-	if !v.options.GetFollowRedirects() {
+	if !h.follow {
 		return hop{}, false, nil
 	}
 	next = h
+	next.named = false
 	switch resp.StatusCode {
 	case nethttp.StatusMovedPermanently, nethttp.StatusFound, nethttp.StatusSeeOther:
-		next.body = nil
+		next.body, next.content, next.request.own = nil, nil, withoutContent(h.request.own)
 		if h.method != nethttp.MethodGet && h.method != nethttp.MethodHead {
 			next.method = nethttp.MethodGet
 		}
-		next.header = withoutContent(h.header)
 	case nethttp.StatusTemporaryRedirect, nethttp.StatusPermanentRedirect:
 	default:
 		return hop{}, false, nil
@@ -57,8 +58,8 @@ func (v *visit) redirect(h hop, resp *nethttp.Response) (next hop, ok bool, err 
 
 // withoutContent is a header without what describes a body.
 func withoutContent(h nethttp.Header) nethttp.Header {
-	if h == nil {
-		return nil
+	if h["Content-Type"] == nil && h["Content-Encoding"] == nil {
+		return h
 	}
 	out := h.Clone()
 	out.Del("Content-Type")

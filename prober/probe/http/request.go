@@ -12,12 +12,15 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// request is one request as the check describes it.
+// request is one request as the check describes it. Nothing of it changes while it is sent.
 type request struct {
-	method string
-	url    *url.URL
-	header nethttp.Header // besides what every request has; nil when that is all
-	body   []byte         // compressed, when that is asked for
+	method  string
+	url     *url.URL
+	own     nethttp.Header // for the check's own host
+	other   nethttp.Header // for another host that the check names itself
+	content nethttp.Header // what of these describes the body; nil when nothing does
+	body    []byte         // compressed, when that is asked for
+	follow  bool           // follow redirects
 }
 
 // content is the body of a request before it is compressed, and the headers that go with it.
@@ -69,13 +72,29 @@ func add(h nethttp.Header, lines []*meshv1.HttpHeader) {
 	}
 }
 
-// newRequest makes the request of a check without steps.
-func newRequest(u *url.URL, o *meshv1.HttpProbe) (request, error) {
-	body, header, err := bodyOf(o, o.GetRequestCompression())
+// newRequest makes a request to u. lines are headers of the request itself, which win over those of the check, and these over what the body says of itself.
+func (r *runner) newRequest(u *url.URL, method string, c content, lines []*meshv1.HttpHeader, follow bool) (request, error) {
+	body, content, err := bodyOf(c, r.options.GetRequestCompression())
 	if err != nil {
 		return request{}, err
 	}
-	return request{method: o.GetMethod(), url: u, header: header, body: body}, nil
+	q := request{method: method, url: u, content: content, body: body, follow: follow, own: merged(r.header, content), other: merged(r.safe, content)}
+	if len(lines) > 0 {
+		q.own, q.other = replaced(q.own, lines), replaced(q.other, lines)
+	}
+	return q, nil
+}
+
+// replaced is a header in which lines take the place of those of the same name.
+func replaced(h nethttp.Header, lines []*meshv1.HttpHeader) nethttp.Header {
+	out := h.Clone()
+	for _, l := range lines {
+		out.Del(l.GetName())
+	}
+	for _, l := range lines {
+		out.Add(l.GetName(), l.GetValue())
+	}
+	return out
 }
 
 // bodyOf is the body of a request as it is sent, and the headers that describe it.
@@ -140,7 +159,7 @@ func graphqlBody(g *meshv1.GraphQl) ([]byte, error) {
 	return body, nil
 }
 
-// merged is what a request to the check's own host is sent with: the headers of the check, which win, and those of the request.
+// merged is base, which wins, and more.
 func merged(base, more nethttp.Header) nethttp.Header {
 	if len(more) == 0 {
 		return base

@@ -42,6 +42,9 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 			return nil, err
 		}
 	}
+	if len(r.steps) > 0 {
+		return v.walk()
+	}
 	if err := v.fetch(r.first, r.whole); err != nil {
 		return v.got.orNil(), wireError(err, a)
 	}
@@ -58,13 +61,13 @@ func newTrace() (traceparent, traceID string) {
 
 // fetch sends a request, follows redirects and reads the last answer, all of it if whole.
 func (v *visit) fetch(q request, whole bool) error {
-	next := hop{request: q, own: v.isOwn(q.url)}
+	next := hop{request: q, own: v.isOwn(q.url), named: true}
 	for {
 		resp, err := v.ask(next)
 		if err != nil {
 			return err
 		}
-		v.got.take(resp)
+		v.got.resp, v.got.last = resp, next.url
 		following, ok, err := v.redirect(next, resp)
 		if err == nil && !ok {
 			if f := v.unacceptable(resp); f != nil {
@@ -117,13 +120,16 @@ func (v *visit) send(h hop) (*nethttp.Response, error) {
 		Method: h.method, URL: h.url, Host: h.url.Host, Header: v.safe,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(v.ctx)
-	if h.own {
-		req.Header = merged(v.header, h.header)
+	switch {
+	case h.own:
+		req.Header = h.request.own
 		if v.host != "" {
 			req.Host = v.host
 		}
-	} else if ct := h.header["Content-Type"]; ct != nil && len(h.body) > 0 { // a redirect that keeps the body
-		req.Header = merged(v.safe, nethttp.Header{"Content-Type": ct, "Content-Encoding": h.header["Content-Encoding"]})
+	case h.named:
+		req.Header = h.other
+	case len(h.body) > 0: // a redirect that keeps the body
+		req.Header = merged(v.safe, h.content)
 	}
 	if len(h.body) > 0 {
 		req.Body = io.NopCloser(bytes.NewReader(h.body))

@@ -131,7 +131,7 @@ func (x HttpProbe_Version) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HttpProbe_Version.Descriptor instead.
 func (HttpProbe_Version) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7, 0}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Compression is how a body is compressed.
@@ -200,7 +200,7 @@ func (x HttpProbe_Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HttpProbe_Compression.Descriptor instead.
 func (HttpProbe_Compression) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7, 1}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // BasicAuth is HTTP basic authentication (RFC 7617).
@@ -681,7 +681,146 @@ func (x *GraphQl) GetAllowErrors() bool {
 	return false
 }
 
-// HttpProbe is one HTTP request and what is expected of its answer. Without `expect`, the status must be 200 to 299.
+// HttpStep is one request of several in one probe, sent one after the other: a login, then what only a user may see. What of an answer later steps need is captured. The steps share
+// the timeout of the check, its credentials and headers (for the host of the check), its TLS options, body limit and compression, and the cookies that were set so far; each opens a
+// new connection, unless the check asks for keep_alive. The first step that fails ends the probe, and its name begins the sentence.
+type HttpStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in results, at most 63 bytes. If unset, its number, from `1`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Request method. If unset, GET, or POST when there is a body, a form or GraphQL. Without `${name}`.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// What to request, relative to the URI of the check (RFC 3986): `/login`, `?page=2`, or a whole http or https URI, also of another host, which is sent the headers of this step, and of the
+	// check only User-Agent and Accept headers. A captured value stands in it as it is, not escaped. If unset, the URI of the check. At most 2,048 bytes.
+	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	// Headers besides those of the check, in place of those of the same name. At most 32; not `Host`.
+	Headers []*HttpHeader `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Request body, at most 8 KiB; at most one of `body`, `body_bytes`, `form` and `graphql` is set.
+	Body string `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
+	// Request body, where it is not text (base64 in YAML and JSON), at most 8 KiB. It is sent as it is, `${name}` too.
+	BodyBytes []byte `protobuf:"bytes,6,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	// A form to post. Captured values in it are escaped.
+	Form []*FormField `protobuf:"bytes,7,rep,name=form,proto3" json:"form,omitempty"`
+	// A GraphQL query to post. Captured values may stand in the strings of its variables.
+	Graphql *GraphQl `protobuf:"bytes,8,opt,name=graphql,proto3" json:"graphql,omitempty"`
+	// Whether to follow redirects in this step. If unset, as the check says.
+	FollowRedirects *bool `protobuf:"varint,9,opt,name=follow_redirects,json=followRedirects,proto3,oneof" json:"follow_redirects,omitempty"`
+	// Expectations in CEL over `response`, which is the answer to this step. If empty, the status must be 200 to 299. At most 20 in all steps together.
+	Expect []string `protobuf:"bytes,10,rep,name=expect,proto3" json:"expect,omitempty"`
+	// What to keep of the answer for later steps, as `${name}`, and for expectations, as `response.captures.name`. At most 16 in all steps together.
+	Captures      []*Capture `protobuf:"bytes,11,rep,name=captures,proto3" json:"captures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpStep) Reset() {
+	*x = HttpStep{}
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpStep) ProtoMessage() {}
+
+func (x *HttpStep) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpStep.ProtoReflect.Descriptor instead.
+func (*HttpStep) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HttpStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HttpStep) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *HttpStep) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *HttpStep) GetHeaders() []*HttpHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *HttpStep) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *HttpStep) GetBodyBytes() []byte {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return nil
+}
+
+func (x *HttpStep) GetForm() []*FormField {
+	if x != nil {
+		return x.Form
+	}
+	return nil
+}
+
+func (x *HttpStep) GetGraphql() *GraphQl {
+	if x != nil {
+		return x.Graphql
+	}
+	return nil
+}
+
+func (x *HttpStep) GetFollowRedirects() bool {
+	if x != nil && x.FollowRedirects != nil {
+		return *x.FollowRedirects
+	}
+	return false
+}
+
+func (x *HttpStep) GetExpect() []string {
+	if x != nil {
+		return x.Expect
+	}
+	return nil
+}
+
+func (x *HttpStep) GetCaptures() []*Capture {
+	if x != nil {
+		return x.Captures
+	}
+	return nil
+}
+
+// HttpProbe is one HTTP request, or several steps, and what is expected of its answer. Without `expect`, the status must be 200 to 299.
 type HttpProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Request method. If unset, GET, or POST when there is a body, a form or GraphQL.
@@ -751,14 +890,17 @@ type HttpProbe struct {
 	FailIfNotTls bool `protobuf:"varint,30,opt,name=fail_if_not_tls,json=failIfNotTls,proto3" json:"fail_if_not_tls,omitempty"`
 	// True: every probe sends a `traceparent` (W3C Trace Context) with a trace of its own, which is the result's `trace_id`, so that the target's spans can be found by it. If unset,
 	// only probes that belong to a trace already send it, as confirmations do when the mesh itself is traced.
-	Traceparent   bool `protobuf:"varint,31,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent bool `protobuf:"varint,31,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Several requests in place of one, at most 20. The URI of the check is what theirs are relative to, and its host is the one that credentials go to. `method`, the kinds of body
+	// and `body_file` belong to the steps then; `expect` is about the last answer, in addition to the steps' own.
+	Steps         []*HttpStep `protobuf:"bytes,32,rep,name=steps,proto3" json:"steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HttpProbe) Reset() {
 	*x = HttpProbe{}
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +912,7 @@ func (x *HttpProbe) String() string {
 func (*HttpProbe) ProtoMessage() {}
 
 func (x *HttpProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[7]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +925,7 @@ func (x *HttpProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpProbe.ProtoReflect.Descriptor instead.
 func (*HttpProbe) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HttpProbe) GetMethod() string {
@@ -1003,6 +1145,13 @@ func (x *HttpProbe) GetTraceparent() bool {
 	return false
 }
 
+func (x *HttpProbe) GetSteps() []*HttpStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 // HttpResult is what an http probe measured.
 type HttpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1030,7 +1179,7 @@ type HttpResult struct {
 
 func (x *HttpResult) Reset() {
 	*x = HttpResult{}
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1191,7 @@ func (x *HttpResult) String() string {
 func (*HttpResult) ProtoMessage() {}
 
 func (x *HttpResult) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_http_probe_proto_msgTypes[8]
+	mi := &file_probemesh_v1_http_probe_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1204,7 @@ func (x *HttpResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpResult.ProtoReflect.Descriptor instead.
 func (*HttpResult) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_v1_http_probe_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HttpResult) GetStatus() int32 {
@@ -1169,7 +1318,22 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x125\n" +
 	"\tvariables\x18\x02 \x01(\v2\x17.google.protobuf.StructR\tvariables\x12%\n" +
 	"\x0eoperation_name\x18\x03 \x01(\tR\roperationName\x12!\n" +
-	"\fallow_errors\x18\x04 \x01(\bR\vallowErrors\"\x8c\r\n" +
+	"\fallow_errors\x18\x04 \x01(\bR\vallowErrors\"\x9d\x03\n" +
+	"\bHttpStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\x122\n" +
+	"\aheaders\x18\x04 \x03(\v2\x18.probemesh.v1.HttpHeaderR\aheaders\x12\x12\n" +
+	"\x04body\x18\x05 \x01(\tR\x04body\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\x06 \x01(\fR\tbodyBytes\x12+\n" +
+	"\x04form\x18\a \x03(\v2\x17.probemesh.v1.FormFieldR\x04form\x12/\n" +
+	"\agraphql\x18\b \x01(\v2\x15.probemesh.v1.GraphQlR\agraphql\x12.\n" +
+	"\x10follow_redirects\x18\t \x01(\bH\x00R\x0ffollowRedirects\x88\x01\x01\x12\x16\n" +
+	"\x06expect\x18\n" +
+	" \x03(\tR\x06expect\x121\n" +
+	"\bcaptures\x18\v \x03(\v2\x15.probemesh.v1.CaptureR\bcapturesB\x13\n" +
+	"\x11_follow_redirects\"\xba\r\n" +
 	"\tHttpProbe\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12>\n" +
 	"\aheaders\x18\x02 \x03(\v2$.probemesh.v1.HttpProbe.HeadersEntryR\aheaders\x12\x12\n" +
@@ -1208,7 +1372,8 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\rproxy_headers\x18\x1c \x03(\v2\x18.probemesh.v1.HttpHeaderR\fproxyHeaders\x12\x1e\n" +
 	"\vfail_if_tls\x18\x1d \x01(\bR\tfailIfTls\x12%\n" +
 	"\x0ffail_if_not_tls\x18\x1e \x01(\bR\ffailIfNotTls\x12 \n" +
-	"\vtraceparent\x18\x1f \x01(\bR\vtraceparent\x1a:\n" +
+	"\vtraceparent\x18\x1f \x01(\bR\vtraceparent\x12,\n" +
+	"\x05steps\x18  \x03(\v2\x16.probemesh.v1.HttpStepR\x05steps\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
@@ -1252,7 +1417,7 @@ func file_probemesh_v1_http_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_http_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_probemesh_v1_http_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_probemesh_v1_http_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_probemesh_v1_http_probe_proto_goTypes = []any{
 	(OAuth2ClientCredentials_AuthStyle)(0), // 0: probemesh.v1.OAuth2ClientCredentials.AuthStyle
 	(HttpProbe_Version)(0),                 // 1: probemesh.v1.HttpProbe.Version
@@ -1264,42 +1429,49 @@ var file_probemesh_v1_http_probe_proto_goTypes = []any{
 	(*HttpHeader)(nil),                     // 7: probemesh.v1.HttpHeader
 	(*FormField)(nil),                      // 8: probemesh.v1.FormField
 	(*GraphQl)(nil),                        // 9: probemesh.v1.GraphQl
-	(*HttpProbe)(nil),                      // 10: probemesh.v1.HttpProbe
-	(*HttpResult)(nil),                     // 11: probemesh.v1.HttpResult
-	nil,                                    // 12: probemesh.v1.OAuth2ClientCredentials.ParametersEntry
-	nil,                                    // 13: probemesh.v1.HttpProbe.HeadersEntry
-	(*TlsConfig)(nil),                      // 14: probemesh.v1.TlsConfig
-	(*structpb.Struct)(nil),                // 15: google.protobuf.Struct
-	(IpFamily_Preference)(0),               // 16: probemesh.v1.IpFamily.Preference
-	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 18: google.protobuf.Duration
+	(*HttpStep)(nil),                       // 10: probemesh.v1.HttpStep
+	(*HttpProbe)(nil),                      // 11: probemesh.v1.HttpProbe
+	(*HttpResult)(nil),                     // 12: probemesh.v1.HttpResult
+	nil,                                    // 13: probemesh.v1.OAuth2ClientCredentials.ParametersEntry
+	nil,                                    // 14: probemesh.v1.HttpProbe.HeadersEntry
+	(*TlsConfig)(nil),                      // 15: probemesh.v1.TlsConfig
+	(*structpb.Struct)(nil),                // 16: google.protobuf.Struct
+	(*Capture)(nil),                        // 17: probemesh.v1.Capture
+	(IpFamily_Preference)(0),               // 18: probemesh.v1.IpFamily.Preference
+	(*timestamppb.Timestamp)(nil),          // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 20: google.protobuf.Duration
 }
 var file_probemesh_v1_http_probe_proto_depIdxs = []int32{
-	12, // 0: probemesh.v1.OAuth2ClientCredentials.parameters:type_name -> probemesh.v1.OAuth2ClientCredentials.ParametersEntry
+	13, // 0: probemesh.v1.OAuth2ClientCredentials.parameters:type_name -> probemesh.v1.OAuth2ClientCredentials.ParametersEntry
 	0,  // 1: probemesh.v1.OAuth2ClientCredentials.auth_style:type_name -> probemesh.v1.OAuth2ClientCredentials.AuthStyle
-	14, // 2: probemesh.v1.OAuth2ClientCredentials.tls:type_name -> probemesh.v1.TlsConfig
-	15, // 3: probemesh.v1.GraphQl.variables:type_name -> google.protobuf.Struct
-	13, // 4: probemesh.v1.HttpProbe.headers:type_name -> probemesh.v1.HttpProbe.HeadersEntry
-	3,  // 5: probemesh.v1.HttpProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
-	16, // 6: probemesh.v1.HttpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
-	1,  // 7: probemesh.v1.HttpProbe.version:type_name -> probemesh.v1.HttpProbe.Version
-	14, // 8: probemesh.v1.HttpProbe.tls:type_name -> probemesh.v1.TlsConfig
-	7,  // 9: probemesh.v1.HttpProbe.header_lines:type_name -> probemesh.v1.HttpHeader
-	8,  // 10: probemesh.v1.HttpProbe.form:type_name -> probemesh.v1.FormField
-	9,  // 11: probemesh.v1.HttpProbe.graphql:type_name -> probemesh.v1.GraphQl
-	2,  // 12: probemesh.v1.HttpProbe.compression:type_name -> probemesh.v1.HttpProbe.Compression
-	2,  // 13: probemesh.v1.HttpProbe.request_compression:type_name -> probemesh.v1.HttpProbe.Compression
-	4,  // 14: probemesh.v1.HttpProbe.digest_auth:type_name -> probemesh.v1.DigestAuth
-	5,  // 15: probemesh.v1.HttpProbe.oauth2:type_name -> probemesh.v1.OAuth2ClientCredentials
-	6,  // 16: probemesh.v1.HttpProbe.aws_sigv4:type_name -> probemesh.v1.AwsSigV4
-	7,  // 17: probemesh.v1.HttpProbe.proxy_headers:type_name -> probemesh.v1.HttpHeader
-	17, // 18: probemesh.v1.HttpResult.last_modified:type_name -> google.protobuf.Timestamp
-	18, // 19: probemesh.v1.HttpResult.token_duration:type_name -> google.protobuf.Duration
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	15, // 2: probemesh.v1.OAuth2ClientCredentials.tls:type_name -> probemesh.v1.TlsConfig
+	16, // 3: probemesh.v1.GraphQl.variables:type_name -> google.protobuf.Struct
+	7,  // 4: probemesh.v1.HttpStep.headers:type_name -> probemesh.v1.HttpHeader
+	8,  // 5: probemesh.v1.HttpStep.form:type_name -> probemesh.v1.FormField
+	9,  // 6: probemesh.v1.HttpStep.graphql:type_name -> probemesh.v1.GraphQl
+	17, // 7: probemesh.v1.HttpStep.captures:type_name -> probemesh.v1.Capture
+	14, // 8: probemesh.v1.HttpProbe.headers:type_name -> probemesh.v1.HttpProbe.HeadersEntry
+	3,  // 9: probemesh.v1.HttpProbe.basic_auth:type_name -> probemesh.v1.BasicAuth
+	18, // 10: probemesh.v1.HttpProbe.ip_family:type_name -> probemesh.v1.IpFamily.Preference
+	1,  // 11: probemesh.v1.HttpProbe.version:type_name -> probemesh.v1.HttpProbe.Version
+	15, // 12: probemesh.v1.HttpProbe.tls:type_name -> probemesh.v1.TlsConfig
+	7,  // 13: probemesh.v1.HttpProbe.header_lines:type_name -> probemesh.v1.HttpHeader
+	8,  // 14: probemesh.v1.HttpProbe.form:type_name -> probemesh.v1.FormField
+	9,  // 15: probemesh.v1.HttpProbe.graphql:type_name -> probemesh.v1.GraphQl
+	2,  // 16: probemesh.v1.HttpProbe.compression:type_name -> probemesh.v1.HttpProbe.Compression
+	2,  // 17: probemesh.v1.HttpProbe.request_compression:type_name -> probemesh.v1.HttpProbe.Compression
+	4,  // 18: probemesh.v1.HttpProbe.digest_auth:type_name -> probemesh.v1.DigestAuth
+	5,  // 19: probemesh.v1.HttpProbe.oauth2:type_name -> probemesh.v1.OAuth2ClientCredentials
+	6,  // 20: probemesh.v1.HttpProbe.aws_sigv4:type_name -> probemesh.v1.AwsSigV4
+	7,  // 21: probemesh.v1.HttpProbe.proxy_headers:type_name -> probemesh.v1.HttpHeader
+	10, // 22: probemesh.v1.HttpProbe.steps:type_name -> probemesh.v1.HttpStep
+	19, // 23: probemesh.v1.HttpResult.last_modified:type_name -> google.protobuf.Timestamp
+	20, // 24: probemesh.v1.HttpResult.token_duration:type_name -> google.protobuf.Duration
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_http_probe_proto_init() }
@@ -1310,13 +1482,14 @@ func file_probemesh_v1_http_probe_proto_init() {
 	file_probemesh_v1_probe_options_proto_init()
 	file_probemesh_v1_tls_probe_proto_init()
 	file_probemesh_v1_http_probe_proto_msgTypes[7].OneofWrappers = []any{}
+	file_probemesh_v1_http_probe_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_http_probe_proto_rawDesc), len(file_probemesh_v1_http_probe_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
