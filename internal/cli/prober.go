@@ -18,6 +18,7 @@ import (
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober"
+	"github.com/probemesh/probemesh/prober/blackbox"
 	"github.com/probemesh/probemesh/prober/machine"
 )
 
@@ -25,6 +26,7 @@ import (
 type proberOptions struct {
 	config     prober.Config
 	httpListen string
+	blackbox   blackboxOptions
 	logFormat  string
 	validate   bool
 }
@@ -60,6 +62,7 @@ hands everything over later.`,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")
 	f.IntVar(&o.config.InFlight, "in-flight", prober.InFlightDefault, "most scheduled probes at once, 1 to 100000; more start late, and say so")
 	f.StringVar(&o.httpListen, "http-listen", "", "`HOST:PORT` for /healthz, /readyz and /metrics; none by default, since several probers may share a machine")
+	o.blackbox.flags(f)
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORMAT` of the log: text for people, json for machines")
 	f.BoolVar(&o.validate, "validate", false, "only check the configuration, and exit")
 	stopOnStdin(cmd)
@@ -103,15 +106,20 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	if err != nil {
 		return err
 	}
+	box, err := o.blackbox.open(o.httpListen, tel, log)
+	if err != nil {
+		return err
+	}
 	if o.validate {
 		a.print("the configuration is valid")
 		return nil
 	}
-	stop, err := a.serveProber(o.httpListen, p, tel, log)
+	stop, err := a.serveProber(o.httpListen, p, box, tel, log)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	defer reloadOnHangup(ctx, box, log)()
 	if err := p.Run(ctx); err != nil {
 		return &failure{code: ExitUsage, message: err.Error(), cause: err}
 	}
@@ -154,8 +162,8 @@ func configurationFault(err error) error {
 	return &failure{code: ExitUsage, message: strings.Join(lines, "\n  "), cause: err}
 }
 
-// serveProber serves the prober's health and metrics at addr, if any, until stop is called. It is ready while it has a session with a server.
-func (a *app) serveProber(addr string, p *prober.Prober, tel *telemetry.Telemetry, log *slog.Logger) (stop func(), err error) {
+// serveProber serves the prober's health and metrics at addr, if any, until stop is called, and /probe where box is not nil. It is ready while it has a session with a server.
+func (a *app) serveProber(addr string, p *prober.Prober, box *blackbox.Exporter, tel *telemetry.Telemetry, log *slog.Logger) (stop func(), err error) {
 	if addr == "" {
 		return func() {}, nil
 	}
@@ -173,6 +181,9 @@ func (a *app) serveProber(addr string, p *prober.Prober, tel *telemetry.Telemetr
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", tel.Handler())
+	if box != nil {
+		box.Register(mux)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	done := make(chan struct{})
 	go func() {

@@ -1,0 +1,92 @@
+package blackbox
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"time"
+
+	"github.com/probemesh/probemesh/prober/probe"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// choose finds the one address of host to probe: the first of the preferred family, or, where that may be and there is none, the last of the other.
+func (j *job) choose(ctx context.Context, a *probe.Attempt, f Family, host string) (net.IP, error) {
+	a.Meeting(host)
+	a.Enter(meshv1.Result_RESOLVE)
+	for _, name := range []string{"probe_ip_protocol", "probe_dns_lookup_time_seconds", "probe_ip_addr_hash"} {
+		j.out.set(name, 0)
+	}
+	begin := time.Now()
+	ip, err := lookup(ctx, f, host)
+	took := time.Since(begin)
+	j.out.set("probe_dns_lookup_time_seconds", took.Seconds())
+	if err != nil {
+		return nil, err
+	}
+	version := 6.0
+	if short := ip.To4(); short != nil {
+		version, ip = 4, short
+	}
+	j.out.set("probe_ip_protocol", version)
+	h := fnv.New32a()
+	_, _ = h.Write(ip)
+	j.out.set("probe_ip_addr_hash", float64(h.Sum32()))
+	j.log.Info("resolved target address", "host", host, "ip", ip.String())
+	return ip, nil
+}
+
+func lookup(ctx context.Context, f Family, host string) (net.IP, error) {
+	preferred := f.Preferred
+	if preferred == "" {
+		preferred = "ip6"
+	}
+	resolver := net.Resolver{}
+	if !f.Fallback {
+		ips, err := resolver.LookupIP(ctx, preferred, host)
+		if err != nil {
+			return nil, err
+		}
+		if len(ips) == 0 {
+			return nil, fmt.Errorf("no address of family %s", preferred)
+		}
+		return ips[0], nil
+	}
+	addrs, err := resolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var other net.IP
+	for _, x := range addrs {
+		if (x.IP.To4() != nil) == (preferred == "ip4") {
+			return x.IP, nil
+		}
+		other = x.IP
+	}
+	if other == nil {
+		return nil, fmt.Errorf("%s has no address", host)
+	}
+	return other, nil
+}
+
+// source is the local address to connect from, nil for any.
+func source(address, network string) net.Addr {
+	ip := net.ParseIP(address)
+	switch {
+	case ip == nil:
+		return nil
+	case network == "udp":
+		return &net.UDPAddr{IP: ip}
+	}
+	return &net.TCPAddr{IP: ip}
+}
+
+// dial connects to one address of a network, "tcp" or "udp".
+func dial(ctx context.Context, a *probe.Attempt, network string, ip net.IP, port, from string) (net.Conn, error) {
+	to := net.JoinHostPort(ip.String(), port)
+	a.Enter(meshv1.Result_CONNECT)
+	a.Connecting(to)
+	dialer := net.Dialer{KeepAlive: -1, LocalAddr: source(from, network)}
+	return dialer.DialContext(ctx, network, to)
+}

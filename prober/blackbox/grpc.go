@@ -1,0 +1,161 @@
+package blackbox
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	pconfig "github.com/prometheus/common/config"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/probemesh/probemesh/prober/probe"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+func probeGRPC(ctx context.Context, j *job) *meshv1.Result {
+	o := &j.module.GRPC
+	j.out.set("probe_grpc_ssl", 0)
+	j.out.set("probe_grpc_status_code", 0)
+	j.out.set("probe_ssl_earliest_cert_expiry", 0)
+	result := j.run(ctx, func(ctx context.Context, a *probe.Attempt) error {
+		target, err := parseTarget(j.target)
+		if err != nil {
+			return probe.Failf(a, meshv1.Result_PROBER, "%v", err)
+		}
+		ip, err := j.choose(ctx, a, o.Family, target.Hostname())
+		if err != nil {
+			return err
+		}
+		check, err := j.call(ctx, target, ip)
+		if err != nil {
+			return probe.Failf(a, meshv1.Result_PROBER, "tls_config: %v", err)
+		}
+		r, err := j.probe(ctx, a, check, probe.Options{Evidence: true})
+		if err != nil {
+			return err
+		}
+		j.called(r)
+		return failureOf(r)
+	})
+	j.out.phases("probe_grpc_duration_seconds", phase{"resolve", result.GetTimings().GetResolve().AsDuration()})
+	return result
+}
+
+// parseTarget reads a target that may lack its scheme.
+func parseTarget(text string) (*url.URL, error) {
+	if !strings.HasPrefix(text, "http://") && !strings.HasPrefix(text, "https://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("the target is not a URL: %w", err)
+	}
+	return u, nil
+}
+
+// call is the check that asks the health service of a target at one address.
+func (j *job) call(ctx context.Context, target *url.URL, ip net.IP) (*meshv1.Check, error) {
+	o := &j.module.GRPC
+	scheme, port := "grpc", cmp.Or(target.Port(), "80")
+	if o.TLS {
+		scheme, port = "grpcs", cmp.Or(target.Port(), "443")
+	}
+	uri := scheme + "://" + net.JoinHostPort(ip.String(), port)
+	if o.Service != "" {
+		uri += "/" + url.PathEscape(o.Service)
+	}
+	c := j.check(uri, deadline(ctx))
+	c.Grpc = &meshv1.GrpcProbe{Authority: net.JoinHostPort(target.Hostname(), port), Metadata: o.Metadata}
+	if o.TLS {
+		var err error
+		if c.Grpc.Tls, err = tlsOptions(&o.TLSConfig, target.Hostname()); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// tlsOptions are a module's options in the terms of a check; files are read.
+func tlsOptions(c *pconfig.TLSConfig, host string) (*meshv1.TlsConfig, error) {
+	t := &meshv1.TlsConfig{ServerName: cmp.Or(c.ServerName, host), InsecureSkipVerify: c.InsecureSkipVerify}
+	t.MinVersion, t.MaxVersion = tlsVersion(c.MinVersion), tlsVersion(c.MaxVersion)
+	for _, x := range []struct {
+		to           *string
+		inline, file string
+	}{{&t.CaPem, c.CA, c.CAFile}, {&t.ClientCertificatePem, c.Cert, c.CertFile}, {&t.ClientKeyPem, string(c.Key), c.KeyFile}} {
+		*x.to = x.inline
+		if x.inline == "" && x.file != "" {
+			text, err := os.ReadFile(x.file)
+			if err != nil {
+				return nil, err
+			}
+			*x.to = string(text)
+		}
+	}
+	return t, nil
+}
+
+// tlsVersion is a version of TLS as a check has it, "" for none.
+func tlsVersion(v pconfig.TLSVersion) string {
+	if v == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(tls.VersionName(uint16(v)), "TLS ")
+}
+
+// called tells what a call showed.
+func (j *job) called(r *meshv1.Result) {
+	t := r.GetTimings()
+	j.out.phases("probe_grpc_duration_seconds", phase{"check", t.GetConnect().AsDuration() + t.GetHandshake().AsDuration() + t.GetProcessing().AsDuration() + t.GetTransfer().AsDuration()})
+	for name := range healthpb.HealthCheckResponse_ServingStatus_value {
+		v := 0.0
+		if name == r.GetGrpc().GetServing() {
+			v = 1
+		}
+		j.out.with("probe_grpc_healthcheck_response", v, "serving_status", name)
+	}
+	j.out.set("probe_grpc_status_code", float64(statusCode(r)))
+	if r.GetTls() == nil || r.GetGrpc().GetStatus() != codes.OK.String() {
+		return // as blackbox_exporter: it tells of TLS what it learns with an answer
+	}
+	j.out.set("probe_grpc_ssl", 1)
+	j.out.set("probe_ssl_earliest_cert_expiry", unix(r.Tls.GetEarliestExpiry().AsTime()))
+	j.out.with("probe_tls_version_info", 1, "version", "TLS "+r.Tls.Version)
+	j.out.with("probe_tls_cipher_info", 1, "cipher", r.Tls.Cipher)
+	if certs := r.GetEvidence().GetCertificates(); len(certs) > 0 {
+		leaf := certs[0]
+		names := slices.DeleteFunc(slices.Clone(leaf.Names), func(n string) bool {
+			_, err := netip.ParseAddr(n)
+			return err == nil
+		})
+		j.out.with("probe_ssl_last_chain_info", 1, "fingerprint_sha256", leaf.Sha256, "issuer", leaf.Issuer, "serialnumber", leaf.Serial, "subject", leaf.Subject,
+			"subjectalternative", strings.Join(names, ","))
+	}
+}
+
+// statusCode is the number of the gRPC status that a client would have been told.
+func statusCode(r *meshv1.Result) codes.Code {
+	if text := r.GetGrpc().GetStatus(); text != "" {
+		for c := codes.OK; c <= codes.Unauthenticated; c++ {
+			if strings.EqualFold(strings.ReplaceAll(text, "_", ""), c.String()) {
+				return c
+			}
+		}
+		return codes.Unknown
+	}
+	switch r.GetErrorClass() {
+	case meshv1.Result_ERROR_CLASS_UNSPECIFIED:
+		return codes.OK
+	case meshv1.Result_TIMEOUT:
+		return codes.DeadlineExceeded
+	}
+	return codes.Unavailable
+}
