@@ -98,5 +98,5 @@ func (j *job) learn(r *meshv1.Result, unsynced bool) (changed bool) {
 		return false // a run that was asked for overtook it
 	}
 	j.newest, j.unsynced = r, unsynced
-	return old == nil || old.GetOutcome() != r.GetOutcome() || old.GetErrorClass() != r.GetErrorClass()
+	return old == nil || old.GetOutcome() != r.GetOutcome() || old.GetErrorClass() != r.GetErrorClass() || (old.GetDegraded() == "") != (r.GetDegraded() == "")
 }

@@ -135,7 +135,10 @@ func (c *check) facts(v string) alert.Facts {
 	if c.spec.GetDisplayName() != "" {
 		name = c.spec.GetDisplayName()
 	}
-	f := alert.Facts{Check: name, URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
+	f := alert.Facts{Check: name, URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Limping: c.limping(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
+	if len(f.Failing) == 0 && len(f.Limping) > 0 {
+		f.Error = c.why()
+	}
 	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
 		if r := c.seats[bits.TrailingZeros64(m)].result; r.GetError() != "" {
 			f.Error = r.GetError()
@@ -145,16 +148,23 @@ func (c *check) facts(v string) alert.Facts {
 	return f
 }
 
-// failureStart is when the first of the failing streaks began that make up the quorum. Every prober probes once an interval, so a streak that began more than an
+// failureStart is when the first of the failing streaks (or, when nobody sees it fail, of the degraded ones) began that make up the quorum. Every prober probes once an interval, so a streak that began more than an
 // interval before the quorum was complete is of a prober that failed alone, while the others saw the target answer: it may have done so for days, and the outage
 // has not lasted for days.
 func (c *check) failureStart(now time.Time) time.Time {
 	first := map[string]time.Time{} // by datacenter
+	add := func(datacenter string, since time.Time) {
+		if t, ok := first[datacenter]; !ok || since.Before(t) {
+			first[datacenter] = since
+		}
+	}
 	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
 		v := &c.votes[bits.TrailingZeros64(m)]
-		if t, ok := first[v.Datacenter]; !ok || v.Since.Before(t) {
-			first[v.Datacenter] = v.Since
-		}
+		add(v.Datacenter, v.Since)
+	}
+	for m := c.tally.DegradedVotes; m != 0 && c.tally.FailVotes == 0; m &= m - 1 {
+		v := &c.votes[bits.TrailingZeros64(m)]
+		add(v.Datacenter, v.LevelSince)
 	}
 	if len(first) == 0 {
 		return now
@@ -174,15 +184,19 @@ func (c *check) recoveryStart(now time.Time) time.Time {
 	begin := now
 	for i := range c.votes {
 		v := &c.votes[i]
-		if v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Since.Before(begin) && v.Since.After(c.began()) {
-			begin = v.Since
+		since := v.Since
+		if !v.Degraded && !since.After(c.began()) {
+			since = v.LevelSince // it answered all the time, and was degraded
+		}
+		if v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && since.Before(begin) && since.After(c.began()) {
+			begin = since
 		}
 	}
 	return begin
 }
 
 func (c *check) traceID() string {
-	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+	for m := c.tally.FailVotes | c.tally.DegradedVotes; m != 0; m &= m - 1 {
 		if t := c.seats[bits.TrailingZeros64(m)].result.GetTraceId(); t != "" {
 			return t
 		}

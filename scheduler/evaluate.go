@@ -126,8 +126,8 @@ func (c *check) recovered(now time.Time, severity verdict.Verdict) bool {
 	steady := max(c.gap(), c.damping.Hold(c.interval, now))
 	p := c.policy
 	if severity == verdict.Degraded {
-		// A DEGRADED incident is over when nobody sees it fail any more, for as long as a DOWN one needs.
-		return c.tally.Failing+c.tally.Mixed == 0 && verdict.Steady(p, c.votes, now, steady) >= p.Quorum
+		// A DEGRADED incident is over when nobody sees it fail any more, nor a quorum degraded, for as long as a DOWN one needs.
+		return c.tally.Failing+c.tally.Mixed == 0 && verdict.Steady(p, c.votes, now, steady) >= p.Quorum && verdict.Limping(p, c.votes, now, steady) < p.Quorum
 	}
 	return verdict.Recovered(p, c.votes, now, steady)
 }
@@ -182,6 +182,8 @@ func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
 		return meshv1.CheckStatus_QUORUM_DOWN
 	case verdict.MinorityDown:
 		return meshv1.CheckStatus_MINORITY_DOWN
+	case verdict.QuorumDegraded:
+		return meshv1.CheckStatus_QUORUM_DEGRADED
 	case verdict.NotDistinct:
 		return meshv1.CheckStatus_NOT_DISTINCT
 	case verdict.SingleProbe:
@@ -282,9 +284,15 @@ func (s *State) unschedule(c *check) {
 }
 
 // failing are the datacenters with a fresh failing vote, sorted.
-func (c *check) failing() []string {
+func (c *check) failing() []string { return c.placesOf(c.tally.FailVotes) }
+
+// limping are the datacenters all of whose fresh votes are degraded, sorted.
+func (c *check) limping() []string { return c.placesOf(c.tally.DegradedVotes) }
+
+// placesOf are the datacenters of the marked votes, sorted.
+func (c *check) placesOf(votes uint64) []string {
 	seen := map[string]bool{}
-	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
+	for m := votes; m != 0; m &= m - 1 {
 		seen[c.votes[bits.TrailingZeros64(m)].Datacenter] = true
 	}
 	list := make([]string, 0, len(seen))

@@ -80,6 +80,10 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 	default:
 		lines = append(lines, fmt.Sprintf("%d failing < quorum %d, %d heard >= quorum %d", t.Failing, c.policy.Quorum, t.Fresh, c.policy.Quorum))
 	}
+	if t.Degraded > 0 {
+		lines = append(lines, fmt.Sprintf("%d of those answering %s it degraded (%s), which is no failure; a quorum of %d makes it DEGRADED", t.Degraded, plural(t.Degraded, "sees", "see"),
+			alert.Places(c.limping()), c.policy.Quorum))
+	}
 	if t.Filled > 0 {
 		lines = append(lines, fmt.Sprintf("%d of them %s heard through a build on trial only: its answers count, its failures together as one", t.Filled, plural(t.Filled, "is", "are")))
 	}
@@ -152,6 +156,9 @@ func (c *check) voteLine(i int, now time.Time) string {
 		line += ", " + c.trialSentence(i)
 	case v.Outcome == verdict.Fault:
 		line += ", does not count: the prober's own error"
+	}
+	if v.Degraded {
+		line += "\n    degraded: " + x.result.GetDegraded()
 	}
 	if x.result.GetError() != "" {
 		line += "\n    " + x.result.GetError()

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math/bits"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,7 +24,7 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 	st := &meshv1.CheckStatus{
 		Check: c.name, Verdict: shownVerdict(c.shown), Reason: c.reason, Summary: c.sentence(), Since: timestamppb.New(c.since), FailingDatacenters: c.failing(),
 		Incident: c.incident.GetIncident().GetName(), Probers: int32(c.serving()), Quorum: int32(c.policy.Quorum), UpdateTime: timestamppb.New(c.updated),
-		Confirming: c.confirming(now), Group: c.incident.GetIncident().GetGroup(),
+		Confirming: c.confirming(now), DegradedDatacenters: c.limping(), Group: c.incident.GetIncident().GetGroup(),
 	}
 	if !c.undecided.IsZero() {
 		st.Undecided, st.UndecidedTime, st.UndecidedSummary = true, timestamppb.New(c.undecided), s.undecidedSentence(c)
@@ -55,6 +56,8 @@ func (c *check) sentence() string {
 		return fmt.Sprintf("%s it fail (%s), quorum %d", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum)
 	case meshv1.CheckStatus_MINORITY_DOWN:
 		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum)
+	case meshv1.CheckStatus_QUORUM_DEGRADED:
+		return fmt.Sprintf("%s it degraded (%s), quorum %d: %s", alert.See(t.Degraded, t.Fresh), alert.Places(c.limping()), c.policy.Quorum, c.why())
 	case meshv1.CheckStatus_NOT_DISTINCT:
 		return fmt.Sprintf("%s it fail (%s), but all of them share one %s, so that may be at fault", alert.See(t.Failing, t.Fresh), failing, t.Undistinct)
 	case meshv1.CheckStatus_DISPUTED:
@@ -98,6 +101,16 @@ func have(n int) string {
 	return fmt.Sprintf("only %d have", n)
 }
 
+// why is what the first of the degraded votes says.
+func (c *check) why() string {
+	for m := c.tally.DegradedVotes; m != 0; m &= m - 1 {
+		if d := c.seats[bits.TrailingZeros64(m)].result.GetDegraded(); d != "" {
+			return d
+		}
+	}
+	return "no reason given"
+}
+
 // fault is the first error of a prober's own.
 func (c *check) fault() string {
 	for i := range c.votes {
@@ -128,7 +141,7 @@ func (c *check) voteList(now time.Time, evidence bool) []*meshv1.Vote {
 		}
 		if r := x.result; r != nil {
 			m.Outcome, m.ErrorClass, m.Error, m.StartTime, m.Duration = r.Outcome, r.ErrorClass, r.Error, r.StartTime, r.Duration
-			m.Timings, m.TraceId = r.Timings, r.TraceId
+			m.Timings, m.TraceId, m.Degraded = r.Timings, r.TraceId, r.Degraded
 			if evidence {
 				m.Evidence = r.Evidence
 			}

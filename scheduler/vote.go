@@ -60,11 +60,11 @@ func (s *State) cast(now time.Time, e Cast) {
 		}
 		return
 	}
-	*v = verdict.Cast(before, out, start)
+	*v = verdict.Cast(before, out, r.GetDegraded() != "", start)
 	s.Counters.Votes++
 	x.result = r
 	c.updated = now
-	quiet := !answered && before.Outcome == v.Outcome && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
+	quiet := !answered && before.Outcome == v.Outcome && !before.Degraded && !v.Degraded && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
 	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful && c.tally.Failing+c.tally.Mixed == 0 {
 		s.agree(c, i)
 		return

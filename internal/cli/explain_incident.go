@@ -101,6 +101,9 @@ func voteText(v *meshv1.Vote) string {
 	if v.GetError() != "" {
 		line("%s", v.GetError())
 	}
+	if v.GetDegraded() != "" {
+		line("degraded: %s", v.GetDegraded())
+	}
 	e := v.GetEvidence()
 	if len(e.GetResolvedAddresses()) > 0 {
 		line("resolved to %s", strings.Join(e.GetResolvedAddresses(), ", "))

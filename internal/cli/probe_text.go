@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -27,8 +29,14 @@ func (a *app) printResult(check *meshv1.Check, r *meshv1.Result) {
 	for _, line := range a.expectations(check, r) {
 		a.print("  " + line)
 	}
+	for _, line := range a.parts(r) {
+		a.print("  " + line)
+	}
 	o := outcomeCell(r.GetOutcome())
 	verdict := a.out.paint(o.colour, o.text) + "  answered as expected in " + brief(r.GetDuration())
+	if r.GetDegraded() != "" {
+		verdict = a.out.paint(yellow, "DEGRADED") + "  answered as expected in " + brief(r.GetDuration()) + ", but " + clean(r.GetDegraded())
+	}
 	if r.GetOutcome() != meshv1.Result_OK {
 		verdict = a.out.paint(o.colour, o.text) + "  " + r.GetErrorClass().String()
 		if r.GetFailedPhase() != 0 {
@@ -37,6 +45,26 @@ func (a *app) printResult(check *meshv1.Check, r *meshv1.Result) {
 		verdict += " after " + brief(r.GetDuration()) + ": " + clean(r.GetError())
 	}
 	a.print(verdict)
+}
+
+// parts lists what each address of several, and each step of several, said: a line each.
+func (a *app) parts(r *meshv1.Result) []string {
+	var out []string
+	add := func(o meshv1.Result_Outcome, name string, took *durationpb.Duration, problem string) {
+		c := outcomeCell(o)
+		line := a.out.paint(c.colour, fmt.Sprintf("%-5s", c.text)) + fmt.Sprintf("  %-24s %8s", clean(name), brief(took))
+		if problem != "" {
+			line += "  " + clean(problem)
+		}
+		out = append(out, line)
+	}
+	for _, x := range r.GetAddresses() {
+		add(x.GetOutcome(), x.GetRemoteAddress(), x.GetDuration(), x.GetError())
+	}
+	for _, x := range r.GetSteps() {
+		add(x.GetOutcome(), "step "+x.GetName(), x.GetDuration(), x.GetError())
+	}
+	return out
 }
 
 // timeLine draws the phases one after the other, to scale.
@@ -118,7 +146,7 @@ func (a *app) expectations(check *meshv1.Check, r *meshv1.Result) []string {
 
 // expected are the expectations of a check, whatever its kind.
 func expected(c *meshv1.Check) []string {
-	for _, block := range []interface{ GetExpect() []string }{c.GetHttp(), c.GetTcp(), c.GetTls(), c.GetDns(), c.GetIcmp(), c.GetGrpc()} {
+	for _, block := range []interface{ GetExpect() []string }{c.GetHttp(), c.GetTcp(), c.GetTls(), c.GetDns(), c.GetIcmp(), c.GetGrpc(), c.GetUdp(), c.GetWebsocket()} {
 		if e := block.GetExpect(); len(e) > 0 {
 			return e
 		}

@@ -115,6 +115,8 @@ func (a *app) printRun(m *meshv1.RunCheckResponse) {
 		line := a.out.paint(o.colour, fmt.Sprintf("%-5s", o.text)) + fmt.Sprintf("  %-12s %7s  ", spec.ID(r.GetProber()), brief(r.GetDuration()))
 		if r.GetError() != "" {
 			line += clean(r.GetErrorClass().String() + ": " + r.GetError())
+		} else if r.GetDegraded() != "" {
+			line += a.out.paint(yellow, "degraded: ") + clean(r.GetDegraded())
 		} else {
 			line += a.out.paint(dim, phases(r.GetTimings()))
 		}

@@ -51,13 +51,18 @@ func (s *session) within(m *meshv1.ProberMessage) *meshv1.ProberMessage {
 	if trimmed := batch(b.GetKind(), []*meshv1.Result{r}); proto.Size(trimmed) <= s.limit {
 		return trimmed
 	}
-	text := r.GetError()
+	text, degraded := kept(r.GetError()), kept(r.GetDegraded())
+	return batch(b.GetKind(), []*meshv1.Result{{
+		Check: r.GetCheck(), Sequence: r.GetSequence(), CheckRevision: r.GetCheckRevision(), RunId: r.GetRunId(), Outcome: r.GetOutcome(), ErrorClass: r.GetErrorClass(),
+		FailedPhase: r.GetFailedPhase(), StartTime: r.GetStartTime(), Duration: r.GetDuration(), Lag: r.GetLag(), Timings: r.GetTimings(), Degraded: degraded,
+		Error: fmt.Sprintf("%s (the result had %d bytes, the server takes %d; what was measured besides was left out)", text, size, s.limit),
+	}})
+}
+
+// kept is the beginning of a text.
+func kept(text string) string {
 	if len(text) > textKept {
 		text = strings.ToValidUTF8(text[:textKept], "")
 	}
-	return batch(b.GetKind(), []*meshv1.Result{{
-		Check: r.GetCheck(), Sequence: r.GetSequence(), CheckRevision: r.GetCheckRevision(), RunId: r.GetRunId(), Outcome: r.GetOutcome(), ErrorClass: r.GetErrorClass(),
-		FailedPhase: r.GetFailedPhase(), StartTime: r.GetStartTime(), Duration: r.GetDuration(), Lag: r.GetLag(), Timings: r.GetTimings(),
-		Error: fmt.Sprintf("%s (the result had %d bytes, the server takes %d; what was measured besides was left out)", text, size, s.limit),
-	}})
+	return text
 }

@@ -41,9 +41,11 @@ type Facts struct {
 	Verdict string
 	// Failing are the datacenters that see it fail.
 	Failing []string
+	// Limping are the datacenters that see it answer, but degraded.
+	Limping []string
 	// Heard is how many datacenters have a fresh vote; Quorum how many must agree.
 	Heard, Quorum int
-	// Error is what the first failing probe said; empty if none did.
+	// Error is what the first failing probe said, or the first degraded one when none fails; empty if none did.
 	Error string
 	// Lasted is how long the incident lasted; 0 while it goes on.
 	Lasted time.Duration
@@ -56,7 +58,11 @@ type Facts struct {
 //	shop is DOWN: 3 of 3 datacenters see it fail (fra, iad, nrt), 2 are enough. connect to 192.0.2.7:443: connection refused (https://shop.example.com/health)
 func Opened(f Facts) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s: %s it fail (%s), %s.", f.Check, f.Verdict, See(len(f.Failing), f.Heard), Places(f.Failing), enough(f.Quorum))
+	who, how := f.Failing, "fail"
+	if len(who) == 0 && len(f.Limping) > 0 {
+		who, how = f.Limping, "degraded"
+	}
+	fmt.Fprintf(&b, "%s is %s: %s it %s (%s), %s.", f.Check, f.Verdict, See(len(who), f.Heard), how, Places(who), enough(f.Quorum))
 	if f.Error != "" {
 		b.WriteString(" " + strings.TrimSuffix(f.Error, ".") + ".")
 	}
@@ -78,6 +84,8 @@ func Resolved(f Facts) string {
 	s := fmt.Sprintf("%s %s after %s: %s it answer.", f.Check, what, Span(f.Lasted), See(f.Heard-len(f.Failing), f.Heard))
 	if len(f.Failing) > 0 {
 		s += " It still fails from " + Places(f.Failing) + "."
+	} else if f.Verdict == "DEGRADED" && len(f.Limping) > 0 {
+		s += " It is still degraded from " + Places(f.Limping) + "."
 	}
 	if f.URI != "" {
 		s += " (" + f.URI + ")"

@@ -27,9 +27,14 @@ func TestSentencesReadAsWritten(t *testing.T) {
 	say("one datacenter of several, a quorum of one", Opened(with(shop, func(f *Facts) { f.Failing, f.Quorum = f.Failing[:1], 1 })))
 	say("a sentence of its own as the error", Opened(with(shop, func(f *Facts) { f.Error = "The certificate expired on 3 May." })))
 	say("many datacenters", Opened(with(shop, func(f *Facts) { f.Failing, f.Heard, f.Quorum = many, 12, 7 })))
+	slow := with(shop, func(f *Facts) {
+		f.Verdict, f.Failing, f.Limping, f.Error = "DEGRADED", nil, f.Failing[:2], "the whole probe took 912ms, more than 800ms (degraded_above.total)"
+	})
+	say("a quorum sees it degraded", Opened(slow))
 	over := Facts{Check: "shop", URI: shop.URI, Verdict: "UP", Heard: 3, Quorum: 2, Lasted: 185 * time.Second}
 	say("it answers again", Resolved(over))
 	say("it answers again, but not to all", Resolved(with(over, func(f *Facts) { f.Verdict, f.Failing = "DEGRADED", []string{"fra"} })))
+	say("it answers again, but slowly", Resolved(with(over, func(f *Facts) { f.Verdict, f.Limping = "DEGRADED", []string{"fra", "iad"} })))
 	say("the check was deleted meanwhile", Resolved(with(over, func(f *Facts) { f.Note = "the check was deleted" })))
 	const file = "testdata/sentences.txt"
 	if *rewrite {

@@ -19,9 +19,10 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 // The files of testdata are prose, then blocks: commands, a line of dashes, the answer, an empty line. The commands:
 //
 //	policy quorum=N fresh=DURATION [distinct=A,B]     forgets all votes
-//	vote PROBER DATACENTER ok|fail|error [ago=D] [since=D] [streak=N] [KEY=VALUE of a domain] [drained] [aside]
+//	vote PROBER DATACENTER ok|fail|error [ago=D] [since=D] [streak=N] [KEY=VALUE of a domain] [drained] [aside] [degraded] [level=N]
 //	fold                                              the tally
 //	recovered steady=DURATION                         whether it is over
+//	limping steady=DURATION                           how many datacenters are, or were lately, degraded
 func TestGoldens(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	if len(files) < 5 {
@@ -71,6 +72,9 @@ func play(t *testing.T, text string) string {
 		case f[0] == "recovered":
 			d, _ := time.ParseDuration(strings.TrimPrefix(f[1], "steady="))
 			said = append(said, fmt.Sprintf("recovered: %t, steady in %d, quorum %d", Recovered(p, votes, noon, d), Steady(p, votes, noon, d), p.Quorum))
+		case f[0] == "limping":
+			d, _ := time.ParseDuration(strings.TrimPrefix(f[1], "steady="))
+			said = append(said, fmt.Sprintf("limping: %d", Limping(p, votes, noon, d)))
 		case f[0] != "#":
 			t.Fatalf("no command %q", l)
 		}
@@ -96,7 +100,7 @@ func policyOf(f []string) (p Policy) {
 func voteOf(f []string) Vote {
 	v := Vote{Prober: f[0], Datacenter: f[1], Streak: 1, Start: noon.Add(-10 * time.Second), Domains: map[string]string{}}
 	v.Outcome = map[string]Outcome{"ok": OK, "fail": Fail, "error": Fault, "none": None}[f[2]]
-	v.Since = v.Start
+	v.Since, v.Level = v.Start, 1
 	for _, o := range f[3:] {
 		k, x, _ := strings.Cut(o, "=")
 		d, _ := time.ParseDuration(x)
@@ -108,6 +112,10 @@ func voteOf(f []string) Vote {
 			v.Since = noon.Add(-d)
 		case "streak":
 			v.Streak, _ = strconv.Atoi(x)
+		case "level":
+			v.Level, _ = strconv.Atoi(x)
+		case "degraded":
+			v.Degraded = true
 		case "drained":
 			v.Drained = true
 		case "aside":
@@ -116,11 +124,18 @@ func voteOf(f []string) Vote {
 			v.Domains[k] = x
 		}
 	}
+	v.LevelSince = v.Since
+	if v.Level < v.Streak {
+		v.LevelSince = v.Start
+	}
 	return v
 }
 
 func describe(p Policy, t Tally, votes []Vote) string {
 	s := fmt.Sprintf("%s %s: of %d heard, %d failing, %d answering, %d of two minds; quorum %d", t.Verdict, t.Reason, t.Fresh, t.Failing, t.OK, t.Mixed, p.Quorum)
+	if t.Degraded > 0 {
+		s += fmt.Sprintf("; %d degraded", t.Degraded)
+	}
 	if t.Undistinct != "" {
 		s += "; all failing share one " + t.Undistinct
 	}

@@ -19,6 +19,14 @@ func genVotes(t *rapid.T) []Vote {
 			Start: start, Since: start.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "since")) * time.Second), Streak: rapid.IntRange(1, 4).Draw(t, "streak"),
 			Drained: rapid.IntRange(0, 9).Draw(t, "drained") == 0, Domains: map[string]string{"build": fmt.Sprint(rapid.IntRange(0, 2).Draw(t, "build"))},
 		}
+		votes[i].LevelSince, votes[i].Level = votes[i].Since, votes[i].Streak
+		if votes[i].Outcome == OK {
+			votes[i].Degraded = rapid.Bool().Draw(t, "degraded")
+			votes[i].Level = rapid.IntRange(1, votes[i].Streak).Draw(t, "level")
+			if votes[i].Level < votes[i].Streak {
+				votes[i].LevelSince = votes[i].Since.Add(start.Sub(votes[i].Since) / 2)
+			}
+		}
 	}
 	return votes
 }
@@ -32,7 +40,36 @@ func genPolicy(t *rapid.T) Policy {
 }
 
 // unmarked is the tally without the marks, which are indexes into the votes as they were ordered.
-func unmarked(t Tally) Tally { t.FailVotes, t.FreshVotes = 0, 0; return t }
+func unmarked(t Tally) Tally { t.FailVotes, t.FreshVotes, t.DegradedVotes = 0, 0, 0; return t }
+
+// TestDegradedAnswersChangeNothingButUp: whatever is degraded, the tally is the same as without that, except that UP may be DEGRADED, and then for as many datacenters as the quorum.
+func TestDegradedAnswersChangeNothingButUp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, votes := genPolicy(t), genVotes(t)
+		plain := append([]Vote(nil), votes...)
+		for i := range plain {
+			plain[i].Degraded = false
+		}
+		got, want := Fold(p, votes, noon), Fold(p, plain, noon)
+		limping := got.Degraded
+		got.Degraded, got.DegradedVotes = 0, 0
+		if got.Verdict == Degraded && got.Reason == QuorumDegraded {
+			if want.Verdict != Up || limping < p.Quorum {
+				t.Fatalf("%s %s by %d degraded datacenters, quorum %d; without them %s", got.Verdict, got.Reason, limping, p.Quorum, want.Verdict)
+			}
+			got.Verdict, got.Reason = want.Verdict, want.Reason
+		}
+		if got != want {
+			t.Fatalf("%+v, without degraded ones %+v", got, want)
+		}
+		if Recovered(p, votes, noon, time.Second) != Recovered(p, plain, noon, time.Second) || Steady(p, votes, noon, time.Second) != Steady(p, plain, noon, time.Second) {
+			t.Fatal("degraded answers changed a recovery from DOWN")
+		}
+		if n := Limping(p, votes, noon, 0); n < limping || n > want.OK {
+			t.Fatalf("%d limping, %d degraded now, %d answering", n, limping, want.OK)
+		}
+	})
+}
 
 func TestFoldDoesNotDependOnTheOrderOfVotes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -155,7 +192,7 @@ func TestCastCountsStreaks(t *testing.T) {
 		{OK, 0, 1, 0, 0}, {OK, 10, 2, 0, 10}, {Fail, 20, 1, 20, 20}, {Fail, 15, 1, 20, 20}, {Fail, 20, 1, 20, 20}, {Fail, 30, 2, 20, 30}, {Fault, 40, 1, 40, 40}, {OK, 50, 1, 50, 50},
 	} {
 		at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
-		v = Cast(v, c.out, at(c.at))
+		v = Cast(v, c.out, false, at(c.at))
 		if v.Streak != c.streak || !v.Since.Equal(at(c.since)) || !v.Start.Equal(at(c.newest)) {
 			t.Fatalf("step %d: %+v", i, v)
 		}

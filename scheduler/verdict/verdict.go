@@ -15,6 +15,10 @@
 // that counts in full has failed too: so a build on trial can complete a quorum, and can neither open anything nor degrade anything that all others see answer. Where
 // it sees failures, nobody else does, and too few others are heard, the verdict is [Unknown] ([OnTrial]).
 //
+// An answer may be degraded ([Vote.Degraded]): good, but slow, or from some addresses only. It is an answer and nothing else wherever failures are counted, so it can neither make
+// nor prevent a verdict of down. When a quorum of datacenters sees nothing but degraded answers, in two probes or more, the verdict is [Degraded] ([QuorumDegraded]). Builds on trial
+// have no say in that.
+//
 // Everything here is a pure function of its arguments: equal votes and equal now give an equal tally, whatever the order of the votes.
 package verdict
 
@@ -59,21 +63,22 @@ type Reason uint8
 
 // The reasons that Fold gives.
 const (
-	NoVotes      Reason = iota // nobody has voted yet
-	QuorumUp                   // a quorum of domains sees it answer
-	QuorumDown                 // a quorum of domains sees it fail
-	MinorityDown               // fewer domains than the quorum see it fail
-	StaleVotes                 // votes there were, but too few are fresh
-	ProberErrors               // every fresh sign of life is the probers' own error
-	NotDistinct                // a quorum sees it fail, but all of it shares one value of a dimension that must differ
-	SingleProbe                // a quorum of one sees it fail, in one probe so far
-	Disputed                   // a quorum sees it fail and others see it answer, and those that see it fail have not done so twice in a row
-	OnTrial                    // too few domains are heard but for a build on trial, which alone sees it fail
+	NoVotes        Reason = iota // nobody has voted yet
+	QuorumUp                     // a quorum of domains sees it answer
+	QuorumDown                   // a quorum of domains sees it fail
+	MinorityDown                 // fewer domains than the quorum see it fail
+	StaleVotes                   // votes there were, but too few are fresh
+	ProberErrors                 // every fresh sign of life is the probers' own error
+	NotDistinct                  // a quorum sees it fail, but all of it shares one value of a dimension that must differ
+	SingleProbe                  // a quorum of one sees it fail, in one probe so far
+	Disputed                     // a quorum sees it fail and others see it answer, and those that see it fail have not done so twice in a row
+	OnTrial                      // too few domains are heard but for a build on trial, which alone sees it fail
+	QuorumDegraded               // all domains see it answer, and in a quorum of them all answers are degraded
 )
 
 // String is the reason in the words of the API.
 func (r Reason) String() string {
-	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED", "BUILD_ON_TRIAL"}[r]
+	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED", "BUILD_ON_TRIAL", "QUORUM_DEGRADED"}[r]
 }
 
 // Trial is how far the build of a prober is trusted. The zero value is fully.
@@ -102,6 +107,11 @@ type Vote struct {
 	Since time.Time
 	// Streak counts the probes in a row with this outcome, from 1.
 	Streak int
+	// Degraded: the newest probe said OK, and that the target is degraded.
+	Degraded bool
+	// Level counts the probes in a row with this outcome and this Degraded, from 1; at most Streak. The first of them began at LevelSince.
+	Level      int
+	LevelSince time.Time
 	// Drained: an operator took the prober out of service; its vote does not count.
 	Drained bool
 	// Aside: the prober, or a failure domain that it is in, disagrees with all others across unrelated checks; its vote does not count.
@@ -133,6 +143,9 @@ type Tally struct {
 	Fresh, OK, Failing, Mixed int
 	// Firm counts those of Failing in which a prober has failed in two probes in a row or more.
 	Firm int
+	// Degraded counts those of OK in which every fresh vote that counts in full is degraded; DegradedVotes marks these votes.
+	Degraded      int
+	DegradedVotes uint64
 	// FailVotes marks the fresh failing votes, by index into the votes given.
 	FailVotes uint64
 	// FreshVotes marks the fresh votes that count.
@@ -160,7 +173,7 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 	}
 	p.Quorum = max(p.Quorum, 1)
 	var t Tally
-	var faults, cast, probes int
+	var faults, cast, probes, limping int
 	var canary, shadow uint64
 	for i := range votes {
 		v := &votes[i]
@@ -198,6 +211,9 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 			}
 		case 0:
 			t.OK++
+			if all, n := limp(votes, same); all {
+				t.Degraded, t.DegradedVotes, limping = t.Degraded+1, t.DegradedVotes|same, limping+n
+			}
 		default:
 			t.Mixed++
 		}
@@ -212,6 +228,9 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 		probes += n
 	}
 	t.Verdict, t.Reason = decide(p, &t, votes, full, probes, cast, faults)
+	if t.Verdict == Up && t.Degraded >= p.Quorum && limping >= 2 {
+		t.Verdict, t.Reason = Degraded, QuorumDegraded
+	}
 	if alone && t.Verdict == Unknown {
 		t.Reason = OnTrial
 	}
@@ -230,6 +249,18 @@ func place(votes []Vote, marks uint64) (same, fail uint64) {
 		}
 	}
 	return same, fail
+}
+
+// limp tells whether all marked votes are degraded, and in how many probes in a row they have been in all.
+func limp(votes []Vote, marks uint64) (all bool, probes int) {
+	for ; marks != 0; marks &= marks - 1 {
+		v := &votes[bits.TrailingZeros64(marks)]
+		if !v.Degraded {
+			return false, 0
+		}
+		probes += v.Level
+	}
+	return true, probes
 }
 
 // streaks gives the longest of the marked votes' streaks, and their sum.
@@ -348,48 +379,24 @@ func values(dimension string, marks uint64, votes []Vote) int {
 	return n
 }
 
-// Recovered tells whether the votes are as strong evidence that the check answers as was asked for to call it down: Quorum datacenters in each of which
-// a prober has answered in two probes in a row or more, the last of them at least steady after the first, and fewer than Quorum that still fail.
-func Recovered(p Policy, votes []Vote, now time.Time, steady time.Duration) bool {
-	p.Quorum = max(p.Quorum, 1)
-	return Fold(p, votes, now).Failing < p.Quorum && Steady(p, votes, now, steady) >= p.Quorum
-}
-
-// Steady counts the datacenters in which a prober has answered in two probes in a row or more, spanning at least the duration.
-func Steady(p Policy, votes []Vote, now time.Time, span time.Duration) int {
-	n, counts := 0, Fold(p, votes, now).FreshVotes
-	for i := range votes {
-		if counts&(1<<i) != 0 && steadyVote(p, &votes[i], now, span) && !seenBefore(votes[:i], counts, &votes[i], p, now, span) {
-			n++
-		}
-	}
-	return n
-}
-
-func steadyVote(p Policy, v *Vote, now time.Time, span time.Duration) bool {
-	return p.IsFresh(v, now) && v.Outcome == OK && v.Streak >= 2 && v.Start.Sub(v.Since) >= span
-}
-
-func seenBefore(earlier []Vote, counts uint64, v *Vote, p Policy, now time.Time, span time.Duration) bool {
-	for i := range earlier {
-		if counts&(1<<i) != 0 && earlier[i].Datacenter == v.Datacenter && steadyVote(p, &earlier[i], now, span) {
-			return true
-		}
-	}
-	return false
-}
-
-// Cast is the vote that results when a prober that had voted old votes again: streaks grow while the outcome stays. A result that began before
+// Cast is the vote that results when a prober that had voted old votes again: streaks grow while the outcome stays. degraded is of outcome OK only. A result that began before
 // the present vote changes nothing. The caller forgets a present vote from the future first: see FutureSlack.
-func Cast(old Vote, outcome Outcome, start time.Time) Vote {
+func Cast(old Vote, outcome Outcome, degraded bool, start time.Time) Vote {
 	if old.Outcome != None && !start.After(old.Start) {
 		return old
 	}
-	if outcome == old.Outcome {
+	degraded = degraded && outcome == OK
+	same := outcome == old.Outcome
+	if same && degraded == old.Degraded {
+		old.Level++
+	} else {
+		old.Level, old.LevelSince = 1, start
+	}
+	if same {
 		old.Streak++
 	} else {
 		old.Streak, old.Since = 1, start
 	}
-	old.Outcome, old.Start = outcome, start
+	old.Outcome, old.Degraded, old.Start = outcome, degraded, start
 	return old
 }

@@ -34,9 +34,9 @@ type Entry struct {
 
 // done is a result that is in the store once the commit has succeeded.
 type done struct {
-	group   *group
-	start   int64
-	errored bool
+	group             *group
+	start             int64
+	errored, degraded bool
 }
 
 // tally is the work space of one append.
@@ -86,7 +86,7 @@ func (h *History) Append(ctx context.Context, entries []Entry) error {
 		return unavailable(err)
 	}
 	for _, d := range t.done {
-		d.group.wrote(d.start, d.errored)
+		d.group.wrote(d.start, d.errored, d.degraded)
 	}
 	h.account(ctx, t, began)
 	return nil
@@ -142,6 +142,10 @@ func (h *History) add(app storage.Appender, e *Entry, now time.Time, t *tally) (
 	if errored := r.Outcome == meshv1.Result_ERROR; !errored && g.errored && start > g.newest {
 		t.samples = append(t.samples, sample{slot: slotError})
 	}
+	degraded := r.Degraded != "" || r.Outcome == meshv1.Result_ERROR && g.degraded // an ERROR says nothing of the target
+	if !degraded && g.degraded && start > g.newest {
+		t.samples = append(t.samples, sample{slot: slotDegraded})
+	}
 	for i, v := range t.samples {
 		f, err := g.append(app, v, start)
 		if err != nil {
@@ -154,7 +158,7 @@ func (h *History) add(app storage.Appender, e *Entry, now time.Time, t *tally) (
 			t.written++
 		}
 	}
-	t.done = append(t.done, done{g, start, r.Outcome == meshv1.Result_ERROR})
+	t.done = append(t.done, done{g, start, r.Outcome == meshv1.Result_ERROR, degraded})
 	return written, nil
 }
 

@@ -194,6 +194,35 @@ func TestResultsAreWrittenUnderTheNamesOfBlackboxExporter(t *testing.T) {
 	}
 }
 
+func TestDegradedEndsWithTheNextResultThatSaysSomethingOfTheTarget(t *testing.T) {
+	h := openTest(t, Config{}, Dependencies{})
+	at := now().Add(-time.Minute)
+	for i, change := range []func(*meshv1.Result){
+		func(*meshv1.Result) {},
+		func(r *meshv1.Result) {
+			r.Degraded = "1 of 2 addresses fails"
+			r.Addresses = []*meshv1.AddressResult{{Outcome: meshv1.Result_OK}, {Outcome: meshv1.Result_FAIL}}
+		},
+		func(r *meshv1.Result) { r.Outcome = meshv1.Result_ERROR },
+		func(r *meshv1.Result) { r.Outcome = meshv1.Result_FAIL },
+		func(*meshv1.Result) {},
+	} {
+		e := with(httpOK("p", at.Add(time.Duration(i)*time.Second), time.Second), func(e *Entry) { change(e.Result) })
+		if err := h.Append(t.Context(), []Entry{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := everything(t, h)
+	for series, want := range map[string]string{
+		`{__name__="probemesh_probe_degraded"}`: "1 0", `{__name__="probemesh_probe_addresses"}`: "2", `{__name__="probemesh_probe_addresses_ok"}`: "1",
+		`{__name__="probe_success"}`: "1 1 0 1",
+	} {
+		if got[series] != want {
+			t.Errorf("%s is %q, want %q", series, got[series], want)
+		}
+	}
+}
+
 func TestAnErrorEndsWithTheNextResultAndAChangedCertificateWithTheOldOne(t *testing.T) {
 	h := openTest(t, Config{}, Dependencies{})
 	at := now().Add(-time.Minute)

@@ -11,6 +11,8 @@
 //
 //   - A result with outcome ERROR is the prober's own fault and says nothing of the target: it writes probemesh_probe_error 1 and nothing else. The next
 //     result of that prober writes a 0.
+//   - A result that is OK and degraded writes probemesh_probe_degraded 1, and the next one of that prober that is not a 0. With several addresses there are
+//     probemesh_probe_addresses and probemesh_probe_addresses_ok.
 //   - A result with outcome SLOW is not written: the final result of the same probe follows.
 //   - probemesh_check_verdict{check} is the mesh's verdict, as the number of the enum CheckStatus.Verdict (1 UP, 2 DEGRADED, 3 DOWN, 4 UNKNOWN, 5 PAUSED),
 //     sampled every [Config.VerdictPeriod].

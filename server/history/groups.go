@@ -28,14 +28,15 @@ type group struct {
 
 	used atomic.Int64 // the generation of the groups in which it was used last
 
-	mu      sync.Mutex
-	refs    [slotCount]storage.SeriesRef // 0: not known
-	version string                       // label value that refs[slotTLSVersion] has
-	cipher  string                       // the same for refs[slotTLSCipher]
-	errored bool                         // the newest result written was an ERROR
-	newest  int64                        // start of the newest result written, Unix milliseconds
-	starts  [remembered]int64            // starts of results written, a ring
-	next    int
+	mu       sync.Mutex
+	refs     [slotCount]storage.SeriesRef // 0: not known
+	version  string                       // label value that refs[slotTLSVersion] has
+	cipher   string                       // the same for refs[slotTLSCipher]
+	errored  bool                         // the newest result written was an ERROR
+	degraded bool                         // the newest result written that says something of the target was degraded
+	newest   int64                        // start of the newest result written, Unix milliseconds
+	starts   [remembered]int64            // starts of results written, a ring
+	next     int
 }
 
 // labelsOf are the labels of one slot; text is the label's value where it varies.
@@ -71,13 +72,13 @@ func (g *group) has(t int64) bool {
 }
 
 // wrote takes note of a result that the store has.
-func (g *group) wrote(t int64, errored bool) {
+func (g *group) wrote(t int64, errored, degraded bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.starts[g.next] = t
 	g.next = (g.next + 1) % remembered
 	if t >= g.newest {
-		g.newest, g.errored = t, errored
+		g.newest, g.errored, g.degraded = t, errored, degraded
 	}
 }
 

@@ -58,6 +58,9 @@ const (
 	slotGRPCConnect
 	slotGRPCTLS
 	slotGRPCCheck
+	slotDegraded
+	slotAddresses
+	slotAddressesOK
 	slotCount
 )
 
@@ -68,6 +71,7 @@ const (
 	metricSuccess  = "probe_success"
 	metricDuration = "probe_duration_seconds"
 	metricError    = "probemesh_probe_error"
+	metricDegraded = "probemesh_probe_degraded"
 	metricVerdict  = "probemesh_check_verdict"
 	phase          = "phase"
 	servingStatus  = "serving_status"
@@ -75,6 +79,9 @@ const (
 
 // shapes is a constant table: nothing writes to it.
 var shapes = [slotCount]shape{
+	slotDegraded:           {metric: metricDegraded},
+	slotAddresses:          {metric: "probemesh_probe_addresses"},
+	slotAddressesOK:        {metric: "probemesh_probe_addresses_ok"},
 	slotSuccess:            {metric: metricSuccess},
 	slotError:              {metric: metricError},
 	slotDuration:           {metric: metricDuration},
@@ -137,6 +144,12 @@ func samplesOf(r *meshv1.Result, uri string, out []sample) []sample {
 		sample{slot: slotDuration, value: seconds(r.Duration)},
 		sample{slot: slotLookup, value: seconds(r.Timings.GetResolve())},
 		sample{slot: slotProtocol, value: protocolOf(r.RemoteAddress)})
+	if r.Degraded != "" {
+		out = append(out, sample{slot: slotDegraded, value: 1})
+	}
+	if len(r.Addresses) > 0 {
+		out = addressSamples(r, out)
+	}
 	scheme, _, _ := strings.Cut(uri, ":")
 	switch scheme {
 	case "http", "https":
@@ -149,6 +162,16 @@ func samplesOf(r *meshv1.Result, uri string, out []sample) []sample {
 		out = grpcSamples(r, out)
 	}
 	return tlsSamples(r.Tls, out)
+}
+
+func addressSamples(r *meshv1.Result, out []sample) []sample {
+	good := 0
+	for _, a := range r.Addresses {
+		if a.GetOutcome() == meshv1.Result_OK {
+			good++
+		}
+	}
+	return append(out, sample{slot: slotAddresses, value: float64(len(r.Addresses))}, sample{slot: slotAddressesOK, value: float64(good)})
 }
 
 func httpSamples(r *meshv1.Result, out []sample) []sample {

@@ -31,7 +31,7 @@ const (
 	CheckStatus_VERDICT_UNSPECIFIED CheckStatus_Verdict = 0
 	// A quorum of failure domains sees it answer, and no confirmed failure stands against that.
 	CheckStatus_UP CheckStatus_Verdict = 1
-	// Some failure domains see it fail, fewer than the quorum; `failing_datacenters` names them.
+	// Some failure domains see it fail, fewer than the quorum (`failing_datacenters` names them), or a quorum sees it answer, but degraded (`degraded_datacenters`).
 	CheckStatus_DEGRADED CheckStatus_Verdict = 2
 	// A quorum of failure domains sees it fail.
 	CheckStatus_DOWN CheckStatus_Verdict = 3
@@ -130,6 +130,8 @@ const (
 	CheckStatus_BUILD_HALTED CheckStatus_Reason = 16
 	// UNKNOWN: a build on trial sees it fail, no settled one does, and too few of those have a fresh vote to say that it answers.
 	CheckStatus_BUILD_ON_TRIAL CheckStatus_Reason = 17
+	// DEGRADED: nobody sees it fail, and a quorum of domains sees it degraded: a bound of `Check.degraded_above` exceeded, or some of its addresses failing.
+	CheckStatus_QUORUM_DEGRADED CheckStatus_Reason = 21
 )
 
 // Enum value maps for CheckStatus_Reason.
@@ -154,6 +156,7 @@ var (
 		20: "SHARED_CAUSE",
 		16: "BUILD_HALTED",
 		17: "BUILD_ON_TRIAL",
+		21: "QUORUM_DEGRADED",
 	}
 	CheckStatus_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -175,6 +178,7 @@ var (
 		"SHARED_CAUSE":       20,
 		"BUILD_HALTED":       16,
 		"BUILD_ON_TRIAL":     17,
+		"QUORUM_DEGRADED":    21,
 	}
 )
 
@@ -239,6 +243,8 @@ type CheckStatus struct {
 	UndecidedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=undecided_time,json=undecidedTime,proto3" json:"undecided_time,omitempty"`
 	// What waits, since when and why, in one sentence. Empty unless `undecided`.
 	UndecidedSummary string `protobuf:"bytes,15,opt,name=undecided_summary,json=undecidedSummary,proto3" json:"undecided_summary,omitempty"`
+	// The datacenters all of whose newest fresh votes are OK and degraded, sorted.
+	DegradedDatacenters []string `protobuf:"bytes,16,rep,name=degraded_datacenters,json=degradedDatacenters,proto3" json:"degraded_datacenters,omitempty"`
 	// The incident of kind GROUP that the open incident belongs to, `incidents/{incident}`; empty when there is none, or it stands by itself.
 	Group         string `protobuf:"bytes,20,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -380,6 +386,13 @@ func (x *CheckStatus) GetUndecidedSummary() string {
 	return ""
 }
 
+func (x *CheckStatus) GetDegradedDatacenters() []string {
+	if x != nil {
+		return x.DegradedDatacenters
+	}
+	return nil
+}
+
 func (x *CheckStatus) GetGroup() string {
 	if x != nil {
 		return x.Group
@@ -425,7 +438,9 @@ type Vote struct {
 	// The failure domain for which the prober is set aside, `key=value`, or `prober={prober}`: its vote does not count. Empty when it is not.
 	SetAside string `protobuf:"bytes,17,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	// Why the vote counts less than others although nothing is wrong with it: its prober runs a build on trial. A sentence; empty when it does not.
-	OnTrial       string `protobuf:"bytes,18,opt,name=on_trial,json=onTrial,proto3" json:"on_trial,omitempty"`
+	OnTrial string `protobuf:"bytes,18,opt,name=on_trial,json=onTrial,proto3" json:"on_trial,omitempty"`
+	// With outcome OK: why it is degraded all the same, in a sentence; empty when it is not.
+	Degraded      string `protobuf:"bytes,19,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,11 +601,18 @@ func (x *Vote) GetOnTrial() string {
 	return ""
 }
 
+func (x *Vote) GetDegraded() string {
+	if x != nil {
+		return x.Degraded
+	}
+	return ""
+}
+
 var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xcc\b\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\x94\t\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -610,7 +632,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"confirming\x12\x1c\n" +
 	"\tundecided\x18\r \x01(\bR\tundecided\x12A\n" +
 	"\x0eundecided_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\rundecidedTime\x12+\n" +
-	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\x12\x14\n" +
+	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\x121\n" +
+	"\x14degraded_datacenters\x18\x10 \x03(\tR\x13degradedDatacenters\x12\x14\n" +
 	"\x05group\x18\x14 \x01(\tR\x05group\"[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x06\n" +
@@ -619,7 +642,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\xdc\x02\n" +
+	"\x06PAUSED\x10\x05\"\xf1\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -643,7 +666,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x0fSUSPECT_PROBERS\x10\x0f\x12\x10\n" +
 	"\fSHARED_CAUSE\x10\x14\x12\x10\n" +
 	"\fBUILD_HALTED\x10\x10\x12\x12\n" +
-	"\x0eBUILD_ON_TRIAL\x10\x11\"\xfc\x05\n" +
+	"\x0eBUILD_ON_TRIAL\x10\x11\x12\x13\n" +
+	"\x0fQUORUM_DEGRADED\x10\x15\"\x98\x06\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
@@ -667,7 +691,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04rank\x18\x0f \x01(\x05R\x04rank\x12/\n" +
 	"\x05phase\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x05phase\x12\x1b\n" +
 	"\tset_aside\x18\x11 \x01(\tR\bsetAside\x12\x19\n" +
-	"\bon_trial\x18\x12 \x01(\tR\aonTrial\x1a:\n" +
+	"\bon_trial\x18\x12 \x01(\tR\aonTrial\x12\x1a\n" +
+	"\bdegraded\x18\x13 \x01(\tR\bdegraded\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
