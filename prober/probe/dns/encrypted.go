@@ -154,6 +154,12 @@ func (s socketOf) ReadFrom(b []byte) (int, net.Addr, error) {
 
 func (s socketOf) WriteTo(b []byte, _ net.Addr) (int, error) { return s.Write(b) }
 
+// SetReadBuffer and SetWriteBuffer leave the buffers as they are: a probe sends and receives a few packets.
+func (s socketOf) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer does nothing; see SetReadBuffer.
+func (s socketOf) SetWriteBuffer(int) error { return nil }
+
 // openQUIC completes a handshake of QUIC.
 func (p *peer) openQUIC(ctx context.Context) (line, error) {
 	socket, err := p.dial(ctx, "udp")

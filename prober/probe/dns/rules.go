@@ -332,5 +332,9 @@ func same(a, b dns.RR) bool {
 	if ok && also {
 		return x.Hdr.Class == y.Hdr.Class && strings.EqualFold(x.Hdr.Name, y.Hdr.Name) && strings.Join(x.Txt, "") == strings.Join(y.Txt, "")
 	}
+	if x, ok := a.(*dns.RFC3597); ok {
+		y, ok := b.(*dns.RFC3597)
+		return ok && x.Hdr.Rrtype == y.Hdr.Rrtype && x.Hdr.Class == y.Hdr.Class && strings.EqualFold(x.Hdr.Name, y.Hdr.Name) && strings.EqualFold(x.Rdata, y.Rdata)
+	}
 	return dns.IsDuplicate(a, b)
 }
