@@ -87,10 +87,16 @@ func measured(r *meshv1.Result, now time.Time) []string {
 	var out []string
 	if h := r.GetHttp(); h != nil {
 		line := fmt.Sprintf("HTTP/%s %d, %s of body", h.GetVersion(), h.GetStatus(), count(int(h.GetBodyBytes()), "byte"))
+		if h.GetContentEncoding() != "" {
+			line += fmt.Sprintf(" (%s, %s on the wire)", clean(h.GetContentEncoding()), count(int(h.GetEncodedBytes()), "byte"))
+		}
 		if h.GetRedirects() > 0 {
 			line += ", after " + count(int(h.GetRedirects()), "redirect")
 		}
 		out = append(out, line)
+		if h.GetTokenDuration() != nil {
+			out = append(out, "OAuth 2.0 token fetched in "+brief(h.GetTokenDuration()))
+		}
 	}
 	if d := r.GetDns(); d != nil {
 		out = append(out, fmt.Sprintf("%s, %s", d.GetRcode(), count(int(d.GetAnswers()), "answer")))

@@ -49,8 +49,9 @@ func Load(paths []string, stdin io.Reader) (*Config, error) {
 			faults = append(faults, Fault{Position: Position{File: name}, Problem: err.Error()})
 			continue
 		}
-		doc, formal := Parse(name, data)
-		found := append(formal, doc.judge()...)
+		doc, found := Parse(name, data)
+		found = append(found, doc.inline(file)...)
+		found = append(found, doc.judge()...)
 		sortFaults(found)
 		faults = append(faults, found...)
 		c.add(doc)

@@ -23,6 +23,22 @@ func check(change func(*meshv1.Check)) *meshv1.Check {
 	return c
 }
 
+// field is a form of one field, lines a header of one line.
+func field(name string) []*meshv1.FormField { return []*meshv1.FormField{{Name: name}} }
+
+func lines(name, value string) []*meshv1.HttpHeader {
+	return []*meshv1.HttpHeader{{Name: name, Value: value}}
+}
+
+// many are expectations.
+func many(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = "true"
+	}
+	return out
+}
+
 func TestValidChecksHaveNoFaults(t *testing.T) {
 	for name, change := range map[string]func(*meshv1.Check){
 		"bare":    nil,
@@ -101,6 +117,54 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Body: strings.Repeat("x", 8193)} }, "http.body", "8193 bytes"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{BearerToken: "t", BasicAuth: &meshv1.BasicAuth{}} }, "http.bearer_token", "keep one"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{BasicAuth: &meshv1.BasicAuth{Username: "a:b"}} }, "http.basic_auth.username", "colon"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Form: field("a"), Body: "x"} }, "http.form", "a request has one body"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Form: field("")} }, "http.form[0].name", "has a name"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{BodyFile: "x"} }, "http.body_file", "probemesh apply"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Graphql: &meshv1.GraphQl{}} }, "http.graphql.query", "is missing"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{HeaderLines: lines("A:", "b")} }, "http.header_lines[0].name", "is not an HTTP header name"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{HeaderLines: lines("Host", "b")} }, "http.header_lines[0]", "under headers"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{HeaderLines: lines("Authorization", "b"), DigestAuth: &meshv1.DigestAuth{Username: "u"}}
+		}, "http.header_lines[0]", "besides digest_auth"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{RequestCompression: meshv1.HttpProbe_GZIP} }, "http.request_compression", "without a body"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Compression: 99} }, "http.compression", "GZIP, DEFLATE, BR, ZSTD"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{AcceptedVersions: []string{"HTTP/2"}} }, "http.accepted_versions[0]", "write one of 1.0, 1.1, 2, 3"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Version: meshv1.HttpProbe_HTTP2, AcceptedVersions: []string{"1.1"}}
+		}, "http.accepted_versions", "does not have 2"},
+		{func(c *meshv1.Check) {
+			c.Uri, c.Http = "http://a.example.com/", &meshv1.HttpProbe{Version: meshv1.HttpProbe_HTTP3}
+		}, "http.version", "needs an https URI"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Version: meshv1.HttpProbe_HTTP3, KeepAlive: true} }, "http.keep_alive", "does not go with version HTTP3"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{FailIfTls: true, FailIfNotTls: true} }, "http.fail_if_tls", "always fails"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ResolveTo: "192.0.2.1:0"} }, "http.resolve_to", "is not a port"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ResolveTo: "a b"} }, "http.resolve_to", "192.0.2.7:8443"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ResolveTo: "a:1", ProxyUrl: "http://p:1"} }, "http.resolve_to", "the proxy that connects"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ProxyHeaders: lines("A", "b")} }, "http.proxy_headers", "without proxy_url"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{DigestAuth: &meshv1.DigestAuth{Username: "a:b"}} }, "http.digest_auth.username", "colon"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a"}} }, "http.oauth2.token_url", "is missing"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a", TokenUrl: "auth.example.com"}}
+		}, "http.oauth2.token_url", "is not an http or https URI"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a", TokenUrl: "http://a/", Parameters: map[string]string{"scope": "x"}}}
+		}, `http.oauth2.parameters["scope"]`, "by the prober itself"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{AwsSigv4: &meshv1.AwsSigV4{AccessKeyId: "a", SecretAccessKey: "b", Region: "c"}}
+		}, "http.aws_sigv4.service", "is missing"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Method: "PUT", Steps: []*meshv1.HttpStep{{}}} }, "http.method", "move it to the step"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: make([]*meshv1.HttpStep, 21)} }, "http.steps", "has 21 entries"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Name: "2"}, {}}} }, "http.steps[1].name", "rename one"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Url: "ftp://a/"}}} }, "http.steps[0].url", "neither http nor https"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Url: "/${a}"}}} }, "http.steps[0].url", "${a} is not captured by any step before"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Body: "${a"}}} }, "http.steps[0].body", "is not closed"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Captures: []*meshv1.Capture{{Name: "a", Regexp: "("}}}}}
+		}, "http.steps[0].captures[0].regexp", "cannot be compiled"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Expect: []string{"1"}}}} }, "http.steps[0].expect[0]", "not bool"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Expect: []string{"true"}, Steps: []*meshv1.HttpStep{{Expect: many(10)}, {Expect: many(10)}}}
+		}, "http.steps", "have 21 expectations"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{MaxRedirects: 21} }, "http.max_redirects", "21 is not 1 to 20"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{IpFamily: 9} }, "http.ip_family", "9 is not known"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Version: 9} }, "http.version", "HTTP1, HTTP2"},

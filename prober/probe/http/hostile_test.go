@@ -2,13 +2,19 @@ package http_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
 	"net"
+	nethttp "net/http"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/http"
@@ -79,8 +85,30 @@ func TestHostileServersEndInAFailureThatSaysWhy(t *testing.T) {
 			_ = c.(*net.TCPConn).CloseWrite()
 			probetest.Hang(c)
 		}), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_TRANSFER, "too early")},
-		"status 99":   {answer("HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 099 X")},
-		"long reason": {answer("HTTP/1.1 500 "+strings.Repeat("x", 5000)+"\r\nContent-Length: 0\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 500 xxx")},
+		"100k names": {func(c net.Conn) {
+			answer(ok, nil)(c)
+			for i := range 100_000 {
+				if _, err := fmt.Fprintf(c, "X-%d: y\r\n", i); err != nil {
+					return
+				}
+			}
+			probetest.Hang(c)
+		}, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "headers are longer than 64 KiB")},
+		"one endless line":   {answer("HTTP/1.1 200 ", endless("OKOKOKOKOKOKOKOK")), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"endless extension":  {answer(ok+"Transfer-Encoding: chunked\r\n\r\n1;", endless("x=yyyyyyyyyyyyyy")), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"many extensions":    {answer(ok+"Transfer-Encoding: chunked\r\n\r\n", endless("1;"+strings.Repeat("x=y;", 500)+"\r\nz\r\n")), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"endless trailers":   {answer(ok+"Transfer-Encoding: chunked\r\n\r\n0\r\n", endless("X-A: "+strings.Repeat("b", 100)+"\r\n")), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"huge chunk":         {answer(ok+"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", endless("x")), probetest.OK()},
+		"overlong chunk":     {answer(ok+"Transfer-Encoding: chunked\r\n\r\n1ffffffffffffffff\r\n", endless("x")), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"huge length":        {answer(ok+"Content-Length: 9223372036854775807\r\n\r\n", endless("x")), probetest.OK()},
+		"negative length":    {answer(ok+"Content-Length: -1\r\n\r\n", probetest.Hang), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "Content-Length")},
+		"endless digest":     {answer("HTTP/1.1 401 No\r\nContent-Length: 0\r\nWWW-Authenticate: "+strings.Repeat(`Digest realm="a", nonce="b", `, 2000)+"\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 401")},
+		"nul in a header":    {answer(ok+"X-A: \x00\r\n\r\n", probetest.Hang), probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "")},
+		"switches protocols": {answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 101")},
+		"resets in headers":  {answer(ok+"X-A: b\r\n", probetest.Reset), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_TRANSFER, "reset")},
+		"resets in chunks":   {answer(ok+"Transfer-Encoding: chunked\r\n\r\n5\r\nab", probetest.Reset), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_TRANSFER, "reset")},
+		"status 99":          {answer("HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 099 X")},
+		"long reason":        {answer("HTTP/1.1 500 "+strings.Repeat("x", 5000)+"\r\nContent-Length: 0\r\n\r\n", nil), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "status 500 xxx")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -99,6 +127,81 @@ func TestHostileServersEndInAFailureThatSaysWhy(t *testing.T) {
 			}
 			within(t, 500*time.Millisecond, uri, &meshv1.HttpProbe{Expect: []string{`response.body == ""`}})
 		})
+	}
+}
+
+// TestAHostileRedirectorEndsWithinItsLimit loops, spreads over names, and sends long URIs and many cookies.
+func TestAHostileRedirectorEndsWithinItsLimit(t *testing.T) {
+	var n atomic.Int64
+	s := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		to := fmt.Sprintf("/%d?%s", n.Add(1), strings.Repeat("x", 30_000))
+		w.Header().Set("Set-Cookie", fmt.Sprintf("c%d=%s", n.Load(), strings.Repeat("y", 4000)))
+		nethttp.Redirect(w, r, to, nethttp.StatusTemporaryRedirect)
+	})
+	r := run(t, s.URL, &meshv1.HttpProbe{MaxRedirects: 20, Body: "x"})
+	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, "stopped after 20 redirects").Match(t, r)
+	if size := proto.Size(r); size > 32<<10 {
+		t.Errorf("the result has %d bytes", size)
+	}
+}
+
+// TestHostileTLSEndsInAFailure breaks the handshake at every place that a script can.
+func TestHostileTLSEndsInAFailure(t *testing.T) {
+	ca := probetest.NewCA(t)
+	pair, _, _ := ca.Issue(t, time.Hour, "127.0.0.1")
+	secure := func(then func(net.Conn)) func(net.Conn) {
+		return func(c net.Conn) {
+			s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}})
+			if s.Handshake() == nil {
+				then(s)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		serve func(net.Conn)
+		want  probetest.Want
+	}{
+		"resets at once":      {probetest.Reset, probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_HANDSHAKE, "reset")},
+		"silent":              {probetest.Hang, probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_HANDSHAKE, "timed out")},
+		"resets after hello":  {answer("", probetest.Reset), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_HANDSHAKE, "reset")},
+		"endless records":     {answer("", endless("\x16\x03\x03\x40\x00"+strings.Repeat("\x00", 1<<14))), probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "")},
+		"drips":               {drip, probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "")},
+		"silent afterwards":   {secure(probetest.Hang), probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "timed out")},
+		"endless body":        {secure(answer("HTTP/1.1 200 OK\r\n\r\n", endless(strings.Repeat("x", 1<<14)))), probetest.OK()},
+		"ends without notice": {secure(answer("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab", nil)), probetest.Fail(meshv1.Result_CONNECTION_RESET, meshv1.Result_TRANSFER, "too early")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			timeout := 10 * time.Second
+			if c.want.Class == meshv1.Result_TIMEOUT {
+				timeout = 700 * time.Millisecond
+			}
+			r := within(t, timeout, "https://"+probetest.Listen(t, c.serve), &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}})
+			if name == "resets at once" && r.FailedPhase == meshv1.Result_CONNECT { // the reset may come before the connection is noticed
+				c.want.Phase = r.FailedPhase
+			}
+			c.want.Match(t, r)
+		})
+	}
+}
+
+// TestHostileServersCostLittleMemory watches what the worst of them make a probe allocate.
+func TestHostileServersCostLittleMemory(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\n"
+	for name, serve := range map[string]func(net.Conn){
+		"headers":    answer(ok, endless("X-A: "+strings.Repeat("b", 100)+"\r\n")),
+		"body":       answer(ok+"\r\n", endless(strings.Repeat("x", 1<<16))),
+		"extensions": answer(ok+"Transfer-Encoding: chunked\r\n\r\n1;", endless("x=yyyyyyyyyyyyyy")),
+		"trailers":   answer(ok+"Transfer-Encoding: chunked\r\n\r\n0\r\n", endless("X-A: "+strings.Repeat("b", 100)+"\r\n")),
+	} {
+		uri := "http://" + probetest.Listen(t, serve)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		run(t, uri, &meshv1.HttpProbe{BodyLimit: 100_000})
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 4<<20 {
+			t.Errorf("%s: %d KiB were allocated", name, grown>>10)
+		}
 	}
 }
 
