@@ -109,6 +109,17 @@ func measured(r *meshv1.Result, now time.Time) []string {
 		if i.GetReceived() > 0 {
 			line += fmt.Sprintf(", round trip %s to %s, %s in the mean", brief(i.GetRttMin()), brief(i.GetRttMax()), brief(i.GetRttAvg()))
 		}
+		if i.GetJitter() != nil {
+			line += ", jitter " + brief(i.GetJitter())
+		}
+		for _, odd := range []struct {
+			n    int32
+			what string
+		}{{i.GetDuplicates(), "duplicates"}, {i.GetLate(), "late"}, {i.GetCorrupted(), "corrupted"}, {i.GetErrors(), "sent back by " + i.GetErrorFrom()}} {
+			if odd.n > 0 {
+				line += fmt.Sprintf("; %d %s", odd.n, odd.what)
+			}
+		}
 		out = append(out, line)
 	}
 	if g := r.GetGrpc(); g != nil {
