@@ -19,7 +19,8 @@ import (
 type probeOptions struct {
 	method, body, serverName, output string
 	headers, expect                  []string
-	insecure, noRedirects            bool
+	insecure, noRedirects, each      bool
+	failAbove, degradedAbove         time.Duration
 }
 
 func (a *app) probeCommand() *cobra.Command {
@@ -32,7 +33,8 @@ Kinds are http, https, tcp, tls, dns, icmp, grpc and grpcs. --timeout bounds the
 Exits with 0 when the target answered as expected, else with 1.`,
 		Example: `  probemesh probe https://shop.example.com/health --expect 'response.status == 200'
   probemesh probe 'dns://9.9.9.9/example.com?type=A'
-  probemesh probe grpc://localhost:9000/my.Service --timeout 2s`,
+  probemesh probe grpc://localhost:9000/my.Service --timeout 2s
+  probemesh probe https://pair.example.com/ --each-address --degraded-above 500ms`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(o.output, "text", formatJSON); err != nil {
@@ -56,6 +58,9 @@ Exits with 0 when the target answered as expected, else with 1.`,
 	f.StringVar(&o.serverName, "server-name", "", "`NAME` to send and verify in TLS; the default is the host of the URI")
 	f.BoolVar(&o.insecure, "insecure", false, "do not verify certificates; off, as a check verifies them")
 	f.BoolVar(&o.noRedirects, "no-redirects", false, "do not follow HTTP redirects; off, as a check follows them")
+	f.BoolVar(&o.each, "each-address", false, "probe every address of the name, at most 8, and fail when any of them does; off: whichever connects first")
+	f.DurationVar(&o.failAbove, "fail-above", 0, "`DURATION` above which the probe fails although it is answered as expected, 1ms to --timeout; none by default")
+	f.DurationVar(&o.degradedAbove, "degraded-above", 0, "`DURATION` above which an answer as expected is shown as degraded, 1ms to --timeout; none by default")
 	outputFlag(cmd, &o.output, "text", formatJSON)
 	return cmd
 }
@@ -66,6 +71,15 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 	kind, err := spec.KindOf(uri)
 	if err != nil {
 		return nil, usagef("%s", err)
+	}
+	if o.each {
+		c.EachAddress = &meshv1.EachAddress{}
+	}
+	if o.failAbove != 0 {
+		c.FailAbove = &meshv1.PhaseLimits{Total: durationpb.New(o.failAbove)}
+	}
+	if o.degradedAbove != 0 {
+		c.DegradedAbove = &meshv1.PhaseLimits{Total: durationpb.New(o.degradedAbove)}
 	}
 	headers := map[string]string{}
 	for _, h := range o.headers {

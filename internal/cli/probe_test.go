@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/probemesh/probemesh/internal/cli"
 )
@@ -55,6 +56,30 @@ func TestProbeShowsPhasesExpectationsAndVerdict(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 || result.Outcome != "OK" || result.HTTP.Status != 200 {
 		t.Errorf("as JSON, %d: %v, %s", code, err, out)
 	}
+}
+
+func TestProbeShowsWhatIsSlowAndEachAddress(t *testing.T) {
+	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { time.Sleep(20 * time.Millisecond) }))
+	defer target.Close()
+	out, stderr, code := run("probe", target.URL, "--degraded-above", "10ms")
+	if code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	has(t, out, "DEGRADED  answered as expected in", ", but the whole probe took", "more than 10ms (degraded_above.total)")
+	out, _, code = run("probe", target.URL, "--fail-above", "10ms")
+	if code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	has(t, out, "FAIL  SLOW_PHASE after", "more than 10ms (fail_above.total)")
+	out, stderr, code = run("probe", strings.Replace(target.URL, "127.0.0.1", "localhost", 1), "--each-address")
+	if !strings.Contains(out, "  OK     127.0.0.1:") {
+		t.Errorf("%d: no line of the address in\n%s%s", code, out, stderr)
+	}
+	_, stderr, code = run("probe", target.URL, "--each-address")
+	if code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	has(t, stderr, "each_address: is for a name, and 127.0.0.1 is one address; remove it")
 }
 
 func TestProbeOfARefusedPortExitsWithOne(t *testing.T) {
