@@ -3,8 +3,10 @@ package probe
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,8 +14,8 @@ import (
 const (
 	// maxSessionHosts is how many hosts sessions are kept of at most: a check meets more than one only by redirects.
 	maxSessionHosts = 8
-	// ticketWait is how long a ticket is waited for where nothing else is read from the peer. It comes one round trip after the handshake.
-	ticketWait = 250 * time.Millisecond
+	// settleWait is how long what comes after a handshake is waited for where nothing else is read from the peer. It comes one round trip after the handshake.
+	settleWait = 250 * time.Millisecond
 )
 
 // sessions keeps the sessions of one check for resumption and has every so manyth handshake with a host be a full one. It implements [tls.ClientSessionCache]. What else forbids to resume a session, crypto/tls
@@ -33,6 +35,7 @@ type session struct {
 	resumed int // handshakes since the last full one
 }
 
+// newSessions keeps sessions for every-1 resumptions each. With 1 it keeps none, and merely tells that tickets have come.
 func newSessions(every int) *sessions {
 	return &sessions{every: every, hosts: make(map[string]*session), waiting: make(map[net.Conn]bool)}
 }
@@ -68,7 +71,7 @@ func (s *sessions) Put(key string, state *tls.ClientSessionState) {
 		return
 	case kept != nil:
 		kept.state = state
-	case len(s.hosts) < maxSessionHosts:
+	case s.every > 1 && len(s.hosts) < maxSessionHosts:
 		s.hosts[key] = &session{state: state}
 	}
 	for conn := range s.waiting {
@@ -85,24 +88,59 @@ func (s *sessions) full(until time.Time) {
 	}
 }
 
-// AwaitTicket waits for the ticket with which a session can be resumed, at most 250 ms, when config keeps sessions and the handshake was a full one of TLS 1.3, where the ticket comes after the handshake.
-// Who reads from the connection anyway need not call it. What the peer sends meanwhile is lost; the connection is only good for closing afterwards.
-func AwaitTicket(ctx context.Context, conn *tls.Conn, config *tls.Config) {
+// Settle waits for what a peer that speaks TLS 1.3 says only after the handshake, for kinds that read nothing from it: the ticket of a new session, when config keeps sessions, and the refusal of the client's
+// certificate, when config was prepared by [Settling] and the peer asked for one. It waits no longer than for the first of them, and 250 ms at most. The error is the peer's refusal. What else the peer sends meanwhile is lost:
+// the connection is only good for closing afterwards. ctx is the one of the handshake.
+func Settle(ctx context.Context, conn *tls.Conn, config *tls.Config) error {
 	kept, ok := config.ClientSessionCache.(*sessions)
-	if state := conn.ConnectionState(); !ok || state.DidResume || state.Version != tls.VersionTLS13 {
-		return
+	state := conn.ConnectionState()
+	asked, _ := ctx.Value(askedKey{}).(*atomic.Bool)
+	if !ok || state.Version != tls.VersionTLS13 || (kept.every == 1 || state.DidResume) && (asked == nil || !asked.Load()) {
+		return nil
 	}
-	deadline := time.Now().Add(ticketWait)
+	deadline := time.Now().Add(settleWait)
 	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
 		deadline = end
 	}
-	if ctx.Err() != nil || conn.SetReadDeadline(deadline) != nil {
-		return
-	}
 	kept.wait(conn, true)
+	defer kept.wait(conn, false)
+	if err := conn.SetReadDeadline(deadline); err != nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var one [1]byte
-	_, _ = conn.Read(one[:])
-	kept.wait(conn, false)
+	_, err := conn.Read(one[:])
+	var refusal *net.OpError
+	if errors.As(err, &refusal) && refusal.Op == "remote error" {
+		return err
+	}
+	return nil
+}
+
+// askedKey is the context key of whether the peer asked for the client's certificate.
+type askedKey struct{}
+
+// Settling prepares a configuration of [Env.TLSConfig] for [Settle]: connections with it tell whether the peer asked for a certificate, to a context of [Asking].
+func Settling(config *tls.Config) {
+	if config.ClientSessionCache == nil {
+		config.ClientSessionCache = newSessions(1)
+	}
+	certificates := config.Certificates
+	config.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if asked, ok := info.Context().Value(askedKey{}).(*atomic.Bool); ok {
+			asked.Store(true)
+		}
+		for i := range certificates {
+			if info.SupportsCertificate(&certificates[i]) == nil {
+				return &certificates[i], nil
+			}
+		}
+		return &tls.Certificate{}, nil
+	}
+}
+
+// Asking is a context for one handshake with a configuration that was prepared by [Settling], and for the [Settle] after it.
+func Asking(ctx context.Context) context.Context {
+	return context.WithValue(ctx, askedKey{}, new(atomic.Bool))
 }
 
 // wait notes that a connection waits for a ticket, or that it does not any more.

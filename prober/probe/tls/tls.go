@@ -44,11 +44,14 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return nil, err
 	}
 	config.NextProtos = o.GetAlpn()
+	resumes := config.ClientSessionCache != nil
+	probe.Settling(config)
 	r := &runner{plan: plan, target: t, port: t.Port, config: config, fresh: config, dialer: probe.Dialer{Family: o.GetIpFamily()}, protocol: o.GetStarttls(),
 		names: starttls.Options{ClientName: o.GetEhloName(), ServerName: config.ServerName}}
-	if config.ClientSessionCache != nil {
+	if resumes {
 		r.fresh = config.Clone()
 		r.fresh.ClientSessionCache = nil
+		probe.Settling(r.fresh)
 	}
 	if port, ok := spec.StartTLSPort(r.protocol); ok && !t.PortGiven {
 		r.port = port
@@ -83,13 +86,15 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	if a.Options().Fresh {
 		config = r.fresh
 	}
+	ctx = probe.Asking(ctx)
 	secure, err := probe.Handshake(ctx, a, conn, config)
 	if err != nil {
 		return nil, err
 	}
-	if config.ClientSessionCache != nil {
-		a.Enter(meshv1.Result_PHASE_UNSPECIFIED)
-		probe.AwaitTicket(ctx, secure, config)
+	a.Enter(meshv1.Result_PHASE_UNSPECIFIED)
+	if err := probe.Settle(ctx, secure, config); err != nil {
+		a.Enter(meshv1.Result_HANDSHAKE)
+		return answer{}, err
 	}
 	return answer{}, nil
 }
