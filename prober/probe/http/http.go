@@ -95,7 +95,7 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		r.usual.IdleConnTimeout = c.GetInterval().AsDuration() + time.Minute
 	}
 	if o.GetOauth2() != nil {
-		if r.tokens, err = newTokens(r, o.GetOauth2(), env.UserAgent); err != nil {
+		if r.tokens, err = newTokens(r, o.GetOauth2(), env); err != nil {
 			return nil, err
 		}
 	}

@@ -43,12 +43,12 @@ type tokens struct {
 }
 
 // newTokens prepares the request for tokens.
-func newTokens(r *runner, o *meshv1.OAuth2ClientCredentials, userAgent string) (*tokens, error) {
+func newTokens(r *runner, o *meshv1.OAuth2ClientCredentials, env probe.Env) (*tokens, error) {
 	u, err := url.Parse(o.GetTokenUrl())
 	if err != nil {
 		return nil, fmt.Errorf("token_url: %w", err)
 	}
-	config, err := probe.TLSConfig(o.GetTls(), "")
+	config, err := env.TLSConfig(o.GetTls(), "")
 	if err != nil {
 		return nil, fmt.Errorf("oauth2.tls: %w", err)
 	}
@@ -59,7 +59,7 @@ func newTokens(r *runner, o *meshv1.OAuth2ClientCredentials, userAgent string) (
 	for k, value := range o.GetParameters() {
 		form.Set(k, value)
 	}
-	t := &tokens{url: u, header: nethttp.Header{"User-Agent": {userAgent}, "Accept": {"application/json"}, "Content-Type": {"application/x-www-form-urlencoded"}}}
+	t := &tokens{url: u, header: nethttp.Header{"User-Agent": {env.UserAgent}, "Accept": {"application/json"}, "Content-Type": {"application/x-www-form-urlencoded"}}}
 	if o.GetAuthStyle() == meshv1.OAuth2ClientCredentials_BODY {
 		form.Set("client_id", o.GetClientId())
 		form.Set("client_secret", o.GetClientSecret())
