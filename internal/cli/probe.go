@@ -29,10 +29,11 @@ func (a *app) probeCommand() *cobra.Command {
 		Use:   "probe URI",
 		Short: "Probe something once from here, without any server",
 		Long: `Probes a URI once from this machine as a prober would: phases and their times, TLS, expectations, and a verdict.
-Kinds are http, https, tcp, tls, dns, icmp, grpc and grpcs. --timeout bounds the probe, 100ms to 60s.
+Schemes are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs. --timeout bounds the probe, 100ms to 60s.
 Exits with 0 when the target answered as expected, else with 1.`,
 		Example: `  probemesh probe https://shop.example.com/health --expect 'response.status == 200'
   probemesh probe 'dns://9.9.9.9/example.com?type=A'
+  probemesh probe wss://feed.example.com/stream --body ping --expect 'response.body == "pong"'
   probemesh probe grpc://localhost:9000/my.Service --timeout 2s
   probemesh probe https://pair.example.com/ --each-address --degraded-above 500ms`,
 		Args: cobra.ArbitraryArgs,
@@ -52,8 +53,8 @@ Exits with 0 when the target answered as expected, else with 1.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.method, "method", "", "HTTP `METHOD`; the default is GET, or POST with --body")
-	f.StringArrayVar(&o.headers, "header", nil, "HTTP header or gRPC metadata, `NAME:VALUE`; may be repeated")
-	f.StringVar(&o.body, "body", "", "HTTP request body, or what to send over tcp, as `TEXT`; none by default")
+	f.StringArrayVar(&o.headers, "header", nil, "header of HTTP or a WebSocket's upgrade, or gRPC metadata, `NAME:VALUE`; may be repeated")
+	f.StringVar(&o.body, "body", "", "HTTP request body, or what to send over tcp, udp or WebSocket, as `TEXT`; none by default")
 	f.StringArrayVar(&o.expect, "expect", nil, "`CEL` over response that must hold, for example 'response.status == 200'; may be repeated; the default is that of the kind")
 	f.StringVar(&o.serverName, "server-name", "", "`NAME` to send and verify in TLS; the default is the host of the URI")
 	f.BoolVar(&o.insecure, "insecure", false, "do not verify certificates; off, as a check verifies them")
@@ -102,9 +103,9 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 	if kind != spec.HTTP {
 		without("method", o.method != "")
 		without("no-redirects", o.noRedirects)
-		without("body", o.body != "" && kind != spec.TCP)
-		without("header", len(o.headers) > 0 && kind != spec.GRPC)
-		without("server-name or --insecure", tls != nil && kind != spec.TLS && kind != spec.GRPC)
+		without("body", o.body != "" && kind != spec.TCP && kind != spec.UDP && kind != spec.WEBSOCKET)
+		without("header", len(o.headers) > 0 && kind != spec.GRPC && kind != spec.WEBSOCKET)
+		without("server-name or --insecure", tls != nil && kind != spec.TLS && kind != spec.GRPC && kind != spec.WEBSOCKET)
 	}
 	if len(left) > 0 {
 		return nil, usagef("a probe of kind %s has no %s; leave it out", kind, strings.Join(left, ", "))
@@ -125,6 +126,13 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 		c.Icmp = &meshv1.IcmpProbe{Expect: o.expect}
 	case spec.GRPC:
 		c.Grpc = &meshv1.GrpcProbe{Metadata: headers, Expect: o.expect, Tls: tls}
+	case spec.UDP:
+		c.Udp = &meshv1.UdpProbe{Send: o.body, Expect: o.expect}
+	case spec.WEBSOCKET:
+		c.Websocket = &meshv1.WebsocketProbe{Headers: headers, Tls: tls, Expect: o.expect}
+		if o.body != "" { // any message will do: the expectations say what it must be
+			c.Websocket.Steps = []*meshv1.WebsocketStep{{Send: strings.ReplaceAll(o.body, "${", "$${"), Expect: "(?s).*"}}
+		}
 	}
 	if violations := spec.ValidateCheck(c, ""); len(violations) > 0 {
 		lines := []string{"this cannot be probed:"}

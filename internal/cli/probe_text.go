@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +126,7 @@ func measured(r *meshv1.Result, now time.Time) []string {
 	if g := r.GetGrpc(); g != nil {
 		out = append(out, strings.TrimSpace("gRPC "+g.GetStatus()+" "+g.GetServing()))
 	}
+	out = append(out, exchanged(r)...)
 	if t := r.GetTls(); t != nil {
 		line := "TLS " + t.GetVersion() + " " + t.GetCipher()
 		if t.GetEarliestExpiry() != nil {
@@ -142,8 +144,8 @@ func measured(r *meshv1.Result, now time.Time) []string {
 
 // expectations lists them: those before the one that failed hold, those after it were not reached.
 func (a *app) expectations(check *meshv1.Check, r *meshv1.Result) []string {
-	if len(r.GetFailedExpectation()) == 0 && r.GetOutcome() != meshv1.Result_OK {
-		return nil // it did not get that far
+	if r.GetOutcome() != meshv1.Result_OK && !slices.Contains(expected(check), r.GetFailedExpectation()) {
+		return nil // it did not get that far, or it is a step that expected something else
 	}
 	var out []string
 	failed := false

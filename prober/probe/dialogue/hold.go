@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/probemesh/probemesh/internal/capture"
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -38,7 +37,7 @@ func (d *Dialogue) Hold(ctx context.Context, a *probe.Attempt, conn net.Conn) (*
 			}
 			return nil
 		})
-		t.rec.Bytes, t.rec.Received = t.r.Bytes, int64(len(t.r.Bytes))
+		t.rec.Bytes, t.rec.Received, t.rec.Reads = t.r.Bytes, int64(len(t.r.Bytes)), t.r.reads
 		if err != nil {
 			t.rec.Failed = t.step.Name
 			return t.rec, err
@@ -100,6 +99,7 @@ func (t *talk) send(ctx context.Context) *probe.Failure {
 	}
 	n, err := t.r.Conn.Write(payload)
 	t.rec.Sent += int64(n)
+	t.rec.Writes++
 	if err != nil {
 		return t.broken(err)
 	}
@@ -260,17 +260,11 @@ func (t *talk) close(ctx context.Context) *probe.Failure {
 
 // matched notes a match, given as its groups' places.
 func (t *talk) matched(groups []int) *probe.Failure {
-	text := t.found(groups)
-	t.rec.keep(t.step.Expect.SubexpNames(), text)
-	if t.step.Capture == nil {
-		return nil
-	}
-	values := make(capture.Values)
-	if err := t.step.Capture.Take(capture.Source{Body: t.unit(groups)}, values); err != nil {
+	if err := t.rec.Keep(t.step.Expect.SubexpNames(), t.found(groups)); err != nil {
 		return t.expectation("%v", err)
 	}
-	for name, value := range values {
-		t.rec.set(name, value)
+	if err := t.rec.Take(t.step.Capture, t.unit(groups)); err != nil {
+		return t.expectation("%v", err)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type Reader struct {
 	Bytes []byte
 
 	deadline time.Time
+	reads    int
 	quiet    bool // nothing has come since the phase PROCESSING was entered
 }
 
@@ -71,6 +72,9 @@ func (r *Reader) more(ctx context.Context, a *probe.Attempt, deadline time.Time)
 	}
 	r.grow(min(room, min(mostRead, max(firstRead, len(r.Bytes)))))
 	n, err := r.Conn.Read(r.Bytes[len(r.Bytes):min(cap(r.Bytes), r.Limit)])
+	if err == nil {
+		r.reads++
+	}
 	if n > 0 {
 		if r.quiet {
 			a.Enter(meshv1.Result_TRANSFER)

@@ -13,6 +13,8 @@ import (
 	"github.com/probemesh/probemesh/prober/probe/icmp"
 	"github.com/probemesh/probemesh/prober/probe/tcp"
 	"github.com/probemesh/probemesh/prober/probe/tls"
+	"github.com/probemesh/probemesh/prober/probe/udp"
+	"github.com/probemesh/probemesh/prober/probe/websocket"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -54,6 +56,10 @@ func compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return icmp.Compile(c, t, env)
 	case spec.GRPC:
 		return grpc.Compile(c, t, env)
+	case spec.UDP:
+		return udp.Compile(c, t, env)
+	case spec.WEBSOCKET:
+		return websocket.Compile(c, t, env)
 	}
 	return nil, &probe.Refusal{Capability: string(t.Kind), Reason: fmt.Sprintf("this prober does not know kind %s", t.Kind)}
 }
@@ -112,7 +118,7 @@ func family(c *meshv1.Check) meshv1.IpFamily_Preference {
 // Capabilities is what this machine can do, found out by trying: the kinds that it can run, "ipv4" and "ipv6". It opens and closes a few
 // sockets and sends nothing.
 func Capabilities() []string {
-	out := []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.GRPC)}
+	out := []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.GRPC), string(spec.UDP), string(spec.WEBSOCKET)}
 	if icmp.Available() {
 		out = append(out, string(spec.ICMP))
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 func TestEveryKindIsCompiledWithoutItsDefaultsResolved(t *testing.T) {
-	for _, uri := range []string{"http://127.0.0.1:1/", "https://127.0.0.1:1/", "tcp://127.0.0.1:1", "tls://127.0.0.1:1", "dns://127.0.0.1:1/a.", "icmp://127.0.0.1", "grpc://127.0.0.1:1", "grpcs://127.0.0.1:1/x"} {
+	for _, uri := range []string{"http://127.0.0.1:1/", "https://127.0.0.1:1/", "tcp://127.0.0.1:1", "tls://127.0.0.1:1", "dns://127.0.0.1:1/a.", "icmp://127.0.0.1", "grpc://127.0.0.1:1", "grpcs://127.0.0.1:1/x",
+		"unix:///nowhere.sock", "udp://127.0.0.1:1", "ws://127.0.0.1:1", "wss://127.0.0.1:1/x"} {
 		r, err := kinds.Compile(&meshv1.Check{Name: "checks/a", Uri: uri, Timeout: durationpb.New(300 * time.Millisecond)}, probetest.Env())
 		if err != nil {
 			t.Errorf("%s: %v", uri, err)
@@ -37,6 +38,8 @@ func TestWhatAProberLacksIsNamedInItsRefusal(t *testing.T) {
 	}{
 		{&meshv1.Check{Uri: "icmp://192.0.2.1"}, "icmp", "CAP_NET_RAW"},
 		{&meshv1.Check{Uri: "grpc://a:1"}, "grpc", "kind grpc"},
+		{&meshv1.Check{Uri: "udp://a:1"}, "udp", "kind udp"},
+		{&meshv1.Check{Uri: "wss://a"}, "websocket", "kind websocket"},
 		{&meshv1.Check{Uri: "http://[2001:db8::1]/"}, "ipv6", "no IPv6"},
 		{&meshv1.Check{Uri: "http://a/", Http: &meshv1.HttpProbe{IpFamily: meshv1.IpFamily_IPV6}}, "ipv6", "no IPv6"},
 		{&meshv1.Check{Uri: "smtp://a"}, "", "does not understand the URI"},
@@ -56,7 +59,7 @@ func TestWhatAProberLacksIsNamedInItsRefusal(t *testing.T) {
 
 func TestCapabilitiesNameTheKindsThatNeedNothing(t *testing.T) {
 	got := kinds.Capabilities()
-	for _, kind := range []string{"http", "tcp", "tls", "dns", "grpc"} {
+	for _, kind := range []string{"http", "tcp", "tls", "dns", "grpc", "udp", "websocket"} {
 		if !slices.Contains(got, kind) {
 			t.Errorf("%s is missing in %v", kind, got)
 		}
