@@ -50,7 +50,10 @@ func (p *presences) put(prober string, h held) (events []scheduler.Event, ended 
 		x = &presence{}
 		p.probers[prober] = x
 	}
-	before := x.newest()
+	before := ""
+	if old := x.newest(); old != nil {
+		before = old.server // by value: the slice that it is in changes below
+	}
 	if i := x.at(h.server); i >= 0 {
 		if old := x.held[i]; old.boot != h.boot || old.session != h.session || !old.since.Equal(h.since) {
 			ended = &old
@@ -65,7 +68,7 @@ func (p *presences) put(prober string, h held) (events []scheduler.Event, ended 
 	if x.left != "" && h.boot != x.left {
 		x.left = ""
 	}
-	if now := x.newest(); before == nil || before.server != now.server {
+	if now := x.newest(); before != now.server {
 		events = append(events, scheduler.ProberOnline{Name: prober, Server: now.server, Since: now.since})
 	}
 	return events, ended
