@@ -42,6 +42,24 @@ func TestALoneServerKeepsNoJournal(t *testing.T) {
 	})
 }
 
+// A server that has lost its disk does not know of one that was away just then, and whose record is gone from the store: what it gets meanwhile must not be let go of because
+// all that it knows of have it.
+func TestAServerOnANewDiskKeepsResultsForThoseThatAreAway(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.anew = true
+		a, b := w.start("a", "a1"), w.start("b", "b1")
+		time.Sleep(time.Second)
+		a.file(results("p", "c", 1, 1000))
+		b.full("p", 1, 1000)
+		time.Sleep(freshFor / 2)
+		w.start("c", "c1").full("p", 1, 1000)
+		time.Sleep(freshFor)
+		if held := a.peers.journal.held.Load(); held != 0 {
+			t.Errorf("the journal still holds %d", held)
+		}
+	})
+}
+
 func TestABreakCostsNoResult(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.start("a", "a1"), w.start("b", "b1")

@@ -28,9 +28,10 @@ const bootPositions = 1 << 40
 
 // journal is what this server's probers brought, in the order in which it came, until the other servers have it. It is a spool whose positions outlive restarts.
 type journal struct {
-	id   string // of the directory's first boot; another when it was lost
-	path string
-	log  *slog.Logger
+	id    string // of the directory's first boot; another when it was lost
+	fresh bool   // this is that boot
+	path  string
+	log   *slog.Logger
 
 	// What the spool would tell only after its disk has answered, as of the last look.
 	newest  atomic.Uint64
@@ -63,12 +64,13 @@ func openJournal(cfg Config, log *slog.Logger) (*journal, error) {
 	j := &journal{path: filepath.Join(cfg.Dir, "journal.json"), log: log}
 	f := j.read()
 	f.Boots++
-	if f.ID == "" {
+	fresh := f.ID == ""
+	if fresh {
 		var b [16]byte
 		_, _ = rand.Read(b[:]) // never fails
 		f.ID = hex.EncodeToString(b[:])
 	}
-	j.id, j.file, j.first = f.ID, f, f.Boots*bootPositions
+	j.id, j.file, j.first, j.fresh = f.ID, f, f.Boots*bootPositions, fresh
 	if err := j.write(f); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

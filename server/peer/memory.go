@@ -152,11 +152,15 @@ func (p *Peers) measure() {
 	}
 }
 
+// freshFor is how long a server whose journal is new lets go of nothing: if it has lost its disk, it does not know of servers that were away at that time, and whose records
+// have gone from the store.
+const freshFor = 15 * time.Minute
+
 // lowest is the position that everybody has who is remembered.
 func (p *Peers) lowest() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.surveyed && len(p.others) == 0 {
+	if !p.surveyed && len(p.others) == 0 || time.Since(p.fresh) < freshFor {
 		return 0
 	}
 	lowest := p.journal.last()
