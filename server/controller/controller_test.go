@@ -134,6 +134,30 @@ func TestAnOutageIsOpenedOnceAndResolvedOnce(t *testing.T) {
 	})
 }
 
+// A watch that skips the end of an incident would leave the leader with an incident that is over, and the check's next outage untold, until the comparison of every five
+// minutes.
+func TestALeaderThatIsNotToldOfItsOwnWriteLooksAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		w.mesh(1)
+		w.setDown("checks/c0", true)
+		w.probe(time.Minute)
+		w.etcd.HideEvents(1000)
+		w.setDown("checks/c0", false)
+		w.probe(time.Minute)
+		if o := w.owed(); o["RESOLVED"] != 1 {
+			t.Fatalf("owed %v", o)
+		}
+		w.etcd.HideEvents(0)
+		w.probe(30 * time.Second)
+		w.setDown("checks/c0", true)
+		w.probe(time.Minute)
+		if o := w.owed(); o["OPENED"] != 2 || o["RESOLVED"] != 1 {
+			t.Errorf("owed %v", o)
+		}
+	})
+}
+
 func TestALostAnswerOpensOneIncident(t *testing.T) {
 	for lost := 1; lost <= 6; lost++ {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {

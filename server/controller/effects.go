@@ -23,6 +23,7 @@ type effect struct {
 	key    string
 	reign  *reign
 	wished time.Time
+	known  int64 // the revision of the store up to which the wish rests on what the store told
 }
 
 // effectTimeout bounds the life of an effect, from the wish to the answer. It is shorter than the mind's own, after which the effect is wished for anew: one that
@@ -58,7 +59,7 @@ func (c *Controller) enqueueLocked(a scheduler.Action) []scheduler.Event {
 	if c.reign == nil {
 		return nil
 	}
-	e := effect{action: a, key: keyOf(a), reign: c.reign, wished: time.Now()}
+	e := effect{action: a, key: keyOf(a), reign: c.reign, wished: time.Now(), known: c.revision}
 	select {
 	case c.effects <- e:
 		c.waits.begin(e.key, e.wished)
@@ -107,6 +108,12 @@ func (c *Controller) carryOut(e effect) {
 		if c.failing.CompareAndSwap(true, false) {
 			c.log.Info("effects can be written again", "term", e.reign.Term)
 		}
+		if revision != 0 && revision <= e.known {
+			// It was written before the wish, and the watch, which is past that, has not told: without a look it would be wished for again and again.
+			c.log.Warn("the store has told of later changes, but not of this one; it is read anew", "key", e.key, "term", e.reign.Term, "revision", revision)
+			c.deps.Store.Doubt()
+			return
+		}
 		c.logEffect(e, revision)
 		return
 	}
@@ -122,13 +129,14 @@ func (c *Controller) carryOut(e effect) {
 	if t, ok := e.action.(scheduler.Together); ok {
 		c.log.Debug("what was to be written together is written one by one", "key", e.key, "effects", len(t.Actions), "err", err)
 		for _, a := range t.Actions {
-			c.carryOut(effect{action: a, key: keyOf(a), reign: e.reign, wished: e.wished})
+			c.carryOut(effect{action: a, key: keyOf(a), reign: e.reign, wished: e.wished, known: e.known})
 		}
 		return
 	}
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		c.log.Debug("an effect met a newer state and is decided anew", "key", e.key, "err", err)
+		c.deps.Store.Doubt() // a newer state that the store has not told of, nor will
 	case c.failing.CompareAndSwap(false, true):
 		c.log.Error("an effect could not be written; it and all others are tried again until they are", "key", e.key, "term", e.reign.Term, "err", err)
 	default:

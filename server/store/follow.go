@@ -202,6 +202,7 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 	}
 	pulse := time.NewTicker(watchPulse)
 	defer pulse.Stop()
+	doubts, rested := w.s.doubts, (<-chan time.Time)(nil)
 	asked := false // whether the watch owes an answer since the last pulse
 	for {
 		select {
@@ -229,6 +230,16 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 			if err := w.compare(ctx, watchCtx); err != nil {
 				return alive, err
 			}
+		case <-doubts:
+			doubts, rested = nil, time.After(doubtRest)
+			if w.check != nil {
+				continue // a comparison is under way
+			}
+			if err := w.compare(ctx, watchCtx); err != nil {
+				return alive, err
+			}
+		case <-rested:
+			doubts, rested = w.s.doubts, nil
 		}
 	}
 }

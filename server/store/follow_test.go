@@ -161,6 +161,24 @@ func TestMissedEventIsHealedByTheComparison(t *testing.T) {
 	})
 }
 
+func TestMissedEventIsHealedAtOnceWhenSomebodyDoubts(t *testing.T) {
+	onFake(t, func(t *testing.T, b *backend) {
+		s, ctx := b.store(store.Options{VerifyEvery: -1}), t.Context()
+		f := follow(t, s)
+		wantBatch(t, f.next(t), "snapshot")
+		s.Doubt() // there is nothing to find
+		f.quiet(t, time.Hour)
+		b.fake.HideEvents(1)
+		_, err := s.CreateCheck(ctx, newCheck("hidden"))
+		ok(t, err)
+		for range 100 {
+			s.Doubt()
+		}
+		wantBatch(t, f.next(t), "snapshot check:checks/hidden")
+		f.quiet(t, time.Hour)
+	})
+}
+
 func TestStuckWatchIsHealedByTheComparison(t *testing.T) {
 	onFake(t, func(t *testing.T, b *backend) {
 		s, ctx := b.store(store.Options{VerifyEvery: 20 * time.Second}), t.Context()

@@ -22,8 +22,23 @@ func (c *comparison) touched(key string, rev int64) {
 	}
 }
 
+// doubtRest is how long after a comparison that a doubt began the next doubt waits: one reads every key.
+const doubtRest = 10 * time.Second
+
+// Doubt has the Follow of this store compare what it handed over with what etcd has, soon and out of turn: its caller has met in etcd what Follow should have told it
+// before. Doubts that come close together, or while nobody follows, are one. It does not wait.
+func (s *Store) Doubt() {
+	select {
+	case s.doubts <- struct{}{}:
+	default:
+	}
+}
+
 // compare begins a comparison; watchCtx is that of the watch. One that the watch has not caught up with since the last tick means that the watch is stuck.
 func (w *follower) compare(ctx, watchCtx context.Context) error {
+	if w.check != nil && time.Since(w.check.begun) < watchPulse {
+		return nil // one that a doubt began a moment ago
+	}
 	if w.check != nil {
 		w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again",
 			"revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.begun))
