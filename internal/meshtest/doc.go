@@ -11,5 +11,9 @@
 //
 //	go test ./internal/meshtest -run 'TestSchedules$' -meshtest.seed=N -v
 //
-// More are played with -meshtest.seeds=N -meshtest.first=M. The schedule follows from the seed; the order in which goroutines run does not.
+// More are played with -meshtest.seeds=N -meshtest.first=M; with -v they end with what they came to: schedules, faults of each kind, incidents, notifications, violations.
+// The schedule follows from the seed; the order in which goroutines run does not, so that a seed that failed is best played some times over (-count=20).
+//
+// The tests in mutation_test.go show what the invariants are worth: they take a guard away, the leader's fence, the votes told anew at attach, the outbox in the
+// transaction, and are content only when an invariant is broken then.
 package meshtest

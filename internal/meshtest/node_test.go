@@ -32,6 +32,8 @@ import (
 const (
 	etcdAddress = "etcd:2379"
 	leaseTTL    = 5 * time.Second
+	// verifyEvery is how often servers compare what they were told of etcd with what is there: less than the usual five minutes, which would be spent waiting.
+	verifyEvery = time.Minute
 )
 
 // homes are the datacenters of the servers that a mesh may have; w is a witness, where there are no probers.
@@ -107,7 +109,7 @@ func (s *server) assemble() (err error) {
 	if err != nil {
 		return err
 	}
-	s.store = store.New(s.client, store.Options{Log: log})
+	s.store = store.New(s.client, store.Options{Log: log, VerifyEvery: verifyEvery})
 	n, err := notify.New(s.store, notify.Config{Log: log, Dial: func(ctx context.Context, _, at string) (netConn, error) { return dial(ctx, at) }})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -56,10 +57,10 @@ var kinds = []struct {
 	kind   string
 	weight int
 }{
-	{"kill", 10}, {"host dies", 4}, {"quit", 5}, {"pause", 8}, {"history stalls at", 2},
+	{"kill", 10}, {"host dies", 4}, {"lose the disk of", 2}, {"quit", 5}, {"pause", 8}, {"history stalls at", 2},
 	{"cut off datacenter", 5}, {"one way from datacenter", 2}, {"one way between servers", 5}, {"one way from", 4}, {"one way to", 4}, {"slow", 4},
 	{"etcd is lost", 5}, {"etcd is slow", 2}, {"etcd answers late", 3}, {"etcd loses answers", 6}, {"etcd loses requests", 3}, {"etcd resets connections", 2},
-	{"one way to etcd from", 3}, {"one way from etcd to", 3}, {"watch events are lost", 3}, {"watches are silent", 3}, {"watches break, compacted", 4},
+	{"one way to etcd from", 3}, {"slow to etcd from", 2}, {"one way from etcd to", 3}, {"watch events are lost", 3}, {"watches are silent", 3}, {"watches break, compacted", 4},
 	{"leader's lease is revoked", 4}, {"leases are not renewed", 2}, {"reads are stale", 4}, {"clock jumps at", 5},
 	{"prober restarts", 4}, {"prober loses its disk", 1}, {"prober is cut off", 4}, {"one way from prober", 2}, {"one way to prober", 2},
 	{"target is down", 14}, {"target is down from", 5}, {"all targets are down", 2}, {"edit", 4}, {"pause check", 2}, {"delete and make again", 2}, {"new check", 1},
@@ -72,11 +73,11 @@ func draw(seed uint64, lasts time.Duration) plan {
 	p := plan{seed: seed, lasts: lasts, checks: 4 + r.IntN(3)}
 	places, each := []string{"fra", "iad", "nrt"}, 1
 	switch n := r.IntN(20); {
-	case n < 10:
+	case n < 11:
 		p.servers = []string{"a", "b", "c"}
-	case n < 13:
+	case n < 14:
 		p.servers, each = []string{"a", "b", "c"}, 2
-	case n < 16: // two datacenters and a witness
+	case n < 18: // two datacenters and a witness
 		p.servers, places, each = []string{"a", "b", "w"}, []string{"fra", "iad"}, 2
 	default:
 		p.servers, places = []string{"a", "b", "c", "d", "e"}, []string{"fra", "iad", "nrt", "sfo", "syd"}
@@ -87,14 +88,19 @@ func draw(seed uint64, lasts time.Duration) plan {
 		}
 	}
 	// Something is down while other things happen, in every schedule.
-	p.faults = append(p.faults, planned{at: seconds(r, 0, 10), lasts: seconds(r, 20, 60), kind: "target is down", node: p.check(r)})
-	for at := seconds(r, 1, 8); at < lasts; at += seconds(r, 1, 20) {
+	p.faults = append(p.faults, planned{at: seconds(r, 0, 10), lasts: seconds(r, 20, 50), kind: "target is down", node: p.check(r)})
+	for at := seconds(r, 1, 8); at < lasts; at += seconds(r, 1, 12) {
 		for range 1 + max(0, r.IntN(5)-2) { // one, or two or three at once
 			p.faults = append(p.faults, p.fault(r, at, places))
 		}
 	}
-	slices.SortStableFunc(p.faults, func(a, b planned) int { return int(a.at - b.at) })
+	p.inOrder()
 	return p
+}
+
+// inOrder sorts the faults by their times.
+func (p *plan) inOrder() {
+	slices.SortStableFunc(p.faults, func(a, b planned) int { return cmp.Compare(a.at, b.at) })
 }
 
 func seconds(r *rand.Rand, from, to int) time.Duration {
@@ -137,6 +143,8 @@ func (p plan) fault(r *rand.Rand, at time.Duration, places []string) planned {
 		f.node = places[r.IntN(len(places))]
 	case "one way between servers":
 		f.node, f.other = p.server(r), p.server(r)
+	case "slow to etcd from":
+		f.node, f.n = p.server(r), 200+r.IntN(3000)
 	case "slow":
 		f.node, f.n = p.server(r), 20+r.IntN(1200)
 	case "etcd is slow", "etcd answers late":
@@ -144,7 +152,7 @@ func (p plan) fault(r *rand.Rand, at time.Duration, places []string) planned {
 	case "etcd loses answers", "etcd loses requests":
 		f.n, f.lasts = 1+r.IntN(4), 0
 	case "watch events are lost":
-		f.n, f.lasts = 1+r.IntN(6), 0
+		f.n = 1 + r.IntN(6)
 	case "reads are stale":
 		f.n = 1 + r.IntN(15)
 	case "watches break, compacted", "leader's lease is revoked", "etcd resets connections":
@@ -161,7 +169,7 @@ func (p plan) fault(r *rand.Rand, at time.Duration, places []string) planned {
 	case "prober loses its disk":
 		f.node, f.lasts = p.probers[r.IntN(len(p.probers))], 0
 	case "target is down":
-		f.node, f.lasts = p.check(r), seconds(r, 5, 60)
+		f.node, f.lasts = p.check(r), seconds(r, 5, 40)
 	case "target is down from":
 		f.node, f.other = p.check(r), places[r.IntN(len(places))]
 	case "edit", "delete and make again", "new check":

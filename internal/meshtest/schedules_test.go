@@ -11,27 +11,33 @@ import (
 var (
 	seedFlag  = flag.Uint64("meshtest.seed", 0, "run TestSchedules with this seed only")
 	firstFlag = flag.Uint64("meshtest.first", 1, "the first seed of TestSchedules")
-	seedsFlag = flag.Uint64("meshtest.seeds", 12, "how many seeds TestSchedules runs")
-	lastsFlag = flag.Duration("meshtest.lasts", 75*time.Second, "for how long faults of TestSchedules begin, in mesh time")
+	seedsFlag = flag.Uint64("meshtest.seeds", 60, "how many seeds TestSchedules runs; a fifth of them with -short")
+	lastsFlag = flag.Duration("meshtest.lasts", 45*time.Second, "for how long faults of TestSchedules begin, in mesh time")
 )
 
 // TestSchedules lets everything go wrong, seed by seed, then mends it, and holds the mesh to what it promises, meanwhile and afterwards.
 func TestSchedules(t *testing.T) {
 	t.Parallel()
-	first, last := *firstFlag, *firstFlag+*seedsFlag-1
+	n := *seedsFlag
+	if testing.Short() {
+		n = max(n/5, 1)
+	}
+	first, last := *firstFlag, *firstFlag+n-1
 	if *seedFlag != 0 {
 		first, last = *seedFlag, *seedFlag
 	}
+	y := newTally()
+	t.Cleanup(func() { t.Log(y) })
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			play(t, draw(seed, *lastsFlag), nil)
+			play(t, draw(seed, *lastsFlag), nil, y)
 		})
 	}
 }
 
-// play runs a plan in a bubble of its own, and holds the mesh to every invariant.
-func play(t *testing.T, p plan, prepare func(*mesh)) {
+// play runs a plan in a bubble of its own, holds the mesh to every invariant, and counts what came of it, if it is given a tally.
+func play(t *testing.T, p plan, prepare func(*mesh), y *tally) {
 	t.Helper()
 	var w *world
 	defer func() {
@@ -45,11 +51,22 @@ func play(t *testing.T, p plan, prepare func(*mesh)) {
 		}
 		w = newWorld(m, p)
 		defer w.users.stop()
+		if y != nil {
+			defer func() { y.add(w, max(len(w.audit.found()), failures(t))) }() // also when it ends early
+		}
 		w.whole()
 		for _, v := range w.audit.found() {
 			t.Error(v)
 		}
 	})
+}
+
+// failures is 1 when the test has failed.
+func failures(t *testing.T) int {
+	if t.Failed() {
+		return 1
+	}
+	return 0
 }
 
 // trial is play for a mesh that is expected to fail: it gives the violations, and fails no test.
@@ -67,7 +84,7 @@ func trial(t *testing.T, p plan, prepare func(*mesh)) (found []string) {
 }
 
 func newWorld(m *mesh, p plan) *world {
-	w := &world{mesh: m, plan: p, begun: time.Now()}
+	w := &world{mesh: m, plan: p, begun: time.Now(), made: time.Now(), met: map[string]int{}}
 	w.w = newWatch(w)
 	w.users = newUsers(w)
 	return w

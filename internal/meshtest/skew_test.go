@@ -41,6 +41,12 @@ func (k *skews) ahead(of, than string) time.Duration {
 	return k.by[of] - k.by[than]
 }
 
+func (k *skews) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forgetful = true
+}
+
 func (k *skews) forgets() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -45,7 +45,9 @@ type watch struct {
 	calm     time.Time // when the mesh may be expected to decide again
 	troubles int       // faults under way that nothing is promised for
 	said     map[string]bool
-	worst    time.Duration // the longest from a quorum's seeing to the incident
+	worst    time.Duration   // the longest that a quorum's seeing lasted without an incident, while the mesh could decide
+	held     int             // outages that a quorum saw, and whose incident was open, while the mesh was held to the bound
+	decided  map[string]bool // checks whose outage counts in held
 
 	mu     sync.Mutex
 	edited map[string]time.Time // when a check was changed last
@@ -54,11 +56,14 @@ type watch struct {
 }
 
 func newWatch(w *world) *watch {
-	return &watch{w: w, said: map[string]bool{}, edited: map[string]time.Time{}, wiped: map[string]time.Time{}, paused: map[string]bool{}, calm: time.Now()}
+	return &watch{w: w, said: map[string]bool{}, decided: map[string]bool{}, edited: map[string]time.Time{}, wiped: map[string]time.Time{}, paused: map[string]bool{}, calm: time.Now()}
 }
 
 func (k *watch) begins(f *fault) {
 	if d, ok := borne[f.kind]; ok {
+		if stops[f.kind] && 2*(k.living()-1) <= len(k.w.servers) {
+			d = max(d, afterSilence) // those that are left are too few to take its lead away, which ends with its lease
+		}
 		k.calmAfter(d)
 		return
 	}
@@ -66,6 +71,17 @@ func (k *watch) begins(f *fault) {
 		k.troubles++
 	}
 	k.calmAfter(afterTrouble)
+}
+
+// living counts the servers that are not stopped.
+func (k *watch) living() int {
+	n := 0
+	for _, s := range k.w.servers {
+		if !s.dead {
+			n++
+		}
+	}
+	return n
 }
 
 func (k *watch) ended(f *fault) {
@@ -173,7 +189,15 @@ func (k *watch) outages(able []string) {
 			continue
 		}
 		since, ok := k.quorumSince(check)
-		if !ok || open[check] {
+		switch {
+		case !ok:
+			delete(k.decided, check)
+			continue
+		case open[check]:
+			if !k.decided[check] {
+				k.decided[check] = true
+				k.held++
+			}
 			continue
 		}
 		if k.calm.After(since) {
@@ -222,12 +246,12 @@ func (w *world) settle() {
 		return err == nil && len(owed) == 0
 	})
 	same := 10 * time.Second
-	if w.plan.has("etcd is lost", "etcd is slow", "etcd answers late", "etcd loses requests", "one way to etcd from", "one way from etcd to", "one way from", "one way to",
+	if w.plan.has("etcd is lost", "etcd is slow", "etcd answers late", "etcd loses requests", "one way to etcd from", "slow to etcd from", "one way from etcd to", "one way from", "one way to",
 		"one way from datacenter", "cut off datacenter", "slow", "delete and make again", "watches are silent") {
 		same = 45 * time.Second // a server that hears votes before it knows their checks does not count them: the next round of probes, at most an interval later, does
 	}
 	if w.plan.has("watch events are lost", "reads are stale") {
-		same = 6 * time.Minute // what a watch has not told is found by the comparison of every five minutes
+		same = verifyEvery + 45*time.Second // what a watch has not told is found by the next comparison
 	}
 	w.await("every server says the same", same, w.alike)
 	w.await("every probe is in every history", 5*time.Minute, func() bool { return w.gaps() == 0 })
@@ -255,7 +279,7 @@ func (w *world) gaps() int {
 			s.archive.mu.Lock()
 			if !s.archive.have[key] {
 				n++
-				w.lacked = key
+				w.lacked = fmt.Sprintf("%s of %s, in the history of %s", key, w.since(at), s.name)
 			}
 			s.archive.mu.Unlock()
 		}
@@ -279,9 +303,6 @@ func (w *world) told() {
 		i := v.Value.GetIncident()
 		glass[i.GetName()] = i.GetBreakGlassKey() != ""
 		for _, t := range []meshv1.Notification_Transition{meshv1.Notification_OPENED, meshv1.Notification_RESOLVED} {
-			if glass[i.GetName()] && t == meshv1.Notification_OPENED {
-				continue
-			}
 			if !slices.ContainsFunc(all, func(d delivery) bool { return d.n.GetTransition() == t && about(d.n, i) }) {
 				w.audit.violate("nobody was told %s of %s (%s)", t, i.GetName(), i.GetCheck())
 			}
@@ -304,7 +325,7 @@ func (w *world) told() {
 				w.audit.violate("false alert: %s was told to be open at %s by %s, and was not down: %s", check, w.since(d.at), d.key, d.n.GetSummary())
 			}
 		case meshv1.Notification_RESOLVED:
-			if !isOpen && check != "" && !glass[d.n.GetIncident()] && !w.excused(before, d) && !(w.split() && w.broken(check)) {
+			if !isOpen && check != "" && !glass[d.n.GetIncident()] && !w.excused(before, d) && !(w.split(d.decided().Add(-time.Minute), d.decided()) && w.broken(check)) {
 				w.audit.violate("%s was told to be over at %s by %s, and was not open", check, w.since(d.at), d.key)
 			}
 			delete(open, check)
@@ -322,7 +343,7 @@ func about(n *meshv1.Notification, i *meshv1.Incident) bool {
 
 // excused: servers that do not hear each other while etcd is lost may tell the same outage under two keys, as package breakglass says.
 func (w *world) excused(a, b delivery) bool {
-	return (a.n.GetBreakGlass() || b.n.GetBreakGlass()) && w.split()
+	return (a.n.GetBreakGlass() || b.n.GetBreakGlass()) && w.split(a.decided(), b.decided())
 }
 
 // broken tells whether the glass was broken for a check.
@@ -330,8 +351,7 @@ func (w *world) broken(check string) bool {
 	return slices.ContainsFunc(w.box.all(), func(d delivery) bool { return d.n.GetBreakGlass() && d.n.GetCheck() == check })
 }
 
-// split tells whether servers were kept from each other at any time in this plan, or lost what they knew.
-func (w *world) split() bool {
-	return w.plan.has("kill", "host dies", "quit", "lose the disk of", "pause", "slow", "cut off datacenter", "one way from datacenter", "one way between servers", "one way from",
-		"one way to")
+// split tells whether servers were kept from each other, or lost what they knew, at some time between the two, or shortly before.
+func (w *world) split(from, to time.Time) bool {
+	return slices.ContainsFunc(w.apart, func(x span) bool { return !x.from.After(to) && x.to.After(from.Add(-time.Minute)) })
 }

@@ -1,6 +1,8 @@
 package meshtest
 
 import (
+	"os"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -10,7 +12,15 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain has the files of servers and probers in memory where the system offers that, since they are flushed to their disk each second; and collects garbage seldom: the
+// bubbles are small and short-lived.
+func TestMain(m *testing.M) {
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() && os.Getenv("TMPDIR") == "" {
+		_ = os.Setenv("TMPDIR", "/dev/shm") // else they are on the disk
+	}
+	debug.SetGCPercent(400)
+	goleak.VerifyTestMain(m)
+}
 
 var once = []string{"OPENED", "RESOLVED"}
 

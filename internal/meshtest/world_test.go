@@ -14,8 +14,11 @@ import (
 type world struct {
 	*mesh
 	plan  plan
-	begun time.Time
-	under []*fault // under way, in the order in which they end
+	made  time.Time
+	begun time.Time      // the faults
+	met   map[string]int // faults that began, by kind
+	apart []span         // when servers were kept from each other, or stopped
+	under []*fault       // under way, in the order in which they end
 	log   []string
 	w     *watch
 	users *users
@@ -58,7 +61,6 @@ func (w *world) run() {
 	}
 	w.etcd.LoseAnswers(0)
 	w.etcd.LoseRequests(0)
-	w.etcd.HideEvents(0)
 	w.note("everything is mended")
 }
 
@@ -107,6 +109,9 @@ func (w *world) whom(node string) string {
 func (w *world) begin(p planned) {
 	f := &fault{planned: p, ends: time.Now().Add(p.lasts)}
 	f.node, f.other = w.whom(p.node), w.whom(p.other)
+	if f.other != "" && f.other == f.node { // roles that are the same one now: the next one
+		f.other = w.plan.servers[(slices.Index(w.plan.servers, f.node)+1)%len(w.plan.servers)]
+	}
 	f.name = p.kind
 	for _, x := range []string{f.node, f.other} {
 		if x != "" {
@@ -119,6 +124,10 @@ func (w *world) begin(p planned) {
 			return
 		}
 	}
+	w.met[f.kind]++
+	if splits[f.kind] {
+		w.apart = append(w.apart, span{time.Now(), f.ends})
+	}
 	w.w.begins(f)
 	undo := w.make(f)
 	if undo == nil {
@@ -130,6 +139,15 @@ func (w *world) begin(p planned) {
 	w.under = append(w.under, f)
 	slices.SortStableFunc(w.under, func(a, b *fault) int { return a.ends.Compare(b.ends) })
 }
+
+// span is a time.
+type span struct{ from, to time.Time }
+
+// splits are faults that keep servers from hearing each other, or have one forget what it knew.
+var splits = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true, "pause": true, "slow": true, "cut off datacenter": true,
+	"one way from datacenter": true, "one way between servers": true, "one way from": true, "one way to": true,
+	// These let one lose etcd before the others do, and know less than they when they lose it too.
+	"one way to etcd from": true, "slow to etcd from": true, "one way from etcd to": true, "watches are silent": true, "watch events are lost": true, "reads are stale": true}
 
 // stops are faults after which the server is started again.
 var stops = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true}
@@ -174,6 +192,8 @@ func (w *world) make(f *fault) func() {
 		return w.ways(f, trouble{on: from(f.node), stall: true})
 	case "one way to", "one way to prober":
 		return w.ways(f, trouble{on: to(f.node), stall: true})
+	case "slow to etcd from":
+		return w.ways(f, trouble{on: fromTo(f.node, "etcd"), delay: time.Duration(f.n) * time.Millisecond})
 	case "one way to etcd from":
 		return w.ways(f, trouble{on: fromTo(f.node, "etcd"), stall: true})
 	case "one way from etcd to":
@@ -265,6 +285,7 @@ func (w *world) breakEtcd(f *fault) func() {
 		w.net.set(f.name, nil)
 	case "watch events are lost":
 		e.HideEvents(f.n)
+		return func() { e.HideEvents(0) }
 	case "watches are silent":
 		e.SetStarved(true)
 		return func() { e.SetStarved(false) }
