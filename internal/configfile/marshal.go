@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -38,6 +39,8 @@ func messageNode(m protoreflect.Message) *yaml.Node {
 		return textNode(formatProtoDuration(v))
 	case *timestamppb.Timestamp:
 		return textNode(v.AsTime().Format(time.RFC3339Nano))
+	case *structpb.Struct:
+		return jsonNode(structpb.NewStructValue(v))
 	}
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	fields := m.Descriptor().Fields()

@@ -49,6 +49,10 @@ func (w *walker) spend(n *yaml.Node) bool {
 // message fills m from a mapping. key is the node that named the message, nil for the whole file.
 func (w *walker) message(n *yaml.Node, m protoreflect.Message, path string, key *yaml.Node) {
 	n = follow(n)
+	if m.Descriptor().FullName() == structName {
+		w.object(n, m, path)
+		return
+	}
 	if n.Kind != yaml.MappingNode {
 		what := string(m.Descriptor().Name())
 		if path == "" {
