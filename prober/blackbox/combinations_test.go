@@ -55,10 +55,9 @@ func combinations(w *world) (out []combination) {
 	}
 	for _, h := range []string{"127.0.0.1", "::1", "localhost", "no-such-host.invalid", "127.0.0.1:80", "", "127.1.2.3"} {
 		if h != "" {
-			add("icmp icmp_ip4 icmp_large icmp_ip6_only icmp_ttl icmp_df", h, h)
+			add("icmp icmp_ip4 icmp_large icmp_ip6_only icmp_ttl icmp_df icmp_source", h, h)
 		}
 	}
-	add("icmp_source", "127.0.0.1", "127.0.0.1")
 	for s := range strings.FieldsSeq("grpc nohealthgrpc grpcs grpcsexpired http https http2 refused closes ssh resets") {
 		add("grpc grpc_serving grpc_down grpc_unknown grpc_odd grpc_none grpc_ip4 grpc_tls grpc_tls_down grpc_tls_noverify grpc_tls_name", s, "@")
 	}

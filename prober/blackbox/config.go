@@ -75,7 +75,7 @@ type HTTP struct {
 	Body string `yaml:"body,omitempty"`
 	// BodyFile is read for each request, at most 16 MiB.
 	BodyFile string `yaml:"body_file,omitempty"`
-	// Compression is how the answer must be compressed: gzip, deflate, br or identity; if empty, the client negotiates gzip by itself.
+	// Compression is how the answer must be compressed: gzip, deflate, br or identity; if empty, the body is taken as it comes.
 	Compression string `yaml:"compression,omitempty"`
 	// BodySizeLimit fails the probe when the answer's body is longer, after decompression; 0 for the package's limit.
 	BodySizeLimit Size `yaml:"body_size_limit,omitempty"`

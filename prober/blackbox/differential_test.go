@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,13 +45,9 @@ func (c combination) String() string {
 // exporters are both programs on the same configuration.
 type exporters struct{ theirs, ours string }
 
-func startBoth(t *testing.T, w *world) exporters {
+// configure writes the configuration that both are given.
+func (w *world) configure(t testing.TB) {
 	t.Helper()
-	program, err := exec.LookPath(theirs)
-	if err != nil {
-		t.Skipf("%s is not installed: apt-get install -y --no-install-recommends %s", theirs, theirs)
-	}
-	w.write(t, "payload", []byte("payload"))
 	w.write(t, "token", []byte("token"))
 	text, err := os.ReadFile("testdata/modules.yml")
 	if err != nil {
@@ -58,6 +55,18 @@ func startBoth(t *testing.T, w *world) exporters {
 	}
 	config := strings.NewReplacer("DIR", w.dir, "PROXY407", w.at["proxy407"], "PROXY", w.at["proxy"]).Replace(string(text))
 	w.write(t, "modules.yml", []byte(config))
+}
+
+// succeeded is in what an exporter says of a good target.
+var succeeded = regexp.MustCompile(`(?m)^probe_success 1$`)
+
+func startBoth(t *testing.T, w *world) exporters {
+	t.Helper()
+	program, err := exec.LookPath(theirs)
+	if err != nil {
+		t.Skipf("%s is not installed: apt-get install -y --no-install-recommends %s", theirs, theirs)
+	}
+	w.configure(t)
 	box, err := blackbox.New(blackbox.Options{File: w.path("modules.yml"), Env: probe.Env{UserAgent: "probemesh/test", Capabilities: kinds.Capabilities()}})
 	if err != nil {
 		t.Fatal(err)

@@ -113,15 +113,8 @@ func mail(c net.Conn, config *tls.Config, starttls bool) {
 
 func (w *world) serveDNS(t testing.TB) {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, stream := bothOn(t)
 	address := packets.LocalAddr().String()
-	stream, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.issue(t, "dot", w.ca, nil).pair}})
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +132,23 @@ func (w *world) serveDNS(t testing.TB) {
 	w.at["odddns"] = odd.LocalAddr().String()
 	w.closers = append(w.closers, func() { odd.Close() })
 	go oddDNS(odd)
+}
+
+// bothOn listens on one port for UDP and TCP.
+func bothOn(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 50 { // a port that is free for one may be taken for the other
+		stream, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packets, err := net.ListenPacket("udp", stream.Addr().String()); err == nil {
+			return packets, stream
+		}
+		stream.Close()
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 // answerDNS answers by the first label of the name.
