@@ -16,11 +16,13 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/miekg/dns"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -114,7 +116,63 @@ func everyKind(t *testing.T, interval time.Duration) (yaml string, names []strin
 	add("dns", "dns://"+startDNS(t)+"/shop.example.com?type=A", "dns:\n  expect: [\"'192.0.2.1' in response.dns.answers\"]")
 	add("icmp", "icmp://127.0.0.1", "icmp: {count: 2, expect: [response.icmp.loss == 0.0]}")
 	add("grpc", "grpc://"+startHealth(t)+"/shop.Cart", "grpc: {expect: [\"response.grpc.serving == 'SERVING'\"]}")
+	add("unix", "unix://"+startSocket(t), "tcp:\n  steps: [{expect: '^hello (?P<whom>.*)$', expect_close: true}]\n  expect: [\"response.captures.whom == 'prober'\"]")
+	add("udp", "udp://"+startEcho(t), "udp: {send: ping, match: '^ping$', count: 3, max_loss: 0.0}")
+	add("websocket", "ws://"+startWebsocket(t)+"/feed", "websocket:\n  steps: [{ping: true}, {send: 'hi $${no}', expect: '^you said hi'}, {close: true}]")
 	return b.String(), names
+}
+
+func startSocket(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go serve(l, func(c net.Conn) { fmt.Fprint(c, "hello prober\n") })
+	return path
+}
+
+func startEcho(t *testing.T) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(buffer[:n], from)
+		}
+	}()
+	return conn.LocalAddr().String()
+}
+
+func startWebsocket(t *testing.T) string {
+	t.Helper()
+	l := listen(t)
+	s := &http.Server{ErrorLog: log.New(new(output), "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		for {
+			kind, data, err := c.Read(r.Context())
+			if err != nil || c.Write(r.Context(), kind, append([]byte("you said "), data...)) != nil {
+				return
+			}
+		}
+	})}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
+	return l.Addr().String()
 }
 
 func indent(s, by string) string {
