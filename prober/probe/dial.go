@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -100,24 +99,31 @@ func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, por
 	return d.race(ctx, a, network, addrs, port)
 }
 
-// dialer is what connects by "tcp" or "udp".
-func (d *Dialer) dialer(network string) *net.Dialer {
-	out := &net.Dialer{KeepAlive: -1}
-	if d.Source.IsValid() {
-		if network == "udp" {
-			out.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))
-		} else {
-			out.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))
-		}
-	}
-	return out
-}
-
 // dialOne connects to one address.
 func (d *Dialer) dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
-	text := to.String()
-	a.Connecting(text)
-	return d.dialer(network).DialContext(ctx, network, text)
+	a.Connecting(to.String())
+	return d.connect(ctx, network, to)
+}
+
+// connect connects by "tcp" or "udp". It gives an address and not a text, whose parsing would cost as much as a system call.
+func (d *Dialer) connect(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	dialer := net.Dialer{KeepAlive: -1}
+	var from netip.AddrPort
+	if d.Source.IsValid() {
+		from = netip.AddrPortFrom(d.Source, 0)
+	}
+	if network == "udp" {
+		conn, err := dialer.DialUDP(ctx, network, from, to)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+	conn, err := dialer.DialTCP(ctx, network, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // won is the end of one connection attempt.
@@ -134,12 +140,13 @@ func (d *Dialer) race(ctx context.Context, a *Attempt, network string, addrs []n
 	ended := make(chan won, len(addrs))
 	started, pending := 0, 0
 	next := func() {
-		to := net.JoinHostPort(addrs[started].String(), strconv.Itoa(int(port)))
+		addr := netip.AddrPortFrom(addrs[started], port)
+		to := addr.String()
 		a.Connecting(to)
 		started++
 		pending++
 		go func() {
-			conn, err := d.dialer(network).DialContext(ctx, network, to)
+			conn, err := d.connect(ctx, network, addr)
 			ended <- won{conn, to, err}
 		}()
 	}

@@ -248,11 +248,7 @@ func (p *peer) open(ctx context.Context, transport meshv1.DnsProbe_Transport) (l
 // dial connects to the server by "tcp" or "udp".
 func (p *peer) dial(ctx context.Context, network string) (net.Conn, error) {
 	if p.a != nil {
-		conn, err := p.r.dialer.Dial(ctx, p.a, network, p.host, p.port)
-		if err == nil {
-			p.a.Connecting(conn.RemoteAddr().String())
-		}
-		return conn, err
+		return p.r.dialer.Dial(ctx, p.a, network, p.host, p.port)
 	}
 	addr, err := netip.ParseAddr(p.host)
 	if err != nil {
