@@ -23,7 +23,7 @@ const (
 // answer is a DNS message and what was found out because of it.
 type answer struct {
 	r      *runner
-	reply  *reply
+	reply  reply
 	msg    *dns.Msg
 	extra  []dns.RR // the additional section without OPT
 	opt    *dns.OPT
@@ -31,7 +31,7 @@ type answer struct {
 	survey *surveyed
 }
 
-func newAnswer(r *runner, got *reply) *answer {
+func newAnswer(r *runner, got reply) *answer {
 	g := &answer{r: r, reply: got, msg: got.msg, extra: got.msg.Extra}
 	for i, rr := range got.msg.Extra {
 		if opt, ok := rr.(*dns.OPT); ok {

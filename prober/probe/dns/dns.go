@@ -124,9 +124,11 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 		return nil, described(a, err)
 	}
 	out := newAnswer(r, got)
-	a.Enter(meshv1.Result_EXPECT)
-	server.settle()
-	if d := r.options.GetDnssec(); d != nil {
+	if r.options.GetDnssec() != nil || r.options.GetSerials() != nil {
+		a.Enter(meshv1.Result_EXPECT) // the questions that follow are no part of the timings
+		server.settle()
+	}
+	if r.options.GetDnssec() != nil {
 		out.dnssec = r.validate(ctx, server, got.msg)
 	}
 	if r.options.GetSerials() != nil {

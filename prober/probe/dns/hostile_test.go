@@ -183,7 +183,7 @@ func FuzzMessage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		g := newAnswer(r, &reply{msg: msg, bytes: len(b)})
+		g := newAnswer(r, reply{msg: msg, bytes: len(b)})
 		_ = r.rules.judge(context.Background(), g)
 		_ = foreignCookie(msg, []byte("12345678"))
 		g.Record(new(meshv1.Result))

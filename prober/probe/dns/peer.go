@@ -33,7 +33,8 @@ type peer struct {
 	host      string // an address after settle
 	port      uint16
 	main      line
-	tcp       line // for answers that do not fit into a datagram
+	tcp       line      // for answers that do not fit into a datagram
+	udp       datagrams // what main is over UDP, so that the usual probe allocates one thing less
 }
 
 // reply is an answer to a question.
@@ -65,7 +66,7 @@ func (p *peer) close() {
 }
 
 // ask asks a question and waits for the answer. With fallback it asks again over TCP when the answer over UDP is truncated.
-func (p *peer) ask(ctx context.Context, q *question, fallback bool) (*reply, error) {
+func (p *peer) ask(ctx context.Context, q *question, fallback bool) (reply, error) {
 	cookie := q.newCookie()
 	got, err := p.converse(ctx, q, cookie, fallback)
 	if err == nil && len(cookie) > 0 && got.msg.Rcode == dns.RcodeBadCookie {
@@ -77,8 +78,8 @@ func (p *peer) ask(ctx context.Context, q *question, fallback bool) (*reply, err
 }
 
 // patiently asks a question that is not the check's own: a line that has ended is opened again, and a datagram that may be lost is sent again.
-func (p *peer) patiently(ctx context.Context, q *question) (*reply, error) {
-	var got *reply
+func (p *peer) patiently(ctx context.Context, q *question) (reply, error) {
+	var got reply
 	var err error
 	for range tries {
 		try, cancel := context.WithTimeout(ctx, patience)
@@ -90,22 +91,22 @@ func (p *peer) patiently(ctx context.Context, q *question) (*reply, error) {
 		p.close()
 		var f *probe.Failure
 		if errors.As(err, &f) {
-			return nil, err
+			return reply{}, err
 		}
 	}
-	return nil, err
+	return reply{}, err
 }
 
-func (p *peer) converse(ctx context.Context, q *question, cookie []byte, fallback bool) (*reply, error) {
+func (p *peer) converse(ctx context.Context, q *question, cookie []byte, fallback bool) (reply, error) {
 	if p.main == nil {
 		var err error
 		if p.main, err = p.open(ctx, p.transport); err != nil {
-			return nil, err
+			return reply{}, err
 		}
 	}
 	got, err := p.exchange(ctx, p.main, q, cookie, fallback)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	got.transport = p.transport
 	if got.msg != nil {
@@ -113,7 +114,7 @@ func (p *peer) converse(ctx context.Context, q *question, cookie []byte, fallbac
 	}
 	if p.tcp == nil {
 		if p.tcp, err = p.open(ctx, meshv1.DnsProbe_TCP); err != nil {
-			return nil, err
+			return reply{}, err
 		}
 	}
 	if got, err = p.exchange(ctx, p.tcp, q, cookie, false); err == nil {
@@ -123,53 +124,52 @@ func (p *peer) converse(ctx context.Context, q *question, cookie []byte, fallbac
 }
 
 // exchange sends the question over a line and waits for its answer. An answer without a message is one that is truncated.
-func (p *peer) exchange(ctx context.Context, l line, q *question, cookie []byte, fallback bool) (*reply, error) {
+func (p *peer) exchange(ctx context.Context, l line, q *question, cookie []byte, fallback bool) (reply, error) {
 	traits := l.traits()
 	query, err := q.wire(traits.prefix, traits.id, cookie)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
-	if w, ok := l.(interface{ watched() net.Conn }); ok {
-		defer probe.Watch(ctx, w.watched())()
+	switch x := l.(type) {
+	case *datagrams:
+		x.begin(ctx)
+		defer x.end()
+	case *stream:
+		defer probe.Watch(ctx, x.conn)()
 	}
 	if err := l.send(ctx, query); err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	enter(p.a, meshv1.Result_PROCESSING)
 	query = query[traits.prefix:]
 	for range maxStray {
 		b, err := l.receive(ctx, p.a)
 		if err != nil {
-			return nil, err
+			return reply{}, err
 		}
 		if !answersQuestion(b, query) {
 			if !traits.datagrams {
-				return nil, malformed("it is an answer to another question")
+				return reply{}, malformed("it is an answer to another question")
 			}
 			continue
 		}
 		if fallback && traits.datagrams && truncated(b) {
-			return &reply{}, nil
+			return reply{}, nil
 		}
 		msg, err := unpack(b)
 		if err != nil {
-			return nil, err
+			return reply{}, err
 		}
 		if len(cookie) > 0 && foreignCookie(msg, cookie) {
 			if !traits.datagrams {
-				return nil, malformed("it has a cookie that was not sent")
+				return reply{}, malformed("it has a cookie that was not sent")
 			}
 			continue
 		}
-		return &reply{msg: msg, bytes: len(b)}, nil
+		return reply{msg: msg, bytes: len(b)}, nil
 	}
-	return nil, malformed("1000 datagrams came, and none is an answer to the question")
+	return reply{}, malformed("1000 datagrams came, and none is an answer to the question")
 }
-
-// watched is the connection whose deadline bounds what is done on the line.
-func (d *datagrams) watched() net.Conn { return d.conn }
-
-func (s *stream) watched() net.Conn { return s.conn }
 
 // malformed is the error of something that is no answer.
 type malformed string
@@ -242,7 +242,8 @@ func (p *peer) open(ctx context.Context, transport meshv1.DnsProbe_Transport) (l
 	if err != nil {
 		return nil, err
 	}
-	return &datagrams{conn: conn, buf: make([]byte, max(udpSize(p.r.options.GetEdns()), 1232))}, nil
+	p.udp = datagrams{conn: conn, buf: make([]byte, max(udpSize(p.r.options.GetEdns()), 1232))}
+	return &p.udp, nil
 }
 
 // dial connects to the server by "tcp" or "udp".
