@@ -1,7 +1,15 @@
-// Package grpc is the kind grpc: one call of grpc.health.v1.Health/Check over a connection of its own.
+// Package grpc is the kind grpc: one call over a connection of its own, of the health service (Check, or the first message of Watch) or of a method that the check
+// names.
 //
-// A status that the server itself sends is an answer, good or bad, and the expectations may judge it. What keeps the call from being answered
-// (connection, TLS, a peer that does not speak gRPC) is a failure of its class.
+// How to call such a method is known from descriptors in the check or is asked of the server by reflection, before the call and on the same connection, and kept in
+// the runner: at most 1 MiB of descriptors in 500 files, for an hour, or until the server says that it does not have the method. The answer is turned into JSON for the
+// expectations.
+//
+// A status that the server itself sends is an answer, good or bad: `statuses` and the expectations judge it. What keeps the call from being answered
+// (connection, TLS, a peer that does not speak gRPC or breaks its rules) is a failure of its class.
+//
+// What a server can cost is bounded by the timeout, by the bytes that it may send on the connection (the message's limit and 256 KiB; 2 MiB more while it is
+// asked for its descriptors), by one connection for each probe, and by the size of the JSON that an answer would become, which is estimated before anything is decoded.
 package grpc
 
 import (
@@ -9,35 +17,25 @@ import (
 	stdtls "crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/stats"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// Limits of what a server may send.
-const (
-	maxHeaders = 64 << 10
-	maxMessage = 64 << 10
-)
+// keepDescribed is how long the descriptors that a server told are used: a server that has changed a message keeps the method, and would be read by old names for ever.
+const keepDescribed = time.Hour
 
 // runner runs one check of kind grpc.
 type runner struct {
@@ -48,6 +46,17 @@ type runner struct {
 	dialer    probe.Dialer
 	agent     string
 	authority string
+	given     *described // of the check's own descriptors; nil without
+
+	mu   sync.Mutex // guards told
+	told *described // by the server; nil until then
+}
+
+// described is a method and the encoded request. It does not change.
+type described struct {
+	method  *spec.GRPCMethod
+	request []byte
+	at      time.Time // when the server told it
 }
 
 // Compile makes a runner of a check of kind grpc whose defaults are resolved. There is nothing to close.
@@ -63,12 +72,35 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		r.authority = o.Authority
 	}
 	if t.Secure {
-		if r.config, err = env.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if r.config, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
 			return nil, err
+		}
+		r.config.NextProtos = []string{"h2"}
+	}
+	if o.GetCall().GetDescriptorSet() != nil {
+		set, err := spec.ParseDescriptorSet(o.Call.DescriptorSet)
+		if err != nil {
+			return nil, fmt.Errorf("grpc.call.descriptor_set: %w", err)
+		}
+		method, err := spec.FindGRPCMethod(set, o.Call.Method)
+		if err != nil {
+			return nil, fmt.Errorf("grpc.call.descriptor_set: %w", err)
+		}
+		if r.given, err = describe(method, o.Call); err != nil {
+			return nil, fmt.Errorf("grpc.call.request: %w", err)
 		}
 	}
 	plan.Talk = r.talk
 	return r, nil
+}
+
+// describe encodes the request of a method.
+func describe(m *spec.GRPCMethod, c *meshv1.GrpcCall) (*described, error) {
+	request, err := m.Request(c)
+	if err != nil {
+		return nil, err
+	}
+	return &described{method: m, request: request, at: time.Now()}, nil
 }
 
 // Probe implements probe.Runner.
@@ -79,33 +111,9 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 // Close implements probe.Runner.
 func (r *runner) Close() {}
 
-// call is one probe: what happened below the call, which gRPC itself tells in text only.
-type call struct {
-	runner   *runner
-	attempt  *probe.Attempt
-	answered atomic.Bool
-	mu       sync.Mutex
-	err      error // why no connection came about
-}
-
-func (c *call) fail(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		// Kept as a failure at once: later the attempt may be in another phase.
-		c.err = probe.Classify(err, c.attempt)
-	}
-	return err
-}
-
-func (c *call) failure() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
 	c := &call{runner: r, attempt: a}
+	c.allow(int64(r.options.GetMessageLimit()) + slack)
 	a.Meeting(r.target.Host)
 	conn, err := r.client(c)
 	if err != nil {
@@ -119,137 +127,114 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	if t := a.Options().Traceparent; t != "" {
 		pairs = append(pairs, "traceparent", t)
 	}
-	got := &answer{}
-	resp, err := healthpb.NewHealthClient(conn).Check(metadata.AppendToOutgoingContext(ctx, pairs...),
-		&healthpb.HealthCheckRequest{Service: r.target.Service}, grpc.Header(&got.header), grpc.Trailer(&got.trailer))
-	if err != nil && !c.answered.Load() {
-		return nil, c.unanswered(ctx, err)
+	ctx = metadata.AppendToOutgoingContext(ctx, pairs...)
+	var got *answer
+	if r.options.GetCall() != nil {
+		got, err = c.callMethod(ctx, conn)
+	} else {
+		got, err = c.askHealth(ctx, conn)
 	}
-	got.status = status.Convert(err)
-	if got.status.Code() == codes.DeadlineExceeded && time.Since(a.Start()) > a.Timeout()*9/10 {
-		// The server was told the deadline and may say that it has passed before it has here: nothing else has been answered.
-		return nil, &probe.Failure{Class: meshv1.Result_TIMEOUT, Phase: meshv1.Result_PROCESSING,
-			Sentence: fmt.Sprintf("wait for the answer of %s: timed out after %s", a.Remote(), a.Timeout())}
+	if got == nil || got.status == nil {
+		return nil, err
 	}
-	if m := got.status.Message(); strings.HasPrefix(m, "unexpected HTTP status code") || strings.HasPrefix(m, "malformed") {
-		return got, probe.Failf(a, meshv1.Result_PROTOCOL, "the server does not speak gRPC: %s", m)
+	return got, err
+}
+
+// askHealth asks the health service.
+func (c *call) askHealth(ctx context.Context, conn *grpc.ClientConn) (*answer, error) {
+	request, err := proto.Marshal(&healthpb.HealthCheckRequest{Service: c.runner.target.Service})
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		got.serving = serving(resp.GetStatus())
+	path, watch := healthpb.Health_Check_FullMethodName, c.runner.options.GetWatch()
+	if watch {
+		path = healthpb.Health_Watch_FullMethodName
+	}
+	got, err := c.invoke(ctx, conn, path, watch, request)
+	if err != nil || !got.answered {
+		return got, err
+	}
+	response := &healthpb.HealthCheckResponse{}
+	if err := proto.Unmarshal(got.message, response); err != nil {
+		return got, probe.Failf(c.attempt, meshv1.Result_PROTOCOL, "the answer is no grpc.health.v1.HealthCheckResponse")
+	}
+	got.serving = servingText(response.GetStatus())
+	got.json, err = protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(&healthpb.HealthCheckResponse{Status: response.GetStatus()})
+	return got, err
+}
+
+// callMethod calls the method of the check. When the server does not have a method that it told of in an earlier probe, it is asked again and called once more: a call that
+// ends so has done nothing.
+func (c *call) callMethod(ctx context.Context, conn *grpc.ClientConn) (*answer, error) {
+	d, old, err := c.described(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	got, err := c.callDescribed(ctx, conn, d)
+	if old && (err != nil && errors.As(err, new(*undecodable)) || err == nil && got.status.Code() == codes.Unimplemented) {
+		c.runner.forget(d)
+		if d, _, err = c.described(ctx, conn); err != nil {
+			return nil, err
+		}
+		got, err = c.callDescribed(ctx, conn, d)
+	}
+	var u *undecodable
+	if errors.As(err, &u) {
+		err = probe.Failf(c.attempt, meshv1.Result_PROTOCOL, "%s", u.Error())
+	}
+	return got, err
+}
+
+// undecodable is the error of an answer that is not what the descriptors say.
+type undecodable struct{ error }
+
+// callDescribed calls a method and decodes the answer.
+func (c *call) callDescribed(ctx context.Context, conn *grpc.ClientConn, d *described) (*answer, error) {
+	m := d.method.Descriptor
+	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+	got, err := c.invoke(ctx, conn, path, m.IsStreamingServer(), d.request)
+	if got != nil {
+		got.method = d.method
+	}
+	if err != nil || !got.answered {
+		return got, err
+	}
+	if got.json, err = newDecoder(d.method).toJSON(got.message, m.Output()); err != nil {
+		return got, &undecodable{fmt.Errorf("the answer cannot be read as a %s: %w", m.Output().FullName(), err)}
 	}
 	return got, nil
 }
 
-// client makes a connection that is dialled at the first call and never kept.
-func (r *runner) client(c *call) (*grpc.ClientConn, error) {
-	transport := insecure.NewCredentials()
-	if r.config != nil {
-		transport = &handshaker{TransportCredentials: credentials.NewTLS(r.config), call: c}
+// described is how to call the method. old tells that the server told it in an earlier probe.
+func (c *call) described(ctx context.Context, conn *grpc.ClientConn) (d *described, old bool, err error) {
+	r := c.runner
+	if r.given != nil {
+		return r.given, false, nil
 	}
-	return grpc.NewClient("passthrough:///"+net.JoinHostPort(r.target.Host, strconv.Itoa(int(r.target.Port))),
-		grpc.WithContextDialer(c.dial),
-		grpc.WithTransportCredentials(transport),
-		grpc.WithAuthority(r.authority),
-		grpc.WithUserAgent(r.agent),
-		grpc.WithStatsHandler(c),
-		grpc.WithNoProxy(),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithMaxHeaderListSize(maxHeaders),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: time.Minute, MaxDelay: time.Minute}, MinConnectTimeout: r.plan.Timeout}),
-	)
-}
-
-// dial connects for gRPC.
-func (c *call) dial(ctx context.Context, _ string) (net.Conn, error) {
-	conn, err := c.runner.dialer.Dial(ctx, c.attempt, "tcp", c.runner.target.Host, c.runner.target.Port)
+	r.mu.Lock()
+	d = r.told
+	r.mu.Unlock()
+	if d != nil && time.Since(d.at) < keepDescribed {
+		return d, true, nil
+	}
+	method, err := c.describe(ctx, conn, r.options.GetCall().GetMethod())
 	if err != nil {
-		return nil, c.fail(err)
+		return nil, false, err
 	}
-	c.attempt.Connecting(conn.RemoteAddr().String())
-	if c.runner.config == nil {
-		c.attempt.Enter(meshv1.Result_PROCESSING)
+	if d, err = describe(method, r.options.GetCall()); err != nil {
+		return nil, false, probe.Failf(c.attempt, meshv1.Result_PROTOCOL, "%s", err)
 	}
-	return conn, nil
+	r.mu.Lock()
+	r.told = d
+	r.mu.Unlock()
+	return d, false, nil
 }
 
-// unanswered is the failure of a call that got no answer from a gRPC server.
-func (c *call) unanswered(ctx context.Context, err error) error {
-	if known := c.failure(); known != nil && ctx.Err() == nil {
-		return known
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	s := status.Convert(err)
-	m := s.Message()
-	switch {
-	case s.Code() == codes.DeadlineExceeded:
-		return context.DeadlineExceeded
-	case strings.Contains(m, syscall.ECONNRESET.Error()), strings.Contains(m, syscall.EPIPE.Error()):
-		return syscall.ECONNRESET
-	case strings.Contains(m, "EOF"):
-		return io.ErrUnexpectedEOF
-	}
-	return probe.Failf(c.attempt, meshv1.Result_PROTOCOL, "the server does not speak gRPC: %s", m)
-}
-
-// handshaker tells the attempt of the TLS handshake.
-type handshaker struct {
-	credentials.TransportCredentials
-	call *call
-}
-
-// ClientHandshake implements credentials.TransportCredentials. What is verified is the name that the TLS options say, whatever the authority is.
-func (h *handshaker) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	a := h.call.attempt
-	a.Enter(meshv1.Result_HANDSHAKE)
-	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, h.call.runner.config.ServerName, raw)
-	if err != nil {
-		probe.NoteHandshakeError(a, err)
-		if errors.Is(err, context.Canceled) {
-			return nil, nil, err
-		}
-		return nil, nil, h.call.fail(err)
-	}
-	if t, ok := info.(credentials.TLSInfo); ok {
-		a.Secured(&t.State, !h.call.runner.config.InsecureSkipVerify)
-	}
-	a.Enter(meshv1.Result_PROCESSING)
-	return conn, info, nil
-}
-
-// Info implements credentials.TransportCredentials. It names no server, so that the authority of the check may differ from the name that is verified.
-func (h *handshaker) Info() credentials.ProtocolInfo {
-	info := h.TransportCredentials.Info()
-	//lint:ignore SA1019 gRPC still reads it
-	info.ServerName = ""
-	return info
-}
-
-// Clone implements credentials.TransportCredentials.
-func (h *handshaker) Clone() credentials.TransportCredentials {
-	return &handshaker{TransportCredentials: h.TransportCredentials.Clone(), call: h.call}
-}
-
-// HandleRPC implements stats.Handler: it learns that the server answered, and when.
-func (c *call) HandleRPC(_ context.Context, s stats.RPCStats) {
-	switch s.(type) {
-	case *stats.OutPayload:
-		c.attempt.Restart(meshv1.Result_PROCESSING)
-	case *stats.InHeader, *stats.InTrailer:
-		if !c.answered.Swap(true) {
-			c.attempt.Enter(meshv1.Result_TRANSFER)
-		}
+// forget drops what the server told, unless it has told something newer since.
+func (r *runner) forget(d *described) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told == d {
+		r.told = nil
 	}
 }
-
-// TagRPC implements stats.Handler.
-func (c *call) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-
-// TagConn implements stats.Handler.
-func (c *call) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-// HandleConn implements stats.Handler.
-func (c *call) HandleConn(context.Context, stats.ConnStats) {}
