@@ -118,7 +118,11 @@ func voteText(v *meshv1.Vote) string {
 		line("%s: %s", h.GetName(), h.GetValue())
 	}
 	for _, c := range e.GetCertificates() {
-		line("certificate of %s, issued by %s, valid until %s", c.GetSubject(), c.GetIssuer(), c.GetNotAfter().AsTime().UTC().Format(time.DateOnly))
+		text := fmt.Sprintf("certificate of %s, issued by %s, valid until %s", c.GetSubject(), c.GetIssuer(), c.GetNotAfter().AsTime().UTC().Format(time.DateOnly))
+		if c.GetKey() != "" {
+			text += fmt.Sprintf(" (%s when probed), %s signed by %s", count(int(c.GetDaysLeft()), "day"), c.GetKey(), c.GetSignatureAlgorithm())
+		}
+		line("%s", text)
 	}
 	for _, r := range e.GetRecords() {
 		line("%s", r)

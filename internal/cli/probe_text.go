@@ -129,6 +129,15 @@ func measured(r *meshv1.Result, now time.Time) []string {
 	out = append(out, exchanged(r)...)
 	if t := r.GetTls(); t != nil {
 		line := "TLS " + t.GetVersion() + " " + t.GetCipher()
+		if t.GetGroup() != "" {
+			line += " " + t.GetGroup()
+		}
+		if t.GetAlpn() != "" {
+			line += ", ALPN " + clean(t.GetAlpn())
+		}
+		if t.GetResumed() {
+			line += ", session resumed"
+		}
 		if t.GetEarliestExpiry() != nil {
 			expiry := t.GetEarliestExpiry().AsTime()
 			if left := expiry.Sub(now); left > 0 {
