@@ -22,11 +22,12 @@ import (
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
+	"github.com/probemesh/probemesh/prober/probe/http/wire"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // maxResponseHeaders is the most bytes of headers that an answer may have.
-const maxResponseHeaders = 64 << 10
+const maxResponseHeaders = wire.MaxHeader
 
 // Buffers of a connection, half of what a probe allocates at net/http's 4 KiB each: most requests and heads of answers fit into less, and a body is read past
 // the buffer.
@@ -77,6 +78,12 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	r.headers(env.UserAgent)
 	if r.first, err = r.newRequest(r.url, o.GetMethod(), o, nil, o.GetFollowRedirects()); err != nil {
 		return nil, err
+	}
+	if r.isPlain(r.url) {
+		r.first.shape = r.message(hop{request: r.first, own: true})
+		if r.first.raw, err = wire.Prepare(r.first.shape); err != nil {
+			return nil, err
+		}
 	}
 	if r.steps, err = r.compileSteps(c); err != nil {
 		return nil, err

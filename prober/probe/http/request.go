@@ -21,6 +21,8 @@ type request struct {
 	content nethttp.Header // what of these describes the body; nil when nothing does
 	body    []byte         // compressed, when that is asked for
 	follow  bool           // follow redirects
+	raw     []byte         // as it is sent to the check's own host without a transport, when that can be known before; else nil
+	shape   *nethttp.Request
 }
 
 // content is the body of a request before it is compressed, and the headers that go with it.

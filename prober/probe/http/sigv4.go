@@ -22,7 +22,7 @@ func (v *visit) sign(req *nethttp.Request, body []byte) error {
 	// S3 alone signs the path as it is written instead of escaping it once more.
 	signer := v4.NewSigner(func(s *v4.SignerOptions) { s.DisableURIPathEscaping = o.GetService() == "s3" })
 	credentials := aws.Credentials{AccessKeyID: o.GetAccessKeyId(), SecretAccessKey: o.GetSecretAccessKey(), SessionToken: o.GetSessionToken()}
-	if err := signer.SignHTTP(v.ctx, credentials, req, hash, o.GetService(), o.GetRegion(), time.Now()); err != nil {
+	if err := signer.SignHTTP(v.base, credentials, req, hash, o.GetService(), o.GetRegion(), time.Now()); err != nil {
 		return probe.Failf(v.a, meshv1.Result_PROBER, "sign the request: %s", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/probemesh/probemesh/prober/probe"
+	"github.com/probemesh/probemesh/prober/probe/http/wire"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -20,20 +21,22 @@ import (
 type visit struct {
 	*runner
 	base        context.Context //nolint:containedctx // a visit is one call, spread over methods
-	ctx         context.Context //nolint:containedctx // base with the attempt and its hooks
+	hooked      context.Context //nolint:containedctx // base with the attempt and its hooks, once a transport needs it
 	a           *probe.Attempt
 	got         *answer
-	jar         *jar   // what the target set so far; nil for nothing
-	traceparent string // sent with every request; empty for none
-	bearer      string // OAuth 2.0 token
-	kept        bool   // bearer is of an earlier probe
+	jar         *jar     // what the target set so far; nil for nothing
+	traceparent string   // sent with every request; empty for none
+	bearer      string   // OAuth 2.0 token
+	kept        bool     // bearer is of an earlier probe
+	stops       []func() // of watches over connections
 	digest      *challenge
 	digestCount uint32 // how often digest.nonce was used
 }
 
 // talk sends the request, follows redirects and reads the last answer.
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
-	v := &visit{runner: r, base: ctx, ctx: r.traced(ctx, a), a: a, got: &answer{uri: r.plan.URI, graphql: r.options.GetGraphql()}, traceparent: a.Options().Traceparent}
+	v := &visit{runner: r, base: ctx, a: a, got: &answer{uri: r.plan.URI, graphql: r.options.GetGraphql()}, traceparent: a.Options().Traceparent}
+	defer v.unwatch()
 	if v.traceparent == "" && r.options.GetTraceparent() {
 		v.traceparent, v.got.traceID = newTrace()
 	}
@@ -116,26 +119,10 @@ func (v *visit) ask(h hop) (*nethttp.Response, error) {
 
 // send sends one request.
 func (v *visit) send(h hop) (*nethttp.Response, error) {
-	req := (&nethttp.Request{
-		Method: h.method, URL: h.url, Host: h.url.Host, Header: v.safe,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(v.ctx)
-	switch {
-	case h.own:
-		req.Header = h.request.own
-		if v.host != "" {
-			req.Host = v.host
-		}
-	case h.named:
-		req.Header = h.other
-	case len(h.body) > 0: // a redirect that keeps the body
-		req.Header = merged(v.safe, h.content)
+	if h.raw != nil && h.own && h.named && v.newConnection() && !v.dressed(h) {
+		return v.plain(h.shape, h.raw)
 	}
-	if len(h.body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(h.body))
-		req.ContentLength = int64(len(h.body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(h.body)), nil }
-	}
+	req := v.message(h)
 	if err := v.dress(req, h); err != nil {
 		return nil, err
 	}
@@ -146,18 +133,41 @@ func (v *visit) send(h hop) (*nethttp.Response, error) {
 	return resp, err
 }
 
+// message is a request in the form of net/http, but for what differs from probe to probe.
+func (r *runner) message(h hop) *nethttp.Request {
+	req := &nethttp.Request{
+		Method: h.method, URL: h.url, Host: h.url.Host, Header: r.safe,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	switch {
+	case h.own:
+		req.Header = h.request.own
+		if r.host != "" {
+			req.Host = r.host
+		}
+	case h.named:
+		req.Header = h.other
+	case len(h.body) > 0: // a redirect that keeps the body
+		req.Header = merged(r.safe, h.content)
+	}
+	if len(h.body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(h.body))
+		req.ContentLength = int64(len(h.body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(h.body)), nil }
+	}
+	return req
+}
+
 // dress adds to a request what differs from probe to probe: trace, cookies and credentials. The shared header is not changed.
 func (v *visit) dress(req *nethttp.Request, h hop) error {
-	signed := h.own && (v.bearer != "" || v.digest != nil || v.options.GetAwsSigv4() != nil)
-	cookies := v.jar.cookies(h.url)
-	if v.traceparent == "" && !signed && len(cookies) == 0 {
+	if !v.dressed(h) {
 		return nil
 	}
 	req.Header = req.Header.Clone()
 	if v.traceparent != "" {
 		req.Header.Set("Traceparent", v.traceparent)
 	}
-	for _, c := range cookies {
+	for _, c := range v.jar.cookies(h.url) {
 		req.AddCookie(c)
 	}
 	switch {
@@ -172,16 +182,26 @@ func (v *visit) dress(req *nethttp.Request, h hop) error {
 	return nil
 }
 
+// dressed tells whether a request is sent with anything that differs from probe to probe.
+func (v *visit) dressed(h hop) bool {
+	signed := h.own && (v.bearer != "" || v.digest != nil || v.options.GetAwsSigv4() != nil)
+	return v.traceparent != "" || signed || v.jar != nil
+}
+
 // roundTrip sends a request the way that the check and the probe ask for.
 func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, error) {
-	if v.options.GetVersion() == meshv1.HttpProbe_HTTP3 {
-		config := v.own
-		if !own {
-			config = v.others
-		}
-		return v.quic(req, config)
+	if v.newConnection() && v.isPlain(req.URL) {
+		return v.plain(req, nil)
 	}
+	if v.hooked == nil {
+		v.hooked = v.traced(v.base, v.a)
+	}
+	req = req.WithContext(v.hooked)
 	switch {
+	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3 && own:
+		return v.quic(req, v.own)
+	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3:
+		return v.quic(req, v.others)
 	case !own:
 		return v.foreign.RoundTrip(req)
 	case v.a.Options().Fresh:
@@ -213,6 +233,9 @@ func (v *visit) unacceptable(resp *nethttp.Response) error {
 func wireError(err error, a *probe.Attempt) error {
 	if f := quicError(err, a); f != nil {
 		return f
+	}
+	if errors.Is(err, wire.ErrHeaderTooLong) {
+		return probe.Failf(a, meshv1.Result_PROTOCOL, "read the answer of %s: its headers are longer than %d KiB", a.Remote(), maxResponseHeaders>>10)
 	}
 	m := err.Error()
 	if strings.Contains(m, "response headers exceeded") || strings.Contains(m, "http3: HEADERS frame too large") {
