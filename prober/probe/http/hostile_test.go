@@ -126,6 +126,10 @@ func TestHostileServersEndInAFailureThatSaysWhy(t *testing.T) {
 				t.Errorf("timings of a failure are missing: %v", r.Timings)
 			}
 			within(t, 500*time.Millisecond, uri, &meshv1.HttpProbe{Expect: []string{`response.body == ""`}})
+			kept := within(t, timeout, uri, &meshv1.HttpProbe{KeepAlive: true}) // by a transport, which must not see it otherwise
+			if kept.Outcome != r.Outcome || kept.ErrorClass != r.ErrorClass || kept.FailedPhase != r.FailedPhase {
+				t.Errorf("without a transport %v %v in %v: %s\nby a transport      %v %v in %v: %s", r.Outcome, r.ErrorClass, r.FailedPhase, r.Error, kept.Outcome, kept.ErrorClass, kept.FailedPhase, kept.Error)
+			}
 		})
 	}
 }
