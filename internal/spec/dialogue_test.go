@@ -89,6 +89,8 @@ func TestEachFaultOfADialogueIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{tcp(&meshv1.TcpProbe{Steps: []*step{{Send: "x"}}, Send: "y"}), "tcp.steps", "make that the first step"},
 		{tcp(&meshv1.TcpProbe{Send: "x", SendBytes: []byte("y")}), "tcp.send_bytes", "keep one"},
 		{tcp(&meshv1.TcpProbe{Tls: &meshv1.TlsConfig{}}), "tcp.tls", "say where TLS begins"},
+		{tcp(&meshv1.TcpProbe{Starttls: "http"}), "tcp.starttls", "write one of "},
+		{tcp(&meshv1.TcpProbe{Starttls: "smtp", UseTls: true}), "tcp.starttls", "keep one"},
 		{tcp(&meshv1.TcpProbe{LineLimit: 65537}), "tcp.line_limit", "is not 1 to 65536"},
 		{&meshv1.Check{Uri: "unix:///a", Tcp: &meshv1.TcpProbe{UseTls: true}}, "tcp.tls.server_name", "is missing"},
 		{&meshv1.Check{Uri: "unix:///a", Tcp: &meshv1.TcpProbe{IpFamily: meshv1.IpFamily_IPV4}}, "tcp.ip_family", "does not go with a Unix socket"},

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"strings"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -33,7 +34,15 @@ func tcpOptions(f *faults, c *meshv1.Check, t *Target) {
 // tcpSecurity checks the options of TLS, and where it begins.
 func tcpSecurity(f *faults, o *meshv1.TcpProbe, t *Target) {
 	tlsConfig(f, "tcp.tls", o.Tls)
-	begins := o.UseTls
+	begins := o.UseTls || o.Starttls != ""
+	if o.Starttls != "" {
+		if _, ok := StartTLSPort(o.Starttls); !ok {
+			f.add("tcp.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "))
+		}
+		if o.UseTls {
+			f.add("tcp.starttls", "is given besides use_tls, with which TLS begins at once; keep one")
+		}
+	}
 	for i, s := range o.Steps {
 		if s.GetStarttls() && begins {
 			f.add(fmt.Sprintf("tcp.steps[%d]", i)+".starttls", "comes when TLS is spoken already; remove it, or what began it before")
@@ -42,7 +51,7 @@ func tcpSecurity(f *faults, o *meshv1.TcpProbe, t *Target) {
 	}
 	switch {
 	case o.Tls != nil && !begins:
-		f.add("tcp.tls", "is only for use_tls or a step with starttls; remove it, or say where TLS begins")
+		f.add("tcp.tls", "is only for use_tls, starttls or a step with starttls; remove it, or say where TLS begins")
 	case begins && t.Path != "" && o.Tls.GetServerName() == "" && !o.Tls.GetInsecureSkipVerify():
 		f.add("tcp.tls.server_name", "is missing; a Unix socket has no host whose name the certificate could be for. Write it, or insecure_skip_verify")
 	}
@@ -60,7 +69,7 @@ func tcpDefaults(o *meshv1.TcpProbe) *meshv1.TcpProbe {
 	if o.LineLimit == 0 {
 		o.LineLimit = DefaultLineLimit
 	}
-	secure := o.UseTls
+	secure := o.UseTls || o.Starttls != ""
 	for _, s := range o.Steps {
 		secure = secure || s.GetStarttls()
 	}

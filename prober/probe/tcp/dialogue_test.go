@@ -71,6 +71,16 @@ func TestADialogueGoesThroughSTARTTLSToAnOrderlyEnd(t *testing.T) {
 	if r.Tcp.GetFailedStep() != "upgrade" || r.Tcp.GetStepsDone() != 2 {
 		t.Errorf("got %v", r.Tcp)
 	}
+	for _, o := range []*meshv1.TcpProbe{{}, {Steps: []*meshv1.DialogueStep{{Send: "QUIT\r\n", Expect: "^221"}}}, {Send: "QUIT\r\n", Expect: []string{`response.body == "221 bye\r\n"`}}} {
+		o.Starttls, o.Tls = "smtp", &meshv1.TlsConfig{CaPem: ca.PEM}
+		r = run(t, address, o)
+		probetest.OK().Match(t, r)
+		if r.Tls == nil {
+			t.Error("nothing is told of TLS")
+		}
+	}
+	plain := probetest.Listen(t, func(c net.Conn) { fmt.Fprint(c, "* OK IMAP4rev2\r\n"); probetest.Hang(c) })
+	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "STARTTLS (smtp) with").Match(t, run(t, plain, &meshv1.TcpProbe{Starttls: "smtp"}))
 	ahead := probetest.Listen(t, func(c net.Conn) { fmt.Fprint(c, "220 go\r\n250 EVIL\r\n"); probetest.Hang(c) })
 	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_TRANSFER, `step 1: the peer sent 10 bytes in the clear ahead of the TLS handshake: "250 EVIL\r\n"`).
 		Match(t, run(t, ahead, &meshv1.TcpProbe{Steps: []*meshv1.DialogueStep{{Expect: "^220", Starttls: true}}}))
@@ -253,7 +263,10 @@ func tlsFor(s *meshv1.DialogueStep) *meshv1.TlsConfig {
 }
 
 func TestALineThatIsTooLongBreaksTheProtocol(t *testing.T) {
-	address := probetest.Listen(t, func(c net.Conn) { fmt.Fprint(c, strings.Repeat("x", 10)+"\r\n"+strings.Repeat("y", 11)+"\n"); probetest.Hang(c) })
+	address := probetest.Listen(t, func(c net.Conn) {
+		fmt.Fprint(c, strings.Repeat("x", 10)+"\r\n"+strings.Repeat("y", 11)+"\n")
+		probetest.Hang(c)
+	})
 	r := run(t, address, &meshv1.TcpProbe{LineLimit: 10, Steps: []*meshv1.DialogueStep{{Expect: "^x{10}$"}, {Expect: "y"}}})
 	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "step 2: a line is longer than 10 bytes").Match(t, r)
 }

@@ -7,6 +7,7 @@ package tcp
 
 import (
 	"context"
+	stdtls "crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +17,8 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/dialogue"
+	"github.com/probemesh/probemesh/prober/probe/starttls"
+	"github.com/probemesh/probemesh/prober/probe/tls"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -26,12 +29,14 @@ type runner struct {
 	target   *spec.Target
 	dialer   probe.Dialer
 	dialogue dialogue.Dialogue
+	secure   *stdtls.Config // nil without TLS
+	fresh    *stdtls.Config // never resumes a session; the same as secure unless the check asks for that
 	send     string
 	silent   bool // there is nothing to send and nothing to expect
 }
 
 // Compile makes a runner of a check of kind tcp whose defaults are resolved. There is nothing to close.
-func Compile(c *meshv1.Check, t *spec.Target, _ probe.Env) (probe.Runner, error) {
+func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, error) {
 	o := c.GetTcp()
 	plan, err := probe.NewPlan(c, o.GetExpect())
 	if err != nil {
@@ -46,14 +51,33 @@ func Compile(c *meshv1.Check, t *spec.Target, _ probe.Env) (probe.Runner, error)
 	if len(o.GetSendBytes()) > 0 {
 		r.send = string(o.GetSendBytes())
 	}
+	r.silent = r.send == "" && len(steps) == 0 && plan.Expect.Len() == 0
 	if o.GetTls() != nil {
-		if r.dialogue.TLS, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if err := r.encrypt(o.GetTls(), env); err != nil {
 			return nil, err
 		}
 	}
-	r.silent = r.send == "" && len(steps) == 0 && plan.Expect.Len() == 0
 	plan.Talk = r.talk
 	return r, nil
+}
+
+// encrypt prepares TLS.
+func (r *runner) encrypt(o *meshv1.TlsConfig, env probe.Env) (err error) {
+	if r.secure, err = env.TLSConfig(o, r.target.Host); err != nil {
+		return err
+	}
+	resumes := r.secure.ClientSessionCache != nil
+	if r.silent {
+		probe.Settling(r.secure)
+	}
+	if r.fresh = r.secure; resumes {
+		r.fresh = r.secure.Clone()
+		r.fresh.ClientSessionCache = nil
+		if r.silent {
+			probe.Settling(r.fresh)
+		}
+	}
+	return nil
 }
 
 // Probe implements probe.Runner.
@@ -69,28 +93,60 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	if err != nil {
 		return nil, err
 	}
-	if r.silent && !r.options.GetUseTls() {
+	at := r.options.GetUseTls() || r.options.GetStarttls() != "" // whether TLS begins before anything else
+	if r.silent && !at {
 		conn.Close()
 		return nil, nil
 	}
 	got := &answer{record: &dialogue.Record{Conn: conn}}
 	defer func() { got.record.Conn.Close() }()
 	defer probe.Watch(ctx, conn)()
-	if r.options.GetUseTls() {
-		secure, err := probe.Handshake(ctx, a, conn, r.dialogue.TLS)
-		if err != nil {
+	config := r.secure
+	if a.Options().Fresh {
+		config = r.fresh
+	}
+	if at {
+		if err := r.upgrade(ctx, a, got.record, config); err != nil {
 			return got, err
 		}
-		got.record.Conn = secure
 	}
 	if r.silent {
 		return got, nil
 	}
 	if len(r.dialogue.Steps) > 0 {
-		got.record, err = r.dialogue.Hold(ctx, a, got.record.Conn)
+		d := r.dialogue
+		d.TLS = config
+		got.record, err = d.Hold(ctx, a, got.record.Conn)
 		return got, err
 	}
 	return got, r.single(ctx, a, got)
+}
+
+// upgrade begins TLS, after the dialogue of a protocol if there is one, and puts it in place of the connection.
+func (r *runner) upgrade(ctx context.Context, a *probe.Attempt, record *dialogue.Record, config *stdtls.Config) error {
+	if protocol := r.options.GetStarttls(); protocol != "" {
+		a.Enter(meshv1.Result_PROCESSING)
+		if err := starttls.Upgrade(ctx, record.Conn, protocol, starttls.Options{ServerName: config.ServerName}); err != nil {
+			return tls.StartTLSFailure(a, protocol, err)
+		}
+	}
+	if r.silent {
+		ctx = probe.Asking(ctx)
+	}
+	secure, err := probe.Handshake(ctx, a, record.Conn, config)
+	if err != nil {
+		return err
+	}
+	record.Conn = secure
+	if !r.silent {
+		return nil
+	}
+	a.Enter(meshv1.Result_PHASE_UNSPECIFIED)
+	if err := probe.Settle(ctx, secure, config); err != nil {
+		a.Enter(meshv1.Result_HANDSHAKE)
+		return err
+	}
+	return nil
 }
 
 // dial connects.

@@ -165,7 +165,11 @@ func (u *upgrader) connect(ctx context.Context, req *nethttp.Request) error {
 	if u.tls == nil {
 		return nil
 	}
-	secure, err := probe.Handshake(ctx, u.attempt, conn, u.tls)
+	config := u.tls
+	if u.attempt.Options().Fresh {
+		config = u.fresh
+	}
+	secure, err := probe.Handshake(ctx, u.attempt, conn, config)
 	if err != nil {
 		return err
 	}

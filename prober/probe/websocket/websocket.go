@@ -37,6 +37,7 @@ type runner struct {
 	target  *spec.Target
 	dialer  probe.Dialer
 	tls     *tls.Config // nil without TLS
+	fresh   *tls.Config // the same, and never resumes a session
 	proxy   *url.URL    // nil without a proxy
 	header  nethttp.Header
 	host    string
@@ -67,10 +68,12 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	}
 	r := &runner{plan: plan, options: o, target: t, dialer: probe.Dialer{Family: o.GetIpFamily()}}
 	if t.Secure {
-		if r.tls, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if r.tls, err = env.TLSConfig(o.GetTls(), t.Host); err != nil {
 			return nil, err
 		}
 		r.tls.NextProtos = []string{"http/1.1"}
+		r.fresh = r.tls.Clone()
+		r.fresh.ClientSessionCache = nil
 	}
 	if o.GetProxyUrl() != "" {
 		if r.proxy, err = url.Parse(o.GetProxyUrl()); err != nil {

@@ -99,10 +99,13 @@ type TcpProbe struct {
 	Steps []*DialogueStep `protobuf:"bytes,6,rep,name=steps,proto3" json:"steps,omitempty"`
 	// True: a TLS handshake comes right after connecting, and everything else goes through it. Kind tls is the simpler choice when there is nothing to say.
 	UseTls bool `protobuf:"varint,7,opt,name=use_tls,json=useTls,proto3" json:"use_tls,omitempty"`
-	// TLS options of `use_tls` and of steps with `starttls`; only with one of these. With a Unix socket `server_name` must be given, or `insecure_skip_verify`.
+	// TLS options of `use_tls`, of `starttls` and of steps with `starttls`; only with one of these. With a Unix socket `server_name` must be given, or `insecure_skip_verify`.
 	Tls *TlsConfig `protobuf:"bytes,8,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Bytes that one line may have at most, without its end, 1 to 65,536; if unset, 65,536. A longer one fails a step that matches by line, with class PROTOCOL.
-	LineLimit     int32 `protobuf:"varint,9,opt,name=line_limit,json=lineLimit,proto3" json:"line_limit,omitempty"`
+	LineLimit int32 `protobuf:"varint,9,opt,name=line_limit,json=lineLimit,proto3" json:"line_limit,omitempty"`
+	// The protocol in which TLS is begun by a plain dialogue before everything else, as with kind tls: `smtp`, `lmtp`, `imap`, `pop3`, `sieve`, `nntp`, `ftp`, `ldap`, `postgres`, `mysql`, `xmpp` or `xmpp-server`. What the check
+	// sends and expects then goes through TLS. Not together with `use_tls`. If unset, none.
+	Starttls      string `protobuf:"bytes,10,opt,name=starttls,proto3" json:"starttls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +201,13 @@ func (x *TcpProbe) GetLineLimit() int32 {
 		return x.LineLimit
 	}
 	return 0
+}
+
+func (x *TcpProbe) GetStarttls() string {
+	if x != nil {
+		return x.Starttls
+	}
+	return ""
 }
 
 // DialogueStep sends something, expects an answer, or both; in this order: `send`, `expect`, `starttls`, `expect_close`. Every step says at least one of them.
@@ -426,7 +436,7 @@ var File_probemesh_v1_tcp_probe_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_tcp_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1cprobemesh/v1/tcp_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xc9\x02\n" +
+	"\x1cprobemesh/v1/tcp_probe.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a probemesh/v1/probe_options.proto\x1a\x1cprobemesh/v1/tls_probe.proto\"\xe5\x02\n" +
 	"\bTcpProbe\x12\x12\n" +
 	"\x04send\x18\x01 \x01(\tR\x04send\x12>\n" +
 	"\tip_family\x18\x02 \x01(\x0e2!.probemesh.v1.IpFamily.PreferenceR\bipFamily\x12\x1d\n" +
@@ -439,7 +449,9 @@ const file_probemesh_v1_tcp_probe_proto_rawDesc = "" +
 	"\ause_tls\x18\a \x01(\bR\x06useTls\x12)\n" +
 	"\x03tls\x18\b \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12\x1d\n" +
 	"\n" +
-	"line_limit\x18\t \x01(\x05R\tlineLimit\"\xe7\x03\n" +
+	"line_limit\x18\t \x01(\x05R\tlineLimit\x12\x1a\n" +
+	"\bstarttls\x18\n" +
+	" \x01(\tR\bstarttls\"\xe7\x03\n" +
 	"\fDialogueStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04send\x18\x02 \x01(\tR\x04send\x12\x1d\n" +
