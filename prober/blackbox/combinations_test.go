@@ -44,6 +44,29 @@ func combinations(w *world) (out []combination) {
 	for _, odd := range []string{"http://[::1", "http://", "http://localhost:1/", "http://no-such-host.invalid/", "://", "http://127.0.0.1:99999/", "127.0.0.1:1", "http://127.0.0.1:1/%zz", "ftp://127.0.0.1/"} {
 		add("http_2xx http_ip6_only http_codes", odd, odd)
 	}
+	for _, u := range []string{"http://user:pass@@/basic", "http://user:wrong@@/basic", "HTTP://@/ok", "Http://@/ok", "http://@/ok?a=b&c=d#e", "http://@", "@", "http://@//ok", "http://@/ok%20", "http://@/ok/../ok",
+		"http://@/manyheaders", "http://@/hugeheader", "http://@/longstatus", "http://@/doublelength", "http://@/crlf", "http://@/upgrade", "http://@/early", "http://@/trailers", "http://@/deep", "http://@/bigchunks",
+		"http://@/308post", "http://@/cookieaway", "http://@/utf16", "http://@/emptybody", "http://@/setcookies"} {
+		add("http_2xx http_post http_hello http_nothello http_codes http_basic http_small http_stay", "http", u)
+	}
+	add("http_2xx http_ip4 http_ip6_only http_hello http_ssl", "http6", "http://@/ok")
+	add("http_insecure http_ssl", "http6", "https://@/ok")
+	add("tcp_connect tcp_ip4 tcp_ip6_only tcp_ssh", "http6", "@")
+	for _, far := range []string{"192.0.2.1", "240.0.0.1", "0.0.0.0", "255.255.255.255", "2001:db8::1"} {
+		host := far
+		if strings.Contains(far, ":") {
+			host = "[" + far + "]"
+		}
+		add("http_2xx http_ip6_only", far, "http://"+host+":81/")
+		add("tcp_connect tcp_tls tcp_ip6_only", far, host+":81")
+		add("icmp icmp_ip4 icmp_df icmp_ip6_only", far, far)
+		add("dns_one dns_tcp", far, host)
+		add("grpc_ip4 grpc_tls", far, host+":81")
+	}
+	add("grpc_ip4 grpc_serving", "grpcslow", "@")
+	add("grpc_ip4 grpc_serving", "h2c404", "@")
+	add("grpc_ip4 grpc_serving", "h2c200", "@")
+	add("grpc_ip4 grpc_serving", "h2c503", "@")
 	_, port, _ := strings.Cut(w.at["http"], ":")
 	add("http_2xx http_ip4 http_ip6_only", "localhost", "http://localhost:"+port+"/ok")
 	add("tcp_connect tcp_ip4 tcp_ip6_only", "localhost", "localhost:"+port)

@@ -20,14 +20,14 @@ func reasons() []reason {
 	}
 	return []reason{
 		{"a module of prober grpc without a section grpc may use IPv4 too, as with one", is("grpc", "")},
+		{"a gRPC server that never answers ends with the timeout, as in later versions", func(c combination, d string) bool {
+			return c.target == "grpcslow@" && d == "theirs does not answer" || strings.HasPrefix(c.module, "grpc") && d == "probe_grpc_status_code 14, ours 4"
+		}},
 		{"a target without a host is refused, and not looked up", func(c combination, d string) bool {
 			return (c.url == "http://" || c.url == "://" || c.url == ":22") && (strings.HasPrefix(d, "probe_ip_") || strings.HasSuffix(d, "is missing (0)"))
 		}},
 		{"parameter hostname is what prober tcp verifies, as in later versions", func(c combination, _ string) bool {
 			return c.module == "tcp_tls" && c.hostname == "bad.example"
-		}},
-		{"a gRPC server that does not choose HTTP/2 in the handshake is not asked, as in later versions", func(c combination, d string) bool {
-			return strings.HasPrefix(c.module, "grpc_tls") && strings.HasPrefix(c.target, "http") && strings.HasPrefix(d, "probe_grpc_status_code")
 		}},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -157,5 +158,28 @@ func statusCode(r *meshv1.Result) codes.Code {
 	case meshv1.Result_TIMEOUT:
 		return codes.DeadlineExceeded
 	}
+	if m := answeredHTTP.FindStringSubmatch(r.GetError()); m != nil {
+		return ofHTTP(m[1])
+	}
 	return codes.Unavailable
+}
+
+// answeredHTTP is what a gRPC client says of a server that speaks HTTP/2 and not gRPC.
+var answeredHTTP = regexp.MustCompile(`HTTP status code received from server: (\d+)`)
+
+// ofHTTP is the gRPC status that stands for one of HTTP (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md).
+func ofHTTP(status string) codes.Code {
+	switch status {
+	case "400":
+		return codes.Internal
+	case "401":
+		return codes.Unauthenticated
+	case "403":
+		return codes.PermissionDenied
+	case "404":
+		return codes.Unimplemented
+	case "429", "502", "503", "504":
+		return codes.Unavailable
+	}
+	return codes.Unknown
 }

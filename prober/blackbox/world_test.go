@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,6 +144,21 @@ func (w *world) serveHTTP(t testing.TB) {
 	server := &http.Server{Handler: w.pages()}
 	w.closers = append(w.closers, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
+	if six, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		w.at["http6"] = six.Addr().String()
+		go func() { _ = server.Serve(six) }()
+	}
+	for _, status := range []int{200, 404, 503} {
+		clear, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.at["h2c"+strconv.Itoa(status)] = clear.Addr().String()
+		h2 := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(status) }), Protocols: &http.Protocols{}}
+		h2.Protocols.SetUnencryptedHTTP2(true)
+		w.closers = append(w.closers, func() { h2.Close() })
+		go func() { _ = h2.Serve(clear) }()
+	}
 	w.listen(t, "proxy", proxy)
 	w.listen(t, "proxy407", func(c net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
@@ -305,6 +321,26 @@ func (w *world) pages() http.Handler {
 		case <-time.After(10 * time.Second):
 		}
 	})
+	mux.HandleFunc("/manyheaders", func(rw http.ResponseWriter, _ *http.Request) {
+		for i := range 2000 {
+			rw.Header().Set("X-"+strconv.Itoa(i), strings.Repeat("v", 50))
+		}
+		fmt.Fprint(rw, "hello world")
+	})
+	mux.HandleFunc("/hugeheader", raw("HTTP/1.1 200 OK\r\nX-Huge: "+strings.Repeat("x", 2<<20)+"\r\nContent-Length: 5\r\n\r\nhello"))
+	mux.HandleFunc("/longstatus", raw("HTTP/1.1 200 "+strings.Repeat("fine ", 1000)+"\r\nContent-Length: 5\r\n\r\nhello"))
+	mux.HandleFunc("/doublelength", raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"))
+	mux.HandleFunc("/crlf", raw("HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"))
+	mux.HandleFunc("/upgrade", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello"))
+	mux.HandleFunc("/early", raw("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+	mux.HandleFunc("/trailers", raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"))
+	mux.HandleFunc("/bigchunks", raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\nffffffffffff\r\nx"))
+	mux.HandleFunc("/emptybody", raw("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	text("/utf16", 200, "h\x00e\x00l\x00l\x00o\x00", "Content-Type", "text/plain; charset=utf-16")
+	text("/308post", 308, "", "Location", "/post")
+	text("/deep", 302, "", "Location", strings.Repeat("a/../", 500)+"ok")
+	text("/cookieaway", 302, "", "Set-Cookie", "a=b; Path=/", "Location", "http://"+strings.Replace(w.at["http"], "127.0.0.1", "localhost", 1)+"/cookie")
+	text("/setcookies", 302, "", "Set-Cookie", "a=c; Path=/", "Set-Cookie", "a=b; Path=/; HttpOnly", "Location", "/cookie")
 	mux.HandleFunc("/tohttps", func(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, "https://"+w.at["https"]+"/ok", http.StatusFound)
 	})
@@ -323,7 +359,9 @@ func (w *world) serveTLS(t testing.TB) {
 			t.Fatal(err)
 		}
 		w.at[name] = l.Addr().String()
-		server := &http.Server{Handler: w.pages(), TLSConfig: config, ErrorLog: silent()}
+		server := &http.Server{Handler: w.pages(), TLSConfig: config, ErrorLog: silent(), Protocols: &http.Protocols{}}
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetHTTP2(slices.Contains(config.NextProtos, "h2"))
 		w.closers = append(w.closers, func() { server.Close() })
 		go func() { _ = server.ServeTLS(l, "", "") }()
 	}
