@@ -13,8 +13,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/alert"
 	"github.com/probemesh/probemesh/server/store"
 )
 
@@ -26,7 +28,7 @@ func (r *reign) do(ctx context.Context, j job) report {
 	if j.drop != "" {
 		return r.doDrop(ctx, j)
 	}
-	m := message{key: j.entry.GetId(), notification: proto.CloneOf(j.entry.GetNotification())}
+	m := message{key: keyOf(j.entry), notification: proto.CloneOf(j.entry.GetNotification())}
 	m.notification.Attempt = int32(j.attempt)
 	a := r.n.attempt(ctx, j.receiver, m)
 	r.n.m.attempted(ctx, a.outcome)
@@ -38,6 +40,16 @@ func (r *reign) do(ctx context.Context, j job) report {
 		return report{item: j.item, outcome: aborted}
 	}
 	return r.retry(ctx, j, a)
+}
+
+// keyOf is the idempotency key of an entry. The beginning of an outage that was due while etcd had no quorum has the key of its break-glass message: a receiver may have
+// taken that, and its answer been lost, and drops this one then.
+func keyOf(e *statev1.OutboxEntry) string {
+	n := e.GetNotification()
+	if k := n.GetBreakGlassKey(); k != "" && n.GetTransition() == meshv1.Notification_OPENED {
+		return alert.Key(k, n.GetTransition().String(), spec.ID(n.GetReceiver()))
+	}
+	return e.GetId()
 }
 
 // settle takes an entry that was delivered out of the outbox and records the delivery.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
@@ -54,6 +55,24 @@ func TestResolvedIsNeverSentBeforeOpenedIsAnswered(t *testing.T) {
 		}
 		s.wantOwed()
 	})
+}
+
+// A break-glass message may have been taken, and its answer been lost: what follows when etcd is back must be the same message to the receiver.
+func TestOpenedOfWhatWasDueWithoutEtcdHasTheKeyOfItsBreakGlassMessage(t *testing.T) {
+	for _, c := range []struct {
+		transition meshv1.Notification_Transition
+		glass      string
+		want       string
+	}{
+		{meshv1.Notification_OPENED, "", "i1.OPENED.ops"},
+		{meshv1.Notification_OPENED, "outage-b3", "outage-b3.OPENED.ops"},
+		{meshv1.Notification_RESOLVED, "outage-b3", "i1.RESOLVED.ops"},
+	} {
+		e := &statev1.OutboxEntry{Id: "i1." + c.transition.String() + ".ops", Notification: &meshv1.Notification{Transition: c.transition, BreakGlassKey: c.glass, Receiver: "receivers/ops"}}
+		if got := keyOf(e); got != c.want {
+			t.Errorf("%s with break-glass key %q: %q, want %q", c.transition, c.glass, got, c.want)
+		}
+	}
 }
 
 func TestOrderSurvivesANewReignAfterFailedAttempts(t *testing.T) {

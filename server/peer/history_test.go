@@ -47,9 +47,11 @@ func TestALoneServerKeepsNoJournal(t *testing.T) {
 func TestAServerOnANewDiskKeepsResultsForThoseThatAreAway(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.anew = true
-		a, b := w.start("a", "a1"), w.start("b", "b1")
+		a := w.start("a", "a1")
 		time.Sleep(time.Second)
-		a.file(results("p", "c", 1, 1000))
+		a.file(results("p", "c", 1, 500)) // it knows of nobody yet
+		b := w.start("b", "b1")
+		a.file(results("p", "c", 501, 1000))
 		b.full("p", 1, 1000)
 		time.Sleep(freshFor / 2)
 		w.start("c", "c1").full("p", 1, 1000)

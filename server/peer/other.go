@@ -276,5 +276,5 @@ func (p *Peers) awakeLocked(now time.Time) {
 func (p *Peers) lone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.surveyed && len(p.others) == 0
+	return p.surveyed && len(p.others) == 0 && time.Since(p.fresh) >= freshFor
 }
