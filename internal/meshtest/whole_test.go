@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() && os.Getenv("TMPDIR") == "" {
 		_ = os.Setenv("TMPDIR", "/dev/shm") // else they are on the disk
 	}
-	debug.SetGCPercent(400)
+	debug.SetGCPercent(1600)
 	goleak.VerifyTestMain(m)
 }
 
