@@ -92,6 +92,22 @@ func (r *Run) MendAll() error {
 // Conclude ends a drill: it mends every target, waits for what is still to be announced, judges, and adds the figures that every drill has. The history of every
 // server of the meshes that runs is compared with what its probers should have probed since [Run.Watch].
 func (r *Run) Conclude(ctx context.Context, meshes ...*Mesh) error {
+	if err := r.ConcludeAlerts(ctx); err != nil {
+		return err
+	}
+	for _, m := range meshes {
+		if err := r.concludeProbers(ctx, m); err != nil {
+			return err
+		}
+		if err := r.concludeHistory(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ConcludeAlerts is the part of [Run.Conclude] about alerts: for a drill whose probers are not all sound.
+func (r *Run) ConcludeAlerts(ctx context.Context) error {
 	if err := r.AwaitAlerts(ctx); err != nil {
 		return err
 	}
@@ -107,14 +123,6 @@ func (r *Run) Conclude(ctx context.Context, meshes ...*Mesh) error {
 		return err
 	}
 	r.judge()
-	for _, m := range meshes {
-		if err := r.concludeProbers(ctx, m); err != nil {
-			return err
-		}
-		if err := r.concludeHistory(ctx, m); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

@@ -26,11 +26,11 @@ func (s Scenario) OwnNetworks() bool {
 	return false
 }
 
-// StartMeshOnNetwork is StartMesh with a network of its own for each datacenter. Its targets and receiver must be where it reaches them: see [Run.Outside], or
+// StartMeshOnNetwork is StartMesh with that many datacenters and a network of its own for each. Its targets and receiver must be where it reaches them: see [Run.Outside], or
 // inside of a datacenter.
-func (r *Run) StartMeshOnNetwork(ctx context.Context, change func(*localmesh.Options)) (*Mesh, *netns.Network, error) {
+func (r *Run) StartMeshOnNetwork(ctx context.Context, datacenters int, change func(*localmesh.Options)) (*Mesh, *netns.Network, error) {
 	var names []string
-	for i := range 3 {
+	for i := range datacenters {
 		names = append(names, localmesh.Datacenter(i))
 	}
 	n, err := netns.New(r.logger(), names...)
@@ -39,7 +39,7 @@ func (r *Run) StartMeshOnNetwork(ctx context.Context, change func(*localmesh.Opt
 	}
 	r.Cleanup(n.Close)
 	m, err := r.StartMesh(ctx, func(o *localmesh.Options) {
-		o.Host = n.Host
+		o.Datacenters, o.Host = datacenters, n.Host
 		o.Launcher = func(x *localmesh.Member, cmd *exec.Cmd) error {
 			return n.Wrap(x.Datacenter, cmd, []string{r.Program, netns.Command})
 		}

@@ -18,6 +18,7 @@ func Drills() []drill.Scenario {
 		hungDisk(),
 		historyStall(),
 		datacenterCut(),
+		packetLoss(),
 	}
 }
 

@@ -84,7 +84,7 @@ type cutDrill struct {
 }
 
 func runDatacenterCut(ctx context.Context, r *drill.Run) error {
-	m, n, err := r.StartMeshOnNetwork(ctx, nil)
+	m, n, err := r.StartMeshOnNetwork(ctx, 3, nil)
 	if err != nil {
 		return err
 	}
