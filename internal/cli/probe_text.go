@@ -124,7 +124,11 @@ func measured(r *meshv1.Result, now time.Time) []string {
 		out = append(out, line)
 	}
 	if g := r.GetGrpc(); g != nil {
-		out = append(out, strings.TrimSpace("gRPC "+g.GetStatus()+" "+g.GetServing()))
+		line := strings.TrimSpace("gRPC " + g.GetStatus() + " " + g.GetServing())
+		if g.GetServing() == "" && g.GetMessageBytes() > 0 {
+			line += ", " + count(int(g.GetMessageBytes()), "byte") + " of message"
+		}
+		out = append(out, line)
 	}
 	out = append(out, exchanged(r)...)
 	if t := r.GetTls(); t != nil {

@@ -217,7 +217,7 @@ func (c *call) unanswered(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	s := status.Convert(err)
-	m := s.Message()
+	m, _, _ := strings.Cut(s.Message(), "\n") // behind the first line is a page of HTML
 	remote := c.attempt.Remote()
 	switch {
 	case s.Code() == codes.DeadlineExceeded:
