@@ -115,11 +115,17 @@ func (a *Attempt) leave(now time.Time) {
 	}
 }
 
-// end stops all clocks; what comes later is ignored.
+// Done stops all clocks: the answer is there, and what is still done does not count into its time. What comes later is ignored.
+func (a *Attempt) Done() { a.end() }
+
+// end stops all clocks, unless they were stopped before; what comes later is ignored.
 func (a *Attempt) end() {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.ended.IsZero() {
+		return
+	}
 	a.leave(now)
 	a.ended = now
 }

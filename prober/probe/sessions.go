@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,8 @@ const (
 	maxSessionHosts = 8
 	// settleWait is how long what comes after a handshake is waited for where nothing else is read from the peer. It comes one round trip after the handshake.
 	settleWait = 250 * time.Millisecond
+	// settleAgain is for how long no ticket is waited for after one has been waited for in vain: a server that gives none, such as PostgreSQL, is not likely to begin with it.
+	settleAgain = 10 * time.Minute
 )
 
 // sessions keeps the sessions of one check for resumption and has every so manyth handshake with a host be a full one. It implements [tls.ClientSessionCache]. What else forbids to resume a session, crypto/tls
@@ -27,6 +30,7 @@ type sessions struct {
 	hosts   map[string]*session
 	until   time.Time // until when all kept chains meet the demands of the check; zero without any
 	waiting map[net.Conn]bool
+	vain    time.Time // when a ticket was last waited for in vain
 }
 
 // session is what is kept of one host.
@@ -95,7 +99,7 @@ func Settle(ctx context.Context, conn *tls.Conn, config *tls.Config) error {
 	kept, ok := config.ClientSessionCache.(*sessions)
 	state := conn.ConnectionState()
 	asked, _ := ctx.Value(askedKey{}).(*atomic.Bool)
-	if !ok || state.Version != tls.VersionTLS13 || (kept.every == 1 || state.DidResume) && (asked == nil || !asked.Load()) {
+	if !ok || state.Version != tls.VersionTLS13 || !(asked != nil && asked.Load() || kept.wants(state.DidResume)) {
 		return nil
 	}
 	deadline := time.Now().Add(settleWait)
@@ -113,7 +117,24 @@ func Settle(ctx context.Context, conn *tls.Conn, config *tls.Config) error {
 	if errors.As(err, &refusal) && refusal.Op == "remote error" {
 		return err
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && !time.Now().Before(deadline) {
+		kept.waited(time.Now())
+	}
 	return nil
+}
+
+// wants tells whether a ticket should be waited for.
+func (s *sessions) wants(resumed bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.every > 1 && !resumed && (s.vain.IsZero() || time.Since(s.vain) > settleAgain)
+}
+
+// waited notes that a ticket was waited for in vain.
+func (s *sessions) waited(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vain = now
 }
 
 // askedKey is the context key of whether the peer asked for the client's certificate.

@@ -105,3 +105,22 @@ func TestAServerThatForgetsItsTicketsIsVerifiedInFull(t *testing.T) {
 		}
 	}
 }
+
+// TestATicketThatDoesNotComeIsWaitedForOnceAndNotInTheResult: some servers give none.
+func TestATicketThatDoesNotComeIsWaitedForOnceAndNotInTheResult(t *testing.T) {
+	ca := probetest.NewCA(t)
+	address := serve(t, ca.Make(t, nil, nil), func(c *stdtls.Config) { c.SessionTicketsDisabled = true })
+	once := runnerOf(t, address, &meshv1.TlsProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM, ResumeSessions: true}})
+	begin := time.Now()
+	r := once(probe.Options{})
+	if took, told := time.Since(begin), r.Duration.AsDuration(); took < 250*time.Millisecond || told > took-200*time.Millisecond {
+		t.Errorf("it took %s, and the result tells %s", took, told)
+	}
+	begin = time.Now()
+	for range 20 {
+		probetest.OK().Match(t, once(probe.Options{}))
+	}
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("twenty probes took %s", took)
+	}
+}

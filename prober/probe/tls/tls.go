@@ -91,12 +91,8 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	if err != nil {
 		return nil, err
 	}
-	a.Enter(meshv1.Result_PHASE_UNSPECIFIED)
-	if err := probe.Settle(ctx, secure, config); err != nil {
-		a.Enter(meshv1.Result_HANDSHAKE)
-		return answer{}, err
-	}
-	return answer{}, nil
+	a.Done()
+	return answer{}, probe.Settle(ctx, secure, config)
 }
 
 // StartTLSFailure is the failure of a dialogue that did not come to TLS, in the phase that the attempt is in: of class TLS when the peer has none to offer, of class PROTOCOL when it speaks something else. What the network
