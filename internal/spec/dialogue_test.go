@@ -41,7 +41,7 @@ func TestPatternsThatCostTooMuchAreRefused(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"(":                       "is not a regular expression: missing closing )",
 		"a{1001}":                 "is not a regular expression: invalid repeat count",
-		`(\pL{30}){30}`:           "steps to match, which is more than 1000",
+		`(abcd){400}`:             "steps to match, which is more than 1000",
 		strings.Repeat("a", 1001): "has 1001 characters",
 	} {
 		if _, err := spec.Regexp(pattern); err == nil || !strings.Contains(err.Error(), want) {

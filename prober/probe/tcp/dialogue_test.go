@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -275,11 +276,15 @@ func TestALineThatIsTooLongBreaksTheProtocol(t *testing.T) {
 func FuzzDialogue(f *testing.F) {
 	f.Add([]byte("220 a ESMTP\r\n250 ok\r\nbye"), uint8(3))
 	f.Add([]byte("\x00\xff\n\n\r\n\r\r\n"), uint8(1))
-	var data []byte
-	var piece int
+	type script struct {
+		data  []byte
+		piece int
+	}
+	var now atomic.Pointer[script]
 	address := probetest.Listen(f, func(c net.Conn) {
-		for rest := data; len(rest) > 0; {
-			n := min(len(rest), piece)
+		s := now.Load()
+		for rest := s.data; len(rest) > 0; {
+			n := min(len(rest), s.piece)
 			if _, err := c.Write(rest[:n]); err != nil {
 				return
 			}
@@ -289,7 +294,7 @@ func FuzzDialogue(f *testing.F) {
 		probetest.Hang(c)
 	})
 	f.Fuzz(func(t *testing.T, answer []byte, size uint8) {
-		data, piece = answer, max(1, int(size), len(answer)/64)
+		now.Store(&script{answer, max(1, int(size), len(answer)/64)})
 		r := probetest.Run(t, tcp.Compile, "tcp://"+address, 5*time.Second, probe.Options{}, func(c *meshv1.Check) {
 			c.Tcp = &meshv1.TcpProbe{ReadLimit: 2000, LineLimit: 300, Steps: []*meshv1.DialogueStep{
 				{Expect: `(?P<a>\d+)`, Reject: "^no"},

@@ -191,10 +191,11 @@ func TestACancelledProbeEndsAtOnceAndIsNoVote(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("hello"), "h(?P<a>.*)o", true)
 	f.Add([]byte("\xff\xff\x00"), `\xff`, false)
-	var data []byte
-	address := serve(f, func(int, []byte) [][]byte { return [][]byte{data, data, []byte("end")} })
+	var now atomic.Pointer[[]byte]
+	address := serve(f, func(int, []byte) [][]byte { return [][]byte{*now.Load(), *now.Load(), []byte("end")} })
 	f.Fuzz(func(t *testing.T, answer []byte, pattern string, text bool) {
-		data = answer[:min(len(answer), 60_000)]
+		data := answer[:min(len(answer), 60_000)]
+		now.Store(&data)
 		o := &meshv1.UdpProbe{Match: "^end$"}
 		if text {
 			o = &meshv1.UdpProbe{Steps: []*meshv1.DialogueStep{{Send: "x", Expect: "(?P<a>end)|(?P<b>x*)", Match: meshv1.DialogueStep_BYTES}, {SendEscaped: `\xff${a}${b}`, ExpectBytes: []byte("end")}}}

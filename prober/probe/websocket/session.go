@@ -162,14 +162,20 @@ func (s *session) ping(ctx context.Context) *probe.Failure {
 	for {
 		select {
 		case err := <-done:
-			if err != nil {
+			switch {
+			case err != nil && ctx.Err() != nil:
+				return s.late("pong")
+			case err != nil:
 				return s.broken(err)
 			}
 			s.got.ping = max(time.Since(begin), 1)
 			return nil
 		case m := <-s.in:
 			s.queue = append(s.queue, m)
-			if m.err != nil {
+			switch {
+			case m.err != nil && timedOut(m.err):
+				return s.late("pong")
+			case m.err != nil:
 				return s.ended(m.err, "a pong")
 			}
 			if len(s.queue) > maxQueued {
