@@ -72,8 +72,11 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	if r.own, err = env.TLSConfig(o.GetTls(), name); err != nil {
 		return nil, err
 	}
-	if r.others, err = env.TLSConfig(withoutSecrets(o.GetTls()), ""); err != nil {
-		return nil, err
+	r.others = r.own
+	if strangers := withoutSecrets(o.GetTls()); !proto.Equal(o.GetTls(), strangers) {
+		if r.others, err = env.TLSConfig(strangers, ""); err != nil {
+			return nil, err
+		}
 	}
 	r.headers(env.UserAgent)
 	if r.first, err = r.newRequest(r.url, o.GetMethod(), o, nil, o.GetFollowRedirects()); err != nil {
@@ -94,7 +97,7 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	r.whole = plan.Expect.Reads("body") || plan.Expect.Reads("json") || o.GetGraphql() != nil
 	r.fresh = r.transport(r.own, false)
 	r.usual, r.foreign = r.fresh, r.fresh
-	if r.own.ServerName != "" || len(r.own.Certificates) > 0 || !proto.Equal(o.GetTls(), withoutSecrets(o.GetTls())) {
+	if r.others != r.own {
 		r.foreign = r.transport(r.others, false)
 	}
 	if o.GetKeepAlive() {
