@@ -45,7 +45,8 @@ func (r *runner) headers(userAgent string) {
 		r.header.Set(k, v)
 	}
 	add(r.header, r.options.GetHeaderLines())
-	if v := offer(r.options.GetCompression()); v != "" && r.header["Accept-Encoding"] == nil {
+	partly := r.header["Range"] != nil && r.options.GetCompression() == meshv1.HttpProbe_COMPRESSION_UNSPECIFIED // a part of what is compressed cannot be decompressed
+	if v := offer(r.options.GetCompression()); v != "" && r.header["Accept-Encoding"] == nil && !partly {
 		r.header.Set("Accept-Encoding", v)
 	}
 	if b := r.options.GetBasicAuth(); b != nil {

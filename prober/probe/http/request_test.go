@@ -8,6 +8,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -228,5 +229,34 @@ func TestWhatAnAnswerSaysOfItselfIsTold(t *testing.T) {
 	probetest.OK().Match(t, r)
 	if h := r.Http; h.LastModified.AsTime().Unix() != time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC).Unix() || h.ContentEncoding != "unheard-of" || h.EncodedBytes != 3 || h.BodyBytes != 3 {
 		t.Errorf("got %v", h)
+	}
+}
+
+func TestAPartIsNotAskedForCompressed(t *testing.T) {
+	s := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		fmt.Fprint(w, r.Header.Get("Range"), r.Header.Get("Accept-Encoding"))
+	})
+	probetest.OK().Match(t, run(t, s.URL, &meshv1.HttpProbe{Headers: map[string]string{"Range": "bytes=0-9"}, Expect: []string{`response.body == "bytes=0-9"`}}))
+}
+
+func TestThePinnedAddressIsUsedForItsHostAlone(t *testing.T) {
+	s := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if r.URL.Path == "/away" {
+			nethttp.Redirect(w, r, "http://b.invalid/", nethttp.StatusFound)
+		}
+		fmt.Fprint(w, r.Host)
+	})
+	_, number, _ := net.SplitHostPort(s.Listener.Addr().String())
+	pin := probe.Options{Evidence: true, Pin: probe.Pin{Host: "a.example.com", Addr: netip.MustParseAddr("127.0.0.1")}}
+	for _, keep := range []bool{false, true} {
+		r := probetest.Run(t, http.Compile, "http://a.example.com:"+number+"/", 10*time.Second, pin, func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{KeepAlive: keep} })
+		probetest.OK().Match(t, r)
+		if string(r.Evidence.Body) != "a.example.com:"+number || r.RemoteAddress != s.Listener.Addr().String() || r.Timings.Resolve != nil {
+			t.Errorf("got %v", r)
+		}
+	}
+	r := probetest.Run(t, http.Compile, "http://a.example.com:"+number+"/away", 2*time.Second, pin, nil)
+	if r.FailedPhase != meshv1.Result_RESOLVE {
+		t.Errorf("another host was looked for at the address: %v", r)
 	}
 }
