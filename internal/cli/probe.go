@@ -21,6 +21,7 @@ type probeOptions struct {
 	headers, expect                  []string
 	insecure, noRedirects, each      bool
 	failAbove, degradedAbove         time.Duration
+	dns                              probeDNSOptions
 }
 
 func (a *app) probeCommand() *cobra.Command {
@@ -32,7 +33,7 @@ func (a *app) probeCommand() *cobra.Command {
 Schemes are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs. --timeout bounds the probe, 100ms to 60s.
 Exits with 0 when the target answered as expected, else with 1.`,
 		Example: `  probemesh probe https://shop.example.com/health --expect 'response.status == 200'
-  probemesh probe 'dns://9.9.9.9/example.com?type=A'
+  probemesh probe 'dns://9.9.9.9/example.com?type=A' --dns-transport tls --dnssec
   probemesh probe wss://feed.example.com/stream --body ping --expect 'response.body == "pong"'
   probemesh probe grpc://localhost:9000/my.Service --timeout 2s
   probemesh probe https://pair.example.com/ --each-address --degraded-above 500ms`,
@@ -62,6 +63,7 @@ Exits with 0 when the target answered as expected, else with 1.`,
 	f.BoolVar(&o.each, "each-address", false, "probe every address of the name, at most 8, and fail when any of them does; off: whichever connects first")
 	f.DurationVar(&o.failAbove, "fail-above", 0, "`DURATION` above which the probe fails although it is answered as expected, 1ms to --timeout; none by default")
 	f.DurationVar(&o.degradedAbove, "degraded-above", 0, "`DURATION` above which an answer as expected is shown as degraded, 1ms to --timeout; none by default")
+	o.dns.flags(cmd)
 	outputFlag(cmd, &o.output, "text", formatJSON)
 	return cmd
 }
@@ -105,7 +107,10 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 		without("no-redirects", o.noRedirects)
 		without("body", o.body != "" && kind != spec.TCP && kind != spec.UDP && kind != spec.WEBSOCKET)
 		without("header", len(o.headers) > 0 && kind != spec.GRPC && kind != spec.WEBSOCKET)
-		without("server-name or --insecure", tls != nil && kind != spec.TLS && kind != spec.GRPC && kind != spec.WEBSOCKET)
+		without("server-name or --insecure", tls != nil && kind != spec.TLS && kind != spec.GRPC && kind != spec.WEBSOCKET && kind != spec.DNS)
+	}
+	if kind != spec.DNS {
+		left = append(left, o.dns.given()...)
 	}
 	if len(left) > 0 {
 		return nil, usagef("a probe of kind %s has no %s; leave it out", kind, strings.Join(left, ", "))
@@ -121,7 +126,9 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 	case spec.TLS:
 		c.Tls = &meshv1.TlsProbe{Tls: tls, Expect: o.expect}
 	case spec.DNS:
-		c.Dns = &meshv1.DnsProbe{Expect: o.expect}
+		if c.Dns, err = o.dns.options(o.expect, tls); err != nil {
+			return nil, err
+		}
 	case spec.ICMP:
 		c.Icmp = &meshv1.IcmpProbe{Expect: o.expect}
 	case spec.GRPC:

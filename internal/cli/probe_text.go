@@ -99,12 +99,7 @@ func measured(r *meshv1.Result, now time.Time) []string {
 			out = append(out, "OAuth 2.0 token fetched in "+brief(h.GetTokenDuration()))
 		}
 	}
-	if d := r.GetDns(); d != nil {
-		out = append(out, fmt.Sprintf("%s, %s", d.GetRcode(), count(int(d.GetAnswers()), "answer")))
-		for _, record := range r.GetEvidence().GetRecords() {
-			out = append(out, "  "+record)
-		}
-	}
+	out = append(out, measuredDNS(r.GetDns(), r.GetEvidence().GetRecords())...)
 	if i := r.GetIcmp(); i != nil {
 		line := fmt.Sprintf("%d of %d replies", i.GetReceived(), i.GetSent())
 		if i.GetReceived() > 0 {

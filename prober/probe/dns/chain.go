@@ -157,7 +157,7 @@ func (v *validator) keys(ctx context.Context, name string, ds []*dns.DS, trusted
 	}
 	s := find(group(m.Answer), name, dns.TypeDNSKEY)
 	if s == nil {
-		return nil, bogus("%s says that %s is signed, and it has no DNSKEY", source, name)
+		return nil, bogus("%s says that %s is signed, and it has no DNSKEY, or the servers that were asked withhold it", source, name)
 	}
 	all := zoneKeys(s)
 	failed := bogus("no key of %s is the one that %s names", name, source)
@@ -250,15 +250,19 @@ func trustedBy(key *dns.DNSKEY, ds []*dns.DS, trusted []*dns.DNSKEY) bool {
 
 // unsigned is the doubt about a set without signatures: INSECURE when its zone provably has no keys.
 func (v *validator) unsigned(ctx context.Context, s *set) error {
-	name := s.name
-	if s.kind == dns.TypeDS && name != "." {
-		name = parent(name)
-	}
-	z, err := v.walk(ctx, name)
+	z, err := v.walk(ctx, above(s.name, s.kind))
 	if err != nil {
 		return err
 	}
 	return bogus("%s is not signed, though its zone %s is", s, z.name)
+}
+
+// above is the deepest name that may be the zone of records of a type at a name: that of a DS is above its name.
+func above(name string, kind uint16) string {
+	if kind == dns.TypeDS {
+		return parent(name)
+	}
+	return name
 }
 
 // parent is the name without its first label.

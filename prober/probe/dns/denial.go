@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
-
-	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // proofs are the NSEC or NSEC3 records of an answer, verified, all of one zone.
@@ -78,11 +76,10 @@ func (v *validator) proofs(ctx context.Context, m *dns.Msg, name string, kind ui
 		p.add(s)
 	}
 	if p.zone == nil {
-		err := v.unsigned(ctx, &set{name: name, kind: kind})
-		if statusOf(err) == meshv1.DnssecResult_BOGUS {
-			return nil, bogus("nothing proves that there is no %s %s: the answer has no NSEC and no NSEC3 record", name, dns.Type(kind))
+		if _, err := v.walk(ctx, above(name, kind)); err != nil {
+			return nil, err
 		}
-		return nil, err
+		return nil, bogus("nothing proves that there is no %s %s: the answer has no NSEC and no NSEC3 record", name, dns.Type(kind))
 	}
 	return p, nil
 }
