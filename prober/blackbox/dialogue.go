@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 
 	pconfig "github.com/prometheus/common/config"
@@ -19,7 +20,7 @@ import (
 const maxLine = 64 << 10
 
 // maxDialogue is the most bytes that a target may send in a dialogue.
-const maxDialogue = 64 << 20
+const maxDialogue = 16 << 20
 
 func probeTCP(ctx context.Context, j *job) *meshv1.Result {
 	o := &j.module.TCP
@@ -104,7 +105,7 @@ func (t *talk) scanner() *bufio.Scanner {
 func (t *talk) step(ctx context.Context, s *Step, d *Dialogue, name string) error {
 	send := s.Send
 	if s.Expect.Regexp != nil {
-		line, match, err := t.await(s.Expect)
+		line, match, err := t.await(ctx, s.Expect)
 		if err != nil {
 			return err
 		}
@@ -135,15 +136,18 @@ func (t *talk) step(ctx context.Context, s *Step, d *Dialogue, name string) erro
 }
 
 // await reads lines until one matches.
-func (t *talk) await(want Regexp) (line []byte, match []int, err error) {
-	lines, last := t.scanner(), ""
+func (t *talk) await(ctx context.Context, want Regexp) (line []byte, match []int, err error) {
+	lines, verbose := t.scanner(), t.log.Enabled(ctx, slog.LevelDebug)
+	var last []byte
 	for lines.Scan() {
-		t.log.Debug("read line", "line", lines.Text())
+		if verbose {
+			t.log.Debug("read line", "line", lines.Text())
+		}
 		if match = want.FindSubmatchIndex(lines.Bytes()); match != nil && lines.Err() == nil { // what was cut off by an error is no line
 			t.out.set("probe_failed_due_to_regex", 0)
 			return lines.Bytes(), match, nil
 		}
-		last = lines.Text()
+		last = append(last[:0], lines.Bytes()...)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, nil, err
