@@ -97,15 +97,12 @@ func combinations(w *world) (out []combination) {
 	add("dns_tcp dns_tls", "ssh", "@")
 	add("dns_one dns_tcp", "no-such-host.invalid", "no-such-host.invalid:53")
 	add("dns_one", "127.0.0.1:99999", "127.0.0.1:99999")
-	for _, x := range []combination{{module: "http_2xx", target: "http/host", url: "http://" + w.at["http"] + "/host", hostname: "virtual.example"},
+	return append(out, []combination{{module: "http_2xx", target: "http/host", url: "http://" + w.at["http"] + "/host", hostname: "virtual.example"},
 		{module: "http_host", target: "http/host", url: "http://" + w.at["http"] + "/host", hostname: "virtual.example"},
 		{module: "http_host", target: "http/host", url: "http://" + w.at["http"] + "/host", hostname: "other.example"},
 		{module: "http_ssl", target: "https/ok", url: "https://" + w.at["https"] + "/ok", hostname: "good.example"},
 		{module: "http_ssl", target: "https/ok", url: "https://" + w.at["https"] + "/ok", hostname: "bad.example"},
 		{module: "tcp_tls", target: "https", url: w.at["https"], hostname: "good.example"}, {module: "tcp_tls", target: "https", url: w.at["https"], hostname: "bad.example"},
 		{module: "tcp_tls_name", target: "https", url: w.at["https"], hostname: "good.example"}, {module: "dns_one", target: "dns", url: w.at["dns"], hostname: "x"},
-		{module: "nosuch", target: "http", url: w.at["http"]}, {module: "http_2xx", target: "nothing"}, {module: "nosuch", target: "nothing"}} {
-		out = append(out, x)
-	}
-	return out
+		{module: "nosuch", target: "http", url: w.at["http"]}, {module: "http_2xx", target: "nothing"}, {module: "nosuch", target: "nothing"}}...)
 }

@@ -77,7 +77,7 @@ func (s *Size) UnmarshalYAML(unmarshal func(any) error) error {
 	if err := unmarshal(&text); err != nil {
 		return err
 	}
-	digits := strings.TrimRight(text, "BKMGTPEikib")
+	digits := strings.TrimRight(text, "BKMGTi")
 	factor, ok := map[string]float64{"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[strings.TrimSuffix(strings.TrimSuffix(text[len(digits):], "B"), "i")]
 	number, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
 	switch {

@@ -21,7 +21,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +32,6 @@ type world struct {
 	dir     string
 	at      map[string]string // host:port by name of target
 	ca      *certificate
-	mu      sync.Mutex
 	closers []func()
 }
 
