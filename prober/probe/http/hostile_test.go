@@ -185,6 +185,10 @@ func TestHostileTLSEndsInAFailure(t *testing.T) {
 				c.want.Phase = r.FailedPhase
 			}
 			c.want.Match(t, r)
+			kept := within(t, timeout, "https://"+probetest.Listen(t, c.serve), &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}, KeepAlive: true}) // by a transport
+			if kept.Outcome != r.Outcome || kept.ErrorClass != r.ErrorClass || name != "resets at once" && kept.FailedPhase != r.FailedPhase {
+				t.Errorf("without a transport %v %v in %v: %s\nby a transport      %v %v in %v: %s", r.Outcome, r.ErrorClass, r.FailedPhase, r.Error, kept.Outcome, kept.ErrorClass, kept.FailedPhase, kept.Error)
+			}
 		})
 	}
 }

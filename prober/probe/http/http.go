@@ -50,10 +50,13 @@ type runner struct {
 	tokens  *tokens        // OAuth 2.0; nil without
 	connect string         // host:port to connect to in place of the check's own; empty for that
 
-	own, others *tls.Config        // for the check's own host, and without its secrets for others
-	usual       *nethttp.Transport // as the check asks for
-	fresh       *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
-	foreign     *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
+	own, others *tls.Config // for the check's own host, and without its secrets for others
+	// Transports; nil where the check has no use for them.
+	usual     *nethttp.Transport // as the check asks for
+	fresh     *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
+	ownSecure *tls.Config        // own for connections without a transport
+	handed    *nethttp.Transport // for HTTP/2 over connections made without a transport
+	foreign   *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
 }
 
 // Compile makes a runner of a check of kind http whose defaults are resolved. The caller closes it.
@@ -82,10 +85,14 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	if r.first, err = r.newRequest(r.url, o.GetMethod(), o, nil, o.GetFollowRedirects()); err != nil {
 		return nil, err
 	}
-	if r.isPlain(r.url) {
+	if r.isPlain() {
+		r.handed = r.hand()
 		r.first.shape = r.message(hop{request: r.first, own: true})
 		if r.first.raw, err = wire.Prepare(r.first.shape); err != nil {
 			return nil, err
+		}
+		if r.url.Scheme == "https" {
+			r.ownSecure = named(r.own, r.url.Hostname(), r.alpn())
 		}
 	}
 	if r.steps, err = r.compileSteps(c); err != nil {
@@ -95,15 +102,7 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		r.connect = resolveTo(o.GetResolveTo(), port(r.url))
 	}
 	r.whole = plan.Expect.Reads("body") || plan.Expect.Reads("json") || o.GetGraphql() != nil
-	r.fresh = r.transport(r.own, false)
-	r.usual, r.foreign = r.fresh, r.fresh
-	if r.others != r.own {
-		r.foreign = r.transport(r.others, false)
-	}
-	if o.GetKeepAlive() {
-		r.usual = r.transport(r.own, true)
-		r.usual.IdleConnTimeout = c.GetInterval().AsDuration() + time.Minute
-	}
+	r.transports(c.GetInterval().AsDuration())
 	if o.GetOauth2() != nil {
 		if r.tokens, err = newTokens(r, o.GetOauth2(), env); err != nil {
 			return nil, err
@@ -111,6 +110,22 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	}
 	plan.Talk = r.talk
 	return r, nil
+}
+
+// transports makes those transports that the check needs.
+func (r *runner) transports(interval time.Duration) {
+	if r.isPlain() && !r.options.GetKeepAlive() {
+		return
+	}
+	r.fresh = r.transport(r.own, false)
+	r.usual, r.foreign = r.fresh, r.fresh
+	if r.others != r.own {
+		r.foreign = r.transport(r.others, false)
+	}
+	if r.options.GetKeepAlive() {
+		r.usual = r.transport(r.own, true)
+		r.usual.IdleConnTimeout = interval + time.Minute
+	}
 }
 
 // withoutSecrets are the TLS options that other hosts than the check's own are met with: nothing that is about who that one is.
@@ -141,9 +156,11 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 
 // Close implements probe.Runner.
 func (r *runner) Close() {
-	r.usual.CloseIdleConnections()
-	r.fresh.CloseIdleConnections()
-	r.foreign.CloseIdleConnections()
+	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.handed} {
+		if t != nil {
+			t.CloseIdleConnections()
+		}
+	}
 	if r.tokens != nil {
 		r.tokens.transport.CloseIdleConnections()
 	}

@@ -1,6 +1,10 @@
 package http
 
 import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
 	"net/url"
 
 	nethttp "net/http"
@@ -10,36 +14,102 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// isPlain tells whether requests to a URL need nothing that only a transport has: HTTP/1.1 in the clear, without a proxy.
-func (r *runner) isPlain(u *url.URL) bool {
-	o := r.options
-	return u.Scheme == "http" && o.GetProxyUrl() == "" && o.GetVersion() != meshv1.HttpProbe_HTTP2
+// isPlain tells whether requests need nothing that only a transport has: no proxy, and HTTP/1.1, or TLS that may negotiate it.
+func (r *runner) isPlain() bool {
+	switch r.options.GetVersion() {
+	case meshv1.HttpProbe_HTTP2, meshv1.HttpProbe_HTTP3:
+		return false
+	}
+	return r.options.GetProxyUrl() == ""
 }
 
 // newConnection tells whether the visit asks for a new connection for each request.
 func (v *visit) newConnection() bool { return !v.options.GetKeepAlive() || v.a.Options().Fresh }
 
-// plain sends a request without a transport. raw is the request as it is sent; nil makes it.
-func (v *visit) plain(req *nethttp.Request, raw []byte) (*nethttp.Response, error) {
-	if raw == nil {
-		var err error
-		if raw, err = wire.Prepare(req); err != nil {
-			return nil, err
-		}
-	}
+// plain sends a request without a transport, unless TLS negotiates HTTP/2, which is left to one. raw is the request as it is sent; nil makes it.
+func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Response, error) {
 	conn, err := v.reach(v.base, v.a, "tcp", hostPort(req.URL))
 	if err != nil {
 		return nil, err
 	}
-	stop := probe.Watch(v.base, conn)
+	v.stops = append(v.stops, probe.Watch(v.base, conn))
+	var state *tls.ConnectionState
+	if req.URL.Scheme == "https" {
+		secure, err := probe.Handshake(v.base, v.a, conn, v.secureConfig(req.URL, own))
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		negotiated := secure.ConnectionState()
+		if negotiated.NegotiatedProtocol == "h2" {
+			ctx := context.WithValue(tracedContext(v.base, v.a, false), connectionKey{}, net.Conn(secure))
+			resp, err := v.handed.RoundTrip(req.WithContext(ctx))
+			if err != nil {
+				conn.Close()
+			}
+			return resp, err
+		}
+		conn, state = secure, &negotiated
+	}
+	if raw == nil {
+		if raw, err = wire.Prepare(req); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
 	v.a.Enter(meshv1.Result_PROCESSING)
 	resp, err := wire.Do(conn, raw, req, func() { v.a.Restart(meshv1.Result_PROCESSING) }, func() { v.a.Enter(meshv1.Result_TRANSFER) })
 	if err != nil {
-		stop()
 		return nil, err
 	}
-	v.stops = append(v.stops, stop)
+	resp.TLS = state
 	return resp, nil
+}
+
+// connectionKey is the context key of the connection that a request is to be sent over.
+type connectionKey struct{}
+
+// hand is a transport that does not connect: requests bring their connections along.
+func (r *runner) hand() *nethttp.Transport {
+	t := r.transport(r.own, false)
+	t.DialContext = nil
+	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		conn, ok := ctx.Value(connectionKey{}).(net.Conn)
+		if !ok {
+			return nil, fmt.Errorf("dial %s without a connection", address)
+		}
+		return conn, nil
+	}
+	return t
+}
+
+// alpn are the protocols that TLS may negotiate.
+func (r *runner) alpn() []string {
+	if r.options.GetVersion() == meshv1.HttpProbe_HTTP1 {
+		return []string{"http/1.1"}
+	}
+	return []string{"h2", "http/1.1"}
+}
+
+// secureConfig is the configuration for TLS with the host of a URL.
+func (v *visit) secureConfig(u *url.URL, own bool) *tls.Config {
+	switch {
+	case own && v.ownSecure != nil:
+		return v.ownSecure
+	case own:
+		return named(v.own, u.Hostname(), v.alpn())
+	}
+	return named(v.others, u.Hostname(), v.alpn())
+}
+
+// named is a configuration for one host, unless it has a name already.
+func named(config *tls.Config, host string, alpn []string) *tls.Config {
+	config = config.Clone()
+	config.NextProtos = alpn
+	if config.ServerName == "" {
+		config.ServerName = host
+	}
+	return config
 }
 
 // unwatch ends the watches over connections.

@@ -120,7 +120,7 @@ func (v *visit) ask(h hop) (*nethttp.Response, error) {
 // send sends one request.
 func (v *visit) send(h hop) (*nethttp.Response, error) {
 	if h.raw != nil && h.own && h.named && v.newConnection() && !v.dressed(h) {
-		return v.plain(h.shape, h.raw)
+		return v.plain(h.shape, h.raw, true)
 	}
 	req := v.message(h)
 	if err := v.dress(req, h); err != nil {
@@ -190,8 +190,8 @@ func (v *visit) dressed(h hop) bool {
 
 // roundTrip sends a request the way that the check and the probe ask for.
 func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, error) {
-	if v.newConnection() && v.isPlain(req.URL) {
-		return v.plain(req, nil)
+	if v.newConnection() && v.isPlain() {
+		return v.plain(req, nil, own)
 	}
 	if v.hooked == nil {
 		v.hooked = v.traced(v.base, v.a)
