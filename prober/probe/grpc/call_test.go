@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -251,6 +252,40 @@ func TestAClientCertificateIsPresentedAndAuthorityStays(t *testing.T) {
 	r := run(t, "grpcs://"+address, calling(unary, "", &meshv1.GrpcProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}}))
 	if r.Outcome != meshv1.Result_FAIL || r.ErrorClass != meshv1.Result_TLS {
 		t.Errorf("without a certificate: %v", r)
+	}
+}
+
+func TestSessionsAreResumedWhenAskedForAndNotByAConfirmation(t *testing.T) {
+	ca := probetest.NewCA(t)
+	pair, _, _ := ca.Issue(t, time.Hour, "127.0.0.1")
+	address := serve(t, health.NewServer(), ggrpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}})))
+	check, target := probetest.Check(t, "grpcs://"+address, 10*time.Second, func(k *meshv1.Check) {
+		k.Grpc = &meshv1.GrpcProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM, ResumeSessions: true}}
+	})
+	r, err := grpc.Compile(check, target, probetest.Env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for i, o := range []probe.Options{{}, {}, {Fresh: true}} {
+		got := r.Probe(t.Context(), o)
+		probetest.OK().Match(t, got)
+		if got.Tls.GetResumed() != (i == 1) {
+			t.Errorf("probe %d: resumed %v", i, got.Tls.GetResumed())
+		}
+	}
+}
+
+func TestAPinnedAddressIsCalledByTheNameOfTheURI(t *testing.T) {
+	address := serve(t, scripted{check: func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return nil, status.Error(codes.Unavailable, md[":authority"][0])
+	}})
+	_, port, _ := net.SplitHostPort(address)
+	r := probetest.Run(t, grpc.Compile, "grpc://shop.invalid:"+port, 10*time.Second, probe.Options{Pin: probe.Pin{Host: "shop.invalid", Addr: netip.MustParseAddr("127.0.0.1")}}, nil)
+	probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "UNAVAILABLE: shop.invalid:"+port).Match(t, r)
+	if r.RemoteAddress != address {
+		t.Errorf("called %s", r.RemoteAddress)
 	}
 }
 

@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	stdtls "crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ const (
 type call struct {
 	runner    *runner
 	attempt   *probe.Attempt
+	config    *stdtls.Config // nil without TLS
 	dials     atomic.Int32
 	left      atomic.Int64 // bytes that the server may still send
 	headers   atomic.Bool  // of the answer have come
@@ -67,8 +69,8 @@ func (c *call) failure() error {
 // client makes a connection that is dialled at the first call and never kept.
 func (r *runner) client(c *call) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
-	if r.config != nil {
-		transport = &handshaker{TransportCredentials: credentials.NewTLS(r.config), call: c}
+	if c.config != nil {
+		transport = &handshaker{TransportCredentials: credentials.NewTLS(c.config), call: c}
 	}
 	return grpc.NewClient("passthrough:///"+net.JoinHostPort(r.target.Host, strconv.Itoa(int(r.target.Port))),
 		grpc.WithContextDialer(c.dial),
@@ -99,10 +101,10 @@ func (c *call) dial(ctx context.Context, _ string) (net.Conn, error) {
 		return nil, c.fail(err)
 	}
 	c.attempt.Connecting(conn.RemoteAddr().String())
-	if c.runner.config == nil {
+	if c.config == nil {
 		c.attempt.Enter(meshv1.Result_PROCESSING)
 	}
-	return &metered{Conn: conn, call: c, bound: true, tell: c.runner.config == nil}, nil
+	return &metered{Conn: conn, call: c, bound: true, tell: c.config == nil}, nil
 }
 
 // metered is a connection that says why it ended, and that ends when the server has sent more than it may.
@@ -138,7 +140,7 @@ type handshaker struct {
 // ClientHandshake implements credentials.TransportCredentials. What is verified is the name that the TLS options say, whatever the authority is.
 func (h *handshaker) ClientHandshake(ctx context.Context, _ string, plain net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c := h.call
-	conn, err := probe.Handshake(ctx, c.attempt, plain, c.runner.config)
+	conn, err := probe.Handshake(ctx, c.attempt, plain, c.config)
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			return nil, nil, err

@@ -43,6 +43,7 @@ type runner struct {
 	options   *meshv1.GrpcProbe
 	target    *spec.Target
 	config    *stdtls.Config // nil without TLS
+	fresh     *stdtls.Config // never resumes a session; the same as config unless the check asks for that
 	dialer    probe.Dialer
 	agent     string
 	authority string
@@ -72,10 +73,14 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		r.authority = o.Authority
 	}
 	if t.Secure {
-		if r.config, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if r.config, err = env.TLSConfig(o.GetTls(), t.Host); err != nil {
 			return nil, err
 		}
 		r.config.NextProtos = []string{"h2"}
+		if r.fresh = r.config; r.config.ClientSessionCache != nil {
+			r.fresh = r.config.Clone()
+			r.fresh.ClientSessionCache = nil
+		}
 	}
 	if o.GetCall().GetDescriptorSet() != nil {
 		set, err := spec.ParseDescriptorSet(o.Call.DescriptorSet)
@@ -112,7 +117,10 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 func (r *runner) Close() {}
 
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
-	c := &call{runner: r, attempt: a}
+	c := &call{runner: r, attempt: a, config: r.config}
+	if a.Options().Fresh {
+		c.config = r.fresh
+	}
 	c.allow(int64(r.options.GetMessageLimit()) + slack)
 	a.Meeting(r.target.Host)
 	conn, err := r.client(c)

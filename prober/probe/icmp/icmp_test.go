@@ -1,14 +1,17 @@
 package icmp_test
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/icmp"
@@ -79,6 +82,46 @@ func TestManyAtOnceDoNotTakeEachOthersReplies(t *testing.T) {
 		if got := <-results; got.Icmp.GetReceived() != 5 {
 			t.Errorf("got %v", got)
 		}
+	}
+}
+
+func TestAPinnedAddressIsPinged(t *testing.T) {
+	if !icmp.Available() {
+		t.Skip(icmp.Unavailable)
+	}
+	r := probetest.Run(t, icmp.Compile, "icmp://gateway.invalid", 10*time.Second, probe.Options{Pin: probe.Pin{Host: "gateway.invalid", Addr: netip.MustParseAddr("127.0.0.1")}}, nil)
+	probetest.OK().Match(t, r)
+	if r.RemoteAddress != "127.0.0.1" {
+		t.Errorf("pinged %s", r.RemoteAddress)
+	}
+}
+
+func TestBoundsHoldBesidesExpectations(t *testing.T) {
+	probetest.OK().Match(t, run(t, "127.0.0.1", &meshv1.IcmpProbe{MaxLoss: proto.Float64(0), MaxRttAvg: durationpb.New(9 * time.Second), MaxRttMax: durationpb.New(9 * time.Second),
+		MaxRttStddev: durationpb.New(9 * time.Second), MaxJitter: durationpb.New(9 * time.Second)}))
+	for _, o := range []*meshv1.IcmpProbe{{MaxRttAvg: durationpb.New(time.Microsecond)}, {MaxRttMax: durationpb.New(time.Microsecond)}} {
+		o.Expect = []string{"true"}
+		probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "which is more than icmp.max_rtt_").Match(t, run(t, "127.0.0.1", o))
+	}
+}
+
+func TestACancelledProbeEndsAtOnceAndSaysNothingOfTheTarget(t *testing.T) {
+	if !icmp.Available() {
+		t.Skip(icmp.Unavailable)
+	}
+	c, target := probetest.Check(t, "icmp://127.0.0.1", 50*time.Second, func(c *meshv1.Check) {
+		c.Icmp = &meshv1.IcmpProbe{Count: 5, Interval: durationpb.New(10 * time.Second)}
+	})
+	r, err := icmp.Compile(c, target, probetest.Env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	begin := time.Now()
+	got := r.Probe(ctx, probe.Options{})
+	if got.Outcome != meshv1.Result_ERROR || time.Since(begin) > 9*time.Second {
+		t.Errorf("after %s: %v", time.Since(begin), got)
 	}
 }
 
