@@ -61,6 +61,9 @@ func FindGRPCMethod(set *descriptorpb.FileDescriptorSet, name string) (m *GRPCMe
 	if err != nil {
 		return nil, err
 	}
+	if err := fewImports(whole); err != nil {
+		return nil, err
+	}
 	// Unresolvable imports are let pass, since servers often lack files that only options need; what the method itself needs is checked below.
 	files, err := protodesc.FileOptions{AllowUnresolvable: true}.NewFiles(whole)
 	if err != nil {
@@ -126,6 +129,56 @@ func withWellKnown(set *descriptorpb.FileDescriptorSet) (*descriptorpb.FileDescr
 		whole.File = append(whole.File, f)
 	}
 	return whole, nil
+}
+
+// maxImports is how many imports may be followed, each as often as it is reached.
+const maxImports = 20_000
+
+// fewImports bounds what protodesc does: it follows public imports from each file that imports, once for each way, of which a few hundred files can have more than anyone can count.
+func fewImports(set *descriptorpb.FileDescriptorSet) error {
+	files := make(map[string]*descriptorpb.FileDescriptorProto, len(set.GetFile()))
+	for _, f := range set.GetFile() {
+		files[f.GetName()] = f
+	}
+	ways := make(map[string]int, len(files)) // by public imports, from a file; -1 while they are counted
+	var count func(name string) (int, error)
+	count = func(name string) (n int, err error) {
+		known, done := ways[name]
+		if known < 0 {
+			return 0, fmt.Errorf("the descriptors are not valid: import cycle at %s", clip(name))
+		} else if done {
+			return known, nil
+		}
+		ways[name] = -1
+		f := files[name]
+		for _, i := range f.GetPublicDependency() {
+			if i < 0 || int(i) >= len(f.GetDependency()) {
+				continue // for protodesc to refuse
+			}
+			more, err := count(f.GetDependency()[i])
+			if err != nil {
+				return 0, err
+			}
+			if n += 1 + more; n > maxImports {
+				break
+			}
+		}
+		ways[name] = n
+		return n, nil
+	}
+	total := 0
+	for _, f := range set.GetFile() {
+		for _, d := range f.GetDependency() {
+			n, err := count(d)
+			if err != nil {
+				return err
+			}
+			if total += 1 + n; total > maxImports {
+				return fmt.Errorf("the descriptors have more than %d imports to follow", maxImports)
+			}
+		}
+	}
+	return nil
 }
 
 // complete tells of the first type that a message needs and that is not there.

@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,40 @@ func TestDescriptorsOfStrangersAreRefusedWhenTheyAreIncompleteOrPretendToBeWellK
 	unused.Dependency = append(unused.Dependency, "validate/validate.proto")
 	if _, err := spec.FindGRPCMethod(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{unused}}, "shop.v1.Carts/Get"); err != nil {
 		t.Errorf("an import that the method does not need: %v", err)
+	}
+}
+
+func TestDescriptorsThatCostTooMuchAreRefusedSoon(t *testing.T) {
+	set := &descriptorpb.FileDescriptorSet{}
+	for i := range 400 {
+		f := &descriptorpb.FileDescriptorProto{Name: proto.String(fmt.Sprintf("f%d", i)), Syntax: proto.String("proto3")}
+		for _, d := range []int{i - 1, i - 2} {
+			if d >= 0 {
+				f.PublicDependency = append(f.PublicDependency, int32(len(f.Dependency)))
+				f.Dependency = append(f.Dependency, fmt.Sprintf("f%d", d))
+			}
+		}
+		set.File = append(set.File, f)
+	}
+	if _, err := spec.FindGRPCMethod(set, "shop.v1.Carts/Get"); err == nil || !strings.Contains(err.Error(), "imports to follow") {
+		t.Errorf("got %v", err)
+	}
+	// A mebibyte of messages, each of which needs the next, is read in a moment.
+	long := shop()
+	long.MessageType[1].Field[1].TypeName = proto.String(".shop.v1.M0")
+	for i := range 20_000 {
+		long.MessageType = append(long.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("M%d", i)), Field: []*descriptorpb.FieldDescriptorProto{{Name: proto.String("n"),
+			Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			TypeName: proto.String(fmt.Sprintf(".shop.v1.M%d", (i+1)%20_000))}}})
+	}
+	begin := time.Now()
+	if _, err := spec.FindGRPCMethod(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{long}}, "shop.v1.Carts/Get"); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	} else {
+		t.Logf("%d bytes took %s", proto.Size(long), took)
 	}
 }
 
