@@ -66,7 +66,7 @@ func compile(c *meshv1.Check, t *spec.Target, env probe.Env, conf string) (*runn
 		}
 	}
 	if spec.DNSEncrypted(o.GetTransport()) {
-		if r.tls, err = probe.TLSConfig(o.GetTls(), t.Host); err != nil {
+		if r.tls, err = env.TLSConfig(o.GetTls(), t.Host); err != nil {
 			return nil, err
 		}
 		r.tls.NextProtos = protocols(o.GetTransport())
