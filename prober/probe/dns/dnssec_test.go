@@ -300,6 +300,8 @@ func TestAZoneThatNeedsEndlessQuestionsIsGivenUp(t *testing.T) {
 		}
 	}
 	r := w.query(t, listenBoth(t, "127.0.0.1:0", w), deep, nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if got := finding(r); !strings.HasPrefix(got, "INDETERMINATE") || !strings.Contains(got, fmt.Sprintf("more than %d questions", maxQuestions)) || w.asked > maxQuestions+tries {
 		t.Errorf("%d questions: %s", w.asked, got)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,9 +107,9 @@ func TestValuesOfEveryTypeAreCompared(t *testing.T) {
 }
 
 func TestQuestionsCarryWhatTheCheckSays(t *testing.T) {
-	var got *dns.Msg
+	var last atomic.Pointer[dns.Msg]
 	server := answering(t, func(m *dns.Msg, q *dns.Msg) {
-		got = q
+		last.Store(q)
 		if opt := q.IsEdns0(); opt != nil {
 			m.SetEdns0(4096, false)
 			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "667261312e74657374"}, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, SourceScope: 20, Address: net.IP{192, 0, 2, 0}},
@@ -122,20 +123,21 @@ func TestQuestionsCarryWhatTheCheckSays(t *testing.T) {
 	if r.Dns.Nsid != "fra1.test" || r.Dns.ClientSubnet != "192.0.2.0/24 scope /20" || fmt.Sprint(r.Dns.ExtendedErrors) != "[3 (Stale Answer): (stale)]" || r.Dns.Additionals != 0 {
 		t.Errorf("got %v", r.Dns)
 	}
+	got := last.Load()
 	opt := got.IsEdns0()
 	if got.RecursionDesired || !got.CheckingDisabled || !got.AuthenticatedData || opt == nil || opt.UDPSize() != 4000 || !opt.Do() || len(opt.Option) != 2 {
 		t.Errorf("asked %v", got)
 	}
 	probed(t, "dns://"+server+"/version.bind?class=CH;type=TXT", &meshv1.DnsProbe{Edns: &meshv1.DnsEdns{Disabled: true}}, "")
-	if got.IsEdns0() != nil || got.Question[0].Qclass != dns.ClassCHAOS || got.Question[0].Qtype != dns.TypeTXT || !got.RecursionDesired {
+	if got = last.Load(); got.IsEdns0() != nil || got.Question[0].Qclass != dns.ClassCHAOS || got.Question[0].Qtype != dns.TypeTXT || !got.RecursionDesired {
 		t.Errorf("asked %v", got)
 	}
 }
 
 func TestCookiesAreCheckedAndRepeated(t *testing.T) {
-	questions := 0
+	var questions atomic.Int32
 	server := answering(t, func(m *dns.Msg, q *dns.Msg) {
-		questions++
+		questions.Add(1)
 		c := cookieOf(q)
 		m.SetEdns0(1232, false)
 		whole := fmt.Sprintf("%x%s", c[:8], "0011223344556677")
@@ -145,8 +147,8 @@ func TestCookiesAreCheckedAndRepeated(t *testing.T) {
 		}
 	}, "a.test. 1 IN A 192.0.2.1")
 	probetest.OK().Match(t, probed(t, "dns://"+server+"/a.test", &meshv1.DnsProbe{Edns: &meshv1.DnsEdns{Cookie: true}}, ""))
-	if questions != 2 {
-		t.Errorf("%d questions", questions)
+	if n := questions.Load(); n != 2 {
+		t.Errorf("%d questions", n)
 	}
 	liar := answering(t, func(m *dns.Msg, _ *dns.Msg) {
 		m.SetEdns0(1232, false)

@@ -9,6 +9,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,7 +81,7 @@ func overHTTPS(t *testing.T, pair tls.Certificate, handle nethttp.HandlerFunc, p
 }
 
 // doh is a good server of DNS over HTTPS.
-func doh(t *testing.T, seen *string) nethttp.HandlerFunc {
+func doh(t *testing.T, seen *atomic.Value) nethttp.HandlerFunc {
 	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		query, err := io.ReadAll(r.Body)
 		if r.Method == nethttp.MethodGet {
@@ -93,7 +94,7 @@ func doh(t *testing.T, seen *string) nethttp.HandlerFunc {
 		if len(query) < 2 || query[0] != 0 || query[1] != 0 {
 			t.Errorf("the id is not 0: %x", query)
 		}
-		*seen = r.Proto + " " + r.Method + " " + r.URL.Path + " " + r.Header.Get("Content-Type")
+		seen.Store(r.Proto + " " + r.Method + " " + r.URL.Path + " " + r.Header.Get("Content-Type"))
 		w.Header().Set("Content-Type", mediaType)
 		_, _ = w.Write(replyTo(query))
 	}
@@ -133,7 +134,7 @@ func TestEncryptedTransportsAreVerified(t *testing.T) {
 	pair, _, _ := ca.Issue(t, time.Hour, "127.0.0.1")
 	old, _, _ := ca.Issue(t, -time.Hour, "127.0.0.1")
 	trusted := &meshv1.TlsConfig{CaPem: ca.PEM}
-	var seen string
+	var seen atomic.Value
 	good := map[meshv1.DnsProbe_Transport]func(tls.Certificate) string{
 		meshv1.DnsProbe_TLS:   func(p tls.Certificate) string { return overTLS(t, p, replyTo) },
 		meshv1.DnsProbe_HTTPS: func(p tls.Certificate) string { return overHTTPS(t, p, doh(t, &seen)) },
@@ -167,7 +168,7 @@ func TestDNSOverHTTPSAsksByPostAndGet(t *testing.T) {
 	ca := probetest.NewCA(t)
 	pair, _, _ := ca.Issue(t, time.Hour, "127.0.0.1")
 	trusted := &meshv1.TlsConfig{CaPem: ca.PEM}
-	var seen string
+	var seen atomic.Value
 	new2, old1 := overHTTPS(t, pair, doh(t, &seen)), overHTTPS(t, pair, doh(t, &seen), "http/1.1")
 	for _, c := range []struct {
 		server string
@@ -180,8 +181,8 @@ func TestDNSOverHTTPSAsksByPostAndGet(t *testing.T) {
 	} {
 		c.o.Transport, c.o.Tls = meshv1.DnsProbe_HTTPS, trusted
 		probetest.OK().Match(t, probed(t, "dns://"+c.server+"/a.test", c.o, ""))
-		if seen != c.want {
-			t.Errorf("got %q, want %q", seen, c.want)
+		if got := seen.Load(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
 	wrong := func(handle nethttp.HandlerFunc) *meshv1.Result {
