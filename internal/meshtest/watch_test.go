@@ -247,7 +247,7 @@ func (w *world) settle() {
 	})
 	same := 10 * time.Second
 	if w.plan.has("etcd is lost", "etcd is slow", "etcd answers late", "etcd loses requests", "one way to etcd from", "slow to etcd from", "one way from etcd to", "one way from", "one way to",
-		"one way from datacenter", "cut off datacenter", "slow", "delete and make again", "watches are silent") {
+		"one way from datacenter", "cut off datacenter", "slow", "delete and make again", "watches are silent", "clock jumps at") {
 		same = 45 * time.Second // a server that hears votes before it knows their checks does not count them: the next round of probes, at most an interval later, does
 	}
 	if w.plan.has("watch events are lost", "reads are stale") {

@@ -261,7 +261,11 @@ func (w *world) breakProber(f *fault) func() {
 		w.probe(f.node, w.net.where(f.node))
 		return nil
 	}
-	return func() { w.probe(f.node, w.net.where(f.node)) }
+	return func() {
+		if w.probers[f.node].cancel == nil { // nobody has started it meanwhile, on an empty disk
+			w.probe(f.node, w.net.where(f.node))
+		}
+	}
 }
 
 func (w *world) breakEtcd(f *fault) func() {
