@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/spool"
@@ -81,7 +80,7 @@ func (a *agent) put(as *meshv1.Assignment) {
 // make compiles an assignment.
 func (a *agent) make(as *meshv1.Assignment) (*job, *meshv1.AssignmentRefusal) {
 	c := as.GetCheck()
-	j := &job{assignment: as, kind: kindOf(c.GetUri()), interval: c.GetInterval().AsDuration(), timeout: c.GetTimeout().AsDuration()}
+	j := &job{check: c.GetName(), revision: c.GetRevision(), traced: as.GetTraced(), kind: kindOf(c.GetUri()), interval: c.GetInterval().AsDuration(), timeout: c.GetTimeout().AsDuration()}
 	refuse := func(reason string) (*job, *meshv1.AssignmentRefusal) {
 		return nil, &meshv1.AssignmentRefusal{Check: c.GetName(), Reason: reason}
 	}
@@ -155,15 +154,14 @@ func (a *agent) Newest() []*meshv1.Result {
 	defer a.mu.RUnlock()
 	out := make([]*meshv1.Result, 0, len(a.jobs))
 	for _, j := range a.jobs {
-		j.mu.Lock()
-		if r := j.newest; r != nil {
-			if j.unsynced && offset != 0 {
-				r = proto.CloneOf(r)
-				r.StartTime = timestamppb.New(r.GetStartTime().AsTime().Add(-offset))
-			}
-			out = append(out, r)
+		r, unsynced := j.result()
+		if r == nil {
+			continue
 		}
-		j.mu.Unlock()
+		if unsynced && offset != 0 {
+			r.StartTime = timestamppb.New(r.GetStartTime().AsTime().Add(-offset))
+		}
+		out = append(out, r)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].GetCheck() < out[j].GetCheck() })
 	return out

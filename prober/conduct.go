@@ -77,7 +77,7 @@ func (a *agent) record(ctx context.Context, span trace.Span, r *meshv1.Result) {
 // complete fills in what the runner does not know.
 func (a *agent) complete(r *meshv1.Result, j *job, o order, start time.Time) {
 	r.StartTime = timestamppb.New(start.Add(-a.clock.Offset()))
-	r.CheckRevision = j.assignment.GetCheck().GetRevision()
+	r.CheckRevision = j.revision
 	r.RunId = o.runID
 	if o.lag > 0 {
 		r.Lag = durationpb.New(o.lag)
@@ -98,7 +98,7 @@ func (a *agent) watch(j *job, o order, start time.Time) (stop func()) {
 		if ended {
 			return
 		}
-		r := &meshv1.Result{Check: j.assignment.GetCheck().GetName(), Outcome: meshv1.Result_SLOW, Duration: durationpb.New(a.clock.Local().Sub(start))}
+		r := &meshv1.Result{Check: j.check, Outcome: meshv1.Result_SLOW, Duration: durationpb.New(a.clock.Local().Sub(start))}
 		a.complete(r, j, o, start)
 		a.metrics.probe(context.Background(), j.kind, r.GetOutcome())
 		a.link.Send(r, link.Changed)
@@ -115,11 +115,11 @@ func (a *agent) watch(j *job, o order, start time.Time) (stop func()) {
 func (a *agent) span(ctx context.Context, j *job, o order) (trace.Span, context.Context) {
 	if o.traceparent != "" {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": o.traceparent})
-	} else if !j.assignment.GetTraced() {
+	} else if !j.traced {
 		return trace.SpanFromContext(ctx), ctx
 	}
 	ctx, span := a.tracer.Start(ctx, "probe", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		attribute.String("probemesh.check", j.assignment.GetCheck().GetName()), attribute.String("probemesh.kind", j.kind)))
+		attribute.String("probemesh.check", j.check), attribute.String("probemesh.kind", j.kind)))
 	return span, ctx
 }
 

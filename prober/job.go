@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -11,30 +13,42 @@ import (
 // usualWeight is how much one duration moves the usual one: an eighth, as TCP smooths its round trips (RFC 6298).
 const usualWeight = 8
 
-// job is an assignment with its compiled check and what was seen of it.
+// job is an assignment with its compiled check and what was seen of it. A prober may have many thousands, so that it keeps little: of the assignment what a probe needs, and the
+// newest result as it is encoded, which is a tenth of what the message takes.
 type job struct {
-	assignment *meshv1.Assignment
-	runner     probe.Runner
-	kind       string
-	interval   time.Duration
-	timeout    time.Duration
+	check    string
+	revision int64
+	traced   bool
+	runner   probe.Runner
+	kind     string
+	interval time.Duration
+	timeout  time.Duration
 
 	mu       sync.Mutex // guards everything below
 	users    int        // probes that run
 	retired  bool       // no probe starts any more; the last one closes the runner
 	usual    time.Duration
-	newest   *meshv1.Result
-	unsynced bool // newest has a start time on a clock that was never compared
+	seen     seen
+	newest   []byte // encoded; nil before the first one
+	unsynced bool   // newest has a start time on a clock that was never compared
+}
+
+// seen is what a probe said, as far as the next one is compared with it.
+type seen struct {
+	outcome  meshv1.Result_Outcome // OUTCOME_UNSPECIFIED before the first one
+	class    meshv1.Result_ErrorClass
+	degraded bool
+	start    time.Time
 }
 
 // inherit takes over what the job before saw, when it ran the same revision of the check.
 func (j *job) inherit(old *job) {
-	if old.assignment.GetCheck().GetRevision() != j.assignment.GetCheck().GetRevision() {
+	if old.revision != j.revision {
 		return
 	}
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	j.usual, j.newest, j.unsynced = old.usual, old.newest, old.unsynced
+	j.usual, j.seen, j.newest, j.unsynced = old.usual, old.seen, old.newest, old.unsynced
 }
 
 // use keeps the runner open until done is called; false when the job is retired.
@@ -74,7 +88,7 @@ func (j *job) retire() {
 func (j *job) slowAfter() time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.newest.GetOutcome() == meshv1.Result_FAIL {
+	if j.seen.outcome == meshv1.Result_FAIL {
 		return 0
 	}
 	if j.usual == 0 {
@@ -93,10 +107,30 @@ func (j *job) learn(r *meshv1.Result, unsynced bool) (changed bool) {
 		}
 		j.usual += (d - j.usual) / usualWeight
 	}
-	old := j.newest
-	if old != nil && r.GetStartTime().AsTime().Before(old.GetStartTime().AsTime()) && j.unsynced == unsynced {
+	now := seen{r.GetOutcome(), r.GetErrorClass(), r.GetDegraded() != "", r.GetStartTime().AsTime()}
+	old := j.seen
+	if j.newest != nil && now.start.Before(old.start) && j.unsynced == unsynced {
 		return false // a run that was asked for overtook it
 	}
-	j.newest, j.unsynced = r, unsynced
-	return old == nil || old.GetOutcome() != r.GetOutcome() || old.GetErrorClass() != r.GetErrorClass() || (old.GetDegraded() == "") != (r.GetDegraded() == "")
+	encoded, err := proto.Marshal(r)
+	if err != nil {
+		panic("prober: a result cannot be encoded: " + err.Error()) // the spool has encoded it before
+	}
+	first := j.newest == nil
+	j.seen, j.newest, j.unsynced = now, encoded, unsynced
+	return first || old.outcome != now.outcome || old.class != now.class || old.degraded != now.degraded
+}
+
+// result is the newest result; nil before the first one. Whoever asks for it owns it.
+func (j *job) result() (r *meshv1.Result, unsynced bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.newest == nil {
+		return nil, false
+	}
+	r = &meshv1.Result{}
+	if err := proto.Unmarshal(j.newest, r); err != nil {
+		panic("prober: a result that was encoded cannot be decoded: " + err.Error())
+	}
+	return r, j.unsynced
 }

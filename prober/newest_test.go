@@ -42,8 +42,7 @@ func TestNewestResultsDoNotChangeOnceShown(t *testing.T) {
 	a := &agent{clock: clock.New(), spool: results, metrics: m, tracer: tracenoop.Tracer{}, log: log, jobs: map[string]*job{}}
 	a.link = link.New(link.Config{Servers: []string{"nowhere:1"}, Book: t.TempDir() + "/book"}, nil, a.clock, results, log)
 	j := &job{
-		assignment: &meshv1.Assignment{Check: &meshv1.Check{Name: "checks/shop", Uri: "tcp://shop.example.com:80"}},
-		runner:     answering{}, kind: "tcp", interval: time.Minute, timeout: 10 * time.Second,
+		check: "checks/shop", runner: answering{}, kind: "tcp", interval: time.Minute, timeout: 10 * time.Second,
 	}
 	a.jobs["checks/shop"] = j
 	var probing sync.WaitGroup

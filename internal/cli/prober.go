@@ -119,6 +119,7 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 		return err
 	}
 	defer stop()
+	defer frugal(a.env.Getenv)()
 	defer reloadOnHangup(ctx, box, log)()
 	if err := p.Run(ctx); err != nil {
 		return &failure{code: ExitUsage, message: err.Error(), cause: err}

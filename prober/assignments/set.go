@@ -11,6 +11,8 @@ package assignments
 import (
 	"sort"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/probemesh/probemesh/internal/assignment"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -55,15 +57,31 @@ type Change struct {
 	Shrink        int
 }
 
-// Set is a set of assignments, one a check. Not safe for concurrent use.
+// Set is a set of assignments, one a check. They are kept encoded, which takes a fifth of what the messages do: after it has been compiled, an assignment is read only to be written
+// to disk. Not safe for concurrent use.
 type Set struct {
-	held     map[string]*meshv1.Assignment
+	held     map[string]entry
 	digest   assignment.Digest
 	revision int64
 }
 
+// entry is one assignment.
+type entry struct {
+	fingerprint uint64
+	encoded     []byte // never nil
+}
+
+// decoded is the assignment again.
+func (e entry) decoded() *meshv1.Assignment {
+	a := &meshv1.Assignment{}
+	if err := proto.Unmarshal(e.encoded, a); err != nil {
+		panic("assignments: an assignment that was encoded cannot be decoded: " + err.Error())
+	}
+	return a
+}
+
 // NewSet returns an empty set at revision 0.
-func NewSet() *Set { return &Set{held: map[string]*meshv1.Assignment{}} }
+func NewSet() *Set { return &Set{held: map[string]entry{}} }
 
 // Len is how many are held.
 func (s *Set) Len() int { return len(s.held) }
@@ -74,14 +92,20 @@ func (s *Set) Digest() uint64 { return uint64(s.digest) }
 // Revision is the etcd revision that the set stands at.
 func (s *Set) Revision() int64 { return s.revision }
 
-// Get returns the assignment of a check, nil when there is none. It must not be changed.
-func (s *Set) Get(check string) *meshv1.Assignment { return s.held[check] }
+// Get returns the assignment of a check, nil when there is none.
+func (s *Set) Get(check string) *meshv1.Assignment {
+	e, ok := s.held[check]
+	if !ok {
+		return nil
+	}
+	return e.decoded()
+}
 
-// All returns every assignment, by name. They must not be changed.
+// All returns every assignment, by name.
 func (s *Set) All() []*meshv1.Assignment {
 	all := make([]*meshv1.Assignment, 0, len(s.held))
-	for _, a := range s.held {
-		all = append(all, a)
+	for _, e := range s.held {
+		all = append(all, e.decoded())
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].GetCheck().GetName() < all[j].GetCheck().GetName() })
 	return all
@@ -89,11 +113,11 @@ func (s *Set) All() []*meshv1.Assignment {
 
 // Inventory lists what is held, by name.
 func (s *Set) Inventory() []*meshv1.InventoryItem {
-	all := s.All()
-	items := make([]*meshv1.InventoryItem, len(all))
-	for i, a := range all {
-		items[i] = &meshv1.InventoryItem{Check: a.GetCheck().GetName(), Fingerprint: a.GetFingerprint()}
+	items := make([]*meshv1.InventoryItem, 0, len(s.held))
+	for name, e := range s.held {
+		items = append(items, &meshv1.InventoryItem{Check: name, Fingerprint: e.fingerprint})
 	}
+	sort.Slice(items, func(i, j int) bool { return items[i].GetCheck() < items[j].GetCheck() })
 	return items
 }
 
@@ -110,7 +134,7 @@ func (s *Set) Apply(u *Update) Change {
 	}
 	removals := map[string]bool{}
 	for _, name := range u.Removals {
-		if s.held[name] != nil && upserts[name] == nil {
+		if _, held := s.held[name]; held && upserts[name] == nil {
 			removals[name] = true
 		}
 	}
@@ -124,11 +148,15 @@ func (s *Set) Apply(u *Update) Change {
 		c.Removed = append(c.Removed, name)
 	}
 	for name, a := range upserts {
-		if old := s.held[name]; old != nil && old.GetFingerprint() == a.GetFingerprint() {
+		if old, held := s.held[name]; held && old.fingerprint == a.GetFingerprint() {
 			continue
 		}
+		encoded, err := proto.Marshal(a)
+		if err != nil {
+			panic("assignments: " + err.Error()) // it came over gRPC or from disk, so it can be encoded
+		}
 		s.remove(name)
-		s.held[name] = a
+		s.held[name] = entry{a.GetFingerprint(), encoded}
 		s.digest.Add(name, a.GetFingerprint())
 		c.Upserted = append(c.Upserted, a)
 	}
@@ -139,8 +167,8 @@ func (s *Set) Apply(u *Update) Change {
 }
 
 func (s *Set) remove(name string) {
-	if a := s.held[name]; a != nil {
-		s.digest.Remove(name, a.GetFingerprint())
+	if e, ok := s.held[name]; ok {
+		s.digest.Remove(name, e.fingerprint)
 		delete(s.held, name)
 	}
 }

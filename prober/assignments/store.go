@@ -84,14 +84,14 @@ func (s *Store) Position() (revision int64, digest uint64, held int) {
 	return s.set.Revision(), s.set.Digest(), s.set.Len()
 }
 
-// Get returns the assignment of a check, nil when there is none. It must not be changed.
+// Get returns the assignment of a check, nil when there is none.
 func (s *Store) Get(check string) *meshv1.Assignment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.set.Get(check)
 }
 
-// All returns every assignment, by name. They must not be changed.
+// All returns every assignment, by name.
 func (s *Store) All() []*meshv1.Assignment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
