@@ -131,6 +131,15 @@ func (m *metered) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write implements net.Conn.
+func (m *metered) Write(b []byte) (int, error) {
+	n, err := m.Conn.Write(b)
+	if err != nil && m.tell && !errors.Is(err, net.ErrClosed) {
+		_ = m.call.fail(err)
+	}
+	return n, err
+}
+
 // handshaker is the TLS of a probe as gRPC wants it.
 type handshaker struct {
 	credentials.TransportCredentials
