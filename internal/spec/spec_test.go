@@ -142,7 +142,9 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ResolveTo: "a:1", ProxyUrl: "http://p:1"} }, "http.resolve_to", "the proxy that connects"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{ProxyHeaders: lines("A", "b")} }, "http.proxy_headers", "without proxy_url"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{DigestAuth: &meshv1.DigestAuth{Username: "a:b"}} }, "http.digest_auth.username", "colon"},
-		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a"}} }, "http.oauth2.token_url", "is missing"},
+		{func(c *meshv1.Check) {
+			c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a"}}
+		}, "http.oauth2.token_url", "is missing"},
 		{func(c *meshv1.Check) {
 			c.Http = &meshv1.HttpProbe{Oauth2: &meshv1.OAuth2ClientCredentials{ClientId: "a", TokenUrl: "auth.example.com"}}
 		}, "http.oauth2.token_url", "is not an http or https URI"},
