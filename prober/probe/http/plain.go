@@ -3,7 +3,9 @@ package http
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 
@@ -43,7 +45,7 @@ func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Resp
 		negotiated := secure.ConnectionState()
 		if negotiated.NegotiatedProtocol == "h2" {
 			ctx := context.WithValue(tracedContext(v.base, v.a, false), connectionKey{}, net.Conn(secure))
-			resp, err := v.handed.RoundTrip(req.WithContext(ctx))
+			resp, err := v.single(v.handed, req.WithContext(ctx))
 			if err != nil {
 				conn.Close()
 			}
@@ -64,6 +66,34 @@ func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Resp
 	}
 	resp.TLS = state
 	return resp, nil
+}
+
+// single sends a request over a connection of its own, which ends when the body of the answer is closed. The transport's pool knows hosts alone: there, probes that run at the same time, of
+// several addresses of one name for instance, would be answered over each other's connections.
+func (v *visit) single(t *nethttp.Transport, req *nethttp.Request) (*nethttp.Response, error) {
+	conn, err := t.NewClientConn(req.Context(), req.URL.Scheme, hostPort(req.URL))
+	if err != nil {
+		return nil, err
+	}
+	v.a.Enter(meshv1.Result_PROCESSING)
+	resp, err := conn.RoundTrip(req)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	resp.Body = &singleBody{ReadCloser: resp.Body, conn: conn}
+	return resp, nil
+}
+
+// singleBody ends its connection when it is closed.
+type singleBody struct {
+	io.ReadCloser
+	conn *nethttp.ClientConn
+}
+
+// Close implements io.Closer.
+func (b *singleBody) Close() error {
+	return errors.Join(b.ReadCloser.Close(), b.conn.Close())
 }
 
 // connectionKey is the context key of the connection that a request is to be sent over.

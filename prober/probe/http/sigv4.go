@@ -16,6 +16,8 @@ import (
 // sign signs a request to the check's own host as AWS asks for, at the time of this machine: AWS refuses what is more than five minutes off.
 func (v *visit) sign(req *nethttp.Request, body []byte) error {
 	o := v.options.GetAwsSigv4()
+	whole := *req.URL // the signer writes into it, and probes that run at the same time share the other one
+	req.URL = &whole
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
 	req.Header.Set("X-Amz-Content-Sha256", hash)

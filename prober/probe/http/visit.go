@@ -202,6 +202,11 @@ func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, er
 		return v.quic(req, v.own)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3:
 		return v.quic(req, v.others)
+	case v.options.GetVersion() == meshv1.HttpProbe_HTTP2 && v.newConnection() && v.options.GetProxyUrl() == "":
+		if own {
+			return v.single(v.fresh, req)
+		}
+		return v.single(v.foreign, req)
 	case !own:
 		return v.foreign.RoundTrip(req)
 	case v.a.Options().Fresh:
