@@ -147,7 +147,7 @@ func CertificatePin(text string) (sum [sha256.Size]byte, err error) {
 func PublicKeyPin(text string) (sum [sha256.Size]byte, err error) {
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "sha256//"))
 	if err != nil || len(raw) != len(sum) {
-		return sum, fmt.Errorf("%q is not the SHA-256 of a public key in base64: that has 44 characters, and curl takes it as --pinnedpubkey sha256//...", clip(text))
+		return sum, fmt.Errorf("%q is not the SHA-256 of a public key in base64: that has 44 characters (curl takes it as --pinnedpubkey, after sha256//)", clip(text))
 	}
 	return [sha256.Size]byte(raw), nil
 }
