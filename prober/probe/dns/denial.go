@@ -41,7 +41,13 @@ func (v *validator) expanded(ctx context.Context, m *dns.Msg, name string, label
 	}
 	starts := dns.Split(name)
 	next := name[starts[len(starts)-1-labels]:] // one label more than the wildcard's parent has
-	if len(p.nsec) > 0 && p.covering(name) != nil || len(p.nsec3) > 0 && p.covering3(next) != nil {
+	if len(p.nsec) > 0 && p.covering(name) != nil {
+		// Where a deeper name exists than the wildcard's parent, the wildcard does not stand for what is below it (RFC 4592, section 3.3.1).
+		if encloser, _ := p.encloser(name); dns.CountLabel(encloser) == labels {
+			return nil
+		}
+	}
+	if len(p.nsec3) > 0 && p.covering3(next) != nil {
 		return nil
 	}
 	if p.costly {

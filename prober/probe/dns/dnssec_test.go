@@ -27,6 +27,7 @@ func TestSignedAnswersAndDenialsAreSecure(t *testing.T) {
 			"any.wild.shop.test":        "NOERROR",
 			"a.b.wild.shop.test":        "NOERROR",
 			"x.wild.shop.test?type=TXT": "NOERROR", // the wildcard has no data
+			"*.wild.shop.test":          "NOERROR",
 			"alias.test":                "NOERROR",
 			"dead.test":                 "NXDOMAIN", // an alias of nothing
 			"shop.test?type=DS":         "NOERROR",
@@ -111,6 +112,7 @@ func TestForgedAnswersAreBogus(t *testing.T) {
 		}
 		return out
 	}
+	var stolen []dns.RR // a genuine wildcard, for a name that it does not stand for
 	for name, c := range map[string]struct {
 		rest   string
 		change func(w *world)
@@ -154,6 +156,11 @@ func TestForgedAnswersAreBogus(t *testing.T) {
 		"wildcard without proof": {rest: "any.wild.shop.test", tamper: func(m *dns.Msg) {
 			m.Ns = nil
 		}, want: "nothing proves that"},
+		"wildcard below a name that exists": {rest: "gone.here.wild.shop.test", change: func(w *world) { w.zones["shop.test."].add(t, "here.wild.shop.test. 300 IN TXT x") }, tamper: func(m *dns.Msg) {
+			if is(m, "gone.here.wild.shop.test.", dns.TypeA) {
+				m.Answer, m.Rcode = stolen, dns.RcodeSuccess
+			}
+		}, want: "comes from a wildcard, and nothing proves that the name itself does not exist"},
 		"a loop": {rest: "loop.test", want: "more than 16 aliases"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,6 +168,14 @@ func TestForgedAnswersAreBogus(t *testing.T) {
 			if c.change != nil {
 				c.change(w)
 			}
+			var own []dns.RR
+			zone := w.zones["shop.test."]
+			for _, rr := range zone.sign(zone.records["*.wild.shop.test."][dns.TypeA]) {
+				rr = dns.Copy(rr)
+				rr.Header().Name = "gone.here.wild.shop.test."
+				own = append(own, rr)
+			}
+			stolen = own
 			w.tamper = c.tamper
 			r := w.query(t, listenBoth(t, "127.0.0.1:0", w), c.rest, func(o *meshv1.DnsProbe) { o.Rcodes = []string{"NOERROR", "NXDOMAIN", "SERVFAIL"} })
 			got := finding(r)

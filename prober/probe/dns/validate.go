@@ -211,7 +211,11 @@ func (v *validator) positive(ctx context.Context, m *dns.Msg, s *set) error {
 		return err
 	}
 	v.note(sig, z)
-	if labels := dns.CountLabel(s.name); int(sig.Labels) < labels {
+	labels := dns.CountLabel(s.name)
+	if strings.HasPrefix(s.name, "*.") {
+		labels-- // asked for by its own name, a wildcard is not expanded
+	}
+	if int(sig.Labels) < labels {
 		return v.expanded(ctx, m, s.name, int(sig.Labels), z)
 	}
 	return nil
