@@ -85,6 +85,14 @@ func eachAddress(f *faults, c *meshv1.Check, t *Target) {
 			}
 		}
 	}
+	for _, k := range []struct {
+		name string
+		tls  *meshv1.TlsConfig
+	}{{"http", c.GetHttp().GetTls()}, {"tcp", c.GetTcp().GetTls()}, {"tls", c.GetTls().GetTls()}, {"grpc", c.GetGrpc().GetTls()}, {"websocket", c.GetWebsocket().GetTls()}} {
+		if k.tls.GetResumeSessions() {
+			f.add("each_address", "does not go with %s.tls.resume_sessions, since a resumed session shows no certificate, and one that began at one address is resumed at others; remove one of them", k.name)
+		}
+	}
 	if c.GetWebsocket().GetProxyUrl() != "" {
 		f.add("each_address", "does not go with websocket.proxy_url; remove one of them")
 	}

@@ -40,6 +40,9 @@ func TestBoundsAndAddressesAreCheckedAgainstTheRestOfTheCheck(t *testing.T) {
 		"each_address: does not go with http.keep_alive": func(c *meshv1.Check) {
 			c.Http, c.EachAddress = &meshv1.HttpProbe{KeepAlive: true}, &meshv1.EachAddress{}
 		},
+		"each_address: does not go with http.tls.resume_sessions": func(c *meshv1.Check) {
+			c.Http, c.EachAddress = &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{ResumeSessions: true}}, &meshv1.EachAddress{}
+		},
 		"each_address: does not go with http.proxy_url": func(c *meshv1.Check) {
 			c.Http, c.EachAddress = &meshv1.HttpProbe{ProxyUrl: "http://proxy:3128"}, &meshv1.EachAddress{}
 		},
