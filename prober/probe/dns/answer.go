@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -209,12 +210,24 @@ func nsid(opt *dns.OPT) string {
 	return ""
 }
 
+// extendedError is an extended error with its number, its name where it has one and what the server says about it, if anything.
+func extendedError(e *dns.EDNS0_EDE) string {
+	text := strconv.Itoa(int(e.InfoCode))
+	if name := dns.ExtendedErrorCodeToString[e.InfoCode]; name != "" {
+		text += " (" + name + ")"
+	}
+	if e.ExtraText != "" {
+		text += ": " + e.ExtraText
+	}
+	return text
+}
+
 // extendedErrors are the extended errors (RFC 8914).
 func extendedErrors(opt *dns.OPT) []string {
 	var out []string
 	for _, o := range opt.Option {
 		if e, ok := o.(*dns.EDNS0_EDE); ok && len(out) < maxExtendedErrors {
-			out = append(out, clip(e.String(), maxExtendedError))
+			out = append(out, clip(extendedError(e), maxExtendedError))
 		}
 	}
 	return out
