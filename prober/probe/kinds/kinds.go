@@ -21,6 +21,9 @@ import (
 // Compile makes a runner of a check, whose defaults need not be resolved. The error is always a *probe.Refusal: this prober lacks what the check
 // needs, or the check is not valid for this build. c must not change afterwards. The caller closes the runner.
 func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
+	if path := unknown(c.ProtoReflect(), ""); path != "" {
+		return nil, &probe.Refusal{Reason: fmt.Sprintf("this prober's build is older than the check: it does not know an option of %s, and would probe less than the check asks for; update the prober", path)}
+	}
 	target, err := spec.ParseURI(c.GetUri())
 	if err != nil {
 		return nil, &probe.Refusal{Reason: "this prober does not understand the URI: " + err.Error()}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/probemesh/probemesh/prober/probe"
@@ -54,6 +56,36 @@ func TestWhatAProberLacksIsNamedInItsRefusal(t *testing.T) {
 	}
 	if _, err := kinds.Compile(&meshv1.Check{Uri: "http://[::1]/"}, env); err != nil {
 		t.Errorf("a loopback address needs no capability: %v", err)
+	}
+}
+
+func TestACheckWithOptionsOfANewerBuildIsRefused(t *testing.T) {
+	newer := protowire.AppendVarint(protowire.AppendTag(nil, 39, protowire.VarintType), 1)
+	for want, add := range map[string]func(c *meshv1.Check) protoreflect.Message{
+		"the check": func(c *meshv1.Check) protoreflect.Message { return c.ProtoReflect() },
+		"http.tls":  func(c *meshv1.Check) protoreflect.Message { return c.GetHttp().GetTls().ProtoReflect() },
+		"http.steps": func(c *meshv1.Check) protoreflect.Message {
+			return c.GetHttp().GetSteps()[1].ProtoReflect()
+		},
+	} {
+		c := &meshv1.Check{Name: "checks/a", Uri: "https://a/", Timeout: durationpb.New(time.Second),
+			Http: &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{MinVersion: "1.2"}, Steps: []*meshv1.HttpStep{{Url: "/"}, {Url: "/b"}}}}
+		r, err := kinds.Compile(c, probetest.Env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		c.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 19, protowire.VarintType), 1)) // not about probing
+		if r, err = kinds.Compile(c, probetest.Env()); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		add(c).SetUnknown(newer)
+		_, err = kinds.Compile(c, probetest.Env())
+		var refusal *probe.Refusal
+		if !errors.As(err, &refusal) || !strings.Contains(refusal.Reason, "an option of "+want+",") {
+			t.Errorf("%s: got %v", want, err)
+		}
 	}
 }
 
