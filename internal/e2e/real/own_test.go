@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
@@ -75,6 +77,15 @@ func serveRole(role string) error {
 		s := &http.Server{Handler: http.HandlerFunc(echo), ReadHeaderTimeout: time.Minute}
 		go func() { done <- s.Serve(plain) }()
 		go func() { done <- s.Serve(tls.NewListener(secure, config)) }()
+	case "http3":
+		h := http3.Server{Addr: os.Getenv(secureVariable), TLSConfig: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/" {
+				http.NotFound(w, r)
+				return
+			}
+			_, _ = io.WriteString(w, "shop is open")
+		})}
+		go func() { done <- h.ListenAndServe() }() // the two listeners say that it is here
 	default:
 		return errors.New("there is no role " + role)
 	}
@@ -160,5 +171,28 @@ func testWebsocket(t *testing.T, b *table) {
 		{"websocket", "wrong: TLS there", "ws://127.0.0.1:" + secure + "/echo", nil, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "")},
 		{"websocket over TLS", "wrong: no TLS there", "wss://127.0.0.1:" + plain + "/echo", w(&meshv1.WebsocketProbe{Tls: trust}), probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "")},
 		{"grpc", "wrong: HTTP/1.1 there", fmt.Sprintf("grpc://127.0.0.1:%s", plain), nil, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "")},
+	})
+}
+
+func testHTTP3(t *testing.T, b *table) {
+	ca, dir, secure := probetest.NewCA(t), directory(t), port(t)
+	certificate(t, ca, dir, "good", time.Hour, "127.0.0.1")
+	s := own(t, "http3", dir, port(t), secure)
+	uri := "https://127.0.0.1:" + secure
+	h := func(p *meshv1.HttpProbe) func(*meshv1.Check) {
+		return func(c *meshv1.Check) {
+			p.Version = meshv1.HttpProbe_HTTP3
+			c.Http = p
+		}
+	}
+	up := h(&meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}, Expect: []string{`response.body == "shop is open"`}})
+	s.await(t, "an answer over QUIC", func() bool {
+		return probed{uri: uri, check: up}.probe(t, time.Second).Outcome == meshv1.Result_OK
+	})
+	o := outage{hanging: probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_CONNECT, ""), down: probetest.Fail(meshv1.Result_CONNECTION_REFUSED, meshv1.Result_CONNECT, "refused")}
+	b.life(t, "quic-go", s, []subject{{"https, HTTP/3", uri, up, o}}, []probed{
+		{"https, HTTP/3", "wrong: 404", uri + "/none", h(&meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}}), probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "404")},
+		{"https, HTTP/3", "wrong: authority not trusted", uri, h(&meshv1.HttpProbe{}), probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "not trusted")},
+		{"https, HTTP/3", "wrong: another name", uri, h(&meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM, ServerName: "other.example"}}), probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "other.example")},
 	})
 }

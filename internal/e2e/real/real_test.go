@@ -161,8 +161,8 @@ type subject struct {
 	outage
 }
 
-// life takes a server through its four states: wrong are probes that find something else than they want.
-func (b *table) life(t *testing.T, name string, s *server, subjects []subject, wrong []probed) {
+// life takes a server through its four states: wrong are probes that find something else than they want. What is in between runs while the server is up, after all these.
+func (b *table) life(t *testing.T, name string, s *server, subjects []subject, wrong []probed, between ...func()) {
 	t.Helper()
 	in := func(state string, want func(subject) probetest.Want) (list []probed) {
 		for _, u := range subjects {
@@ -172,6 +172,9 @@ func (b *table) life(t *testing.T, name string, s *server, subjects []subject, w
 	}
 	b.run(t, name, patience, in("up", func(subject) probetest.Want { return probetest.OK() }))
 	b.run(t, name, patience, wrong)
+	for _, f := range between {
+		f()
+	}
 	s.freeze(t)
 	b.run(t, name, short, in("hanging", func(u subject) probetest.Want { return u.hanging }))
 	s.stop()
@@ -184,7 +187,7 @@ func TestRealServers(t *testing.T) {
 	t.Run("servers", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *table){
 			"nginx": testNginx, "knot": testKnot, "unbound": testUnbound, "postfix": testPostfix, "dovecot": testDovecot, "postgresql": testPostgres,
-			"mariadb": testMariaDB, "grpc-go": testGRPC, "websocket": testWebsocket, "icmp": testICMP, "slapd": testSlapd, "vsftpd": testVsftpd, "prosody": testProsody,
+			"mariadb": testMariaDB, "grpc-go": testGRPC, "quic-go": testHTTP3, "websocket": testWebsocket, "icmp": testICMP, "slapd": testSlapd, "vsftpd": testVsftpd, "prosody": testProsody,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

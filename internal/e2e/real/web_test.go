@@ -3,6 +3,7 @@
 package real
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,14 @@ http {
     location /moved { return 302 /; }
     location /loop { return 302 /loop; }
     location /echo { proxy_pass http://127.0.0.1:ECHO; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }
+    location /stuck { proxy_pass http://127.0.0.1:ECHO; }
+    location /slow { root DIR; limit_rate 100; }
     location /gone { proxy_pass http://127.0.0.1:NOBODY; }
+  }
+  server {
+    listen 127.0.0.1:GOOD ssl http2; server_name stuck.example;
+    ssl_certificate DIR/good.pem; ssl_certificate_key DIR/good.key;
+    location / { grpc_pass grpc://127.0.0.1:ECHO; }
   }
   server { listen 127.0.0.1:EXPIRED ssl; ssl_certificate DIR/expired.pem; ssl_certificate_key DIR/expired.key; }
   server { listen 127.0.0.1:OTHER ssl; ssl_certificate DIR/other.pem; ssl_certificate_key DIR/other.key; }
@@ -40,7 +48,8 @@ func testNginx(t *testing.T, b *table) {
 	certificate(t, ca, dir, "other", time.Hour, "other.example")
 	plain, good, expired, other, old, behind := port(t), port(t), port(t), port(t), port(t), port(t)
 	conf := write(t, dir, "nginx.conf", nginxConf, "DIR", dir, "PLAIN", plain, "GOOD", good, "EXPIRED", expired, "OTHER", other, "OLD", old, "ECHO", behind, "NOBODY", port(t))
-	own(t, "websocket", dir, behind, port(t))
+	backend := own(t, "websocket", dir, behind, port(t))
+	write(t, dir, "slow", strings.Repeat("slow ", 20_000))
 	s := start(t, nil, path, "-c", conf, "-p", dir, "-e", "stderr")
 	s.ready(t, false, "127.0.0.1:"+plain, "127.0.0.1:"+good)
 
@@ -54,6 +63,19 @@ func testNginx(t *testing.T, b *table) {
 	unix := ordinary()
 	tcpGone := "wrong: accepts, answers something else"
 	connectOnly := outage{hanging: probetest.OK(), down: ordinary().down} // the kernel accepts
+	before := func() {
+		backend.freeze(t)
+		stuck := probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "")
+		b.run(t, "nginx", short, []probed{
+			{"http", "hanging in the middle of its answer", web + "/slow", nil, probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_TRANSFER, "")},
+			{"https, HTTP/2", "hanging in the middle of its answer", secure + "/slow", h(&meshv1.HttpProbe{Tls: trust}), probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_TRANSFER, "")},
+			{"http", "hanging backend", web + "/stuck", nil, stuck},
+			{"https", "hanging backend", secure + "/stuck", h(&meshv1.HttpProbe{Tls: trust, Version: meshv1.HttpProbe_HTTP1}), stuck},
+			{"https, HTTP/2", "hanging backend", secure + "/stuck", h(&meshv1.HttpProbe{Tls: trust}), stuck},
+			{"websocket", "hanging backend", "ws://127.0.0.1:" + plain + "/echo", nil, stuck},
+			{"grpcs", "hanging backend", "grpcs://127.0.0.1:" + good, func(c *meshv1.Check) { c.Grpc = &meshv1.GrpcProbe{Tls: trust, Authority: "stuck.example"} }, stuck},
+		})
+	}
 	b.life(t, "nginx", s, []subject{
 		{"http", web, h(&meshv1.HttpProbe{Expect: []string{`response.status == 200 && response.body.contains("open")`}}), ordinary()},
 		{"http steps", web, h(&meshv1.HttpProbe{Steps: []*meshv1.HttpStep{{Url: "/moved"}, {Url: "/"}}}), ordinary()},
@@ -88,5 +110,5 @@ func testNginx(t *testing.T, b *table) {
 		{"websocket", "wrong: 502 of a dead backend", "ws://127.0.0.1:" + plain + "/gone", nil, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "502")},
 		{"grpc", "wrong: HTTP/1.1 there", "grpc://127.0.0.1:" + plain, nil, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "")},
 		{"grpcs", "wrong: a page over HTTP/2", "grpcs://127.0.0.1:" + good, func(c *meshv1.Check) { c.Grpc = &meshv1.GrpcProbe{Tls: trust} }, probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_PROCESSING, "")},
-	})
+	}, before)
 }
