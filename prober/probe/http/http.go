@@ -44,11 +44,13 @@ type runner struct {
 	host    string         // value of the Host header, empty for the URL's
 	header  nethttp.Header // what every request to the check's own host is sent with
 	safe    nethttp.Header // what other hosts are sent
-	first   request        // the request of a check without steps
-	steps   []step         // in place of first
-	whole   bool           // the whole body is needed, by an expectation or by the kind's own judgement
-	tokens  *tokens        // OAuth 2.0; nil without
-	connect string         // host:port to connect to in place of the check's own; empty for that
+	// proxyAuth are the credentials for the proxy; nil without a proxy or without any.
+	proxyAuth []string
+	first     request // the request of a check without steps
+	steps     []step  // in place of first
+	whole     bool    // the whole body is needed, by an expectation or by the kind's own judgement
+	tokens    *tokens // OAuth 2.0; nil without
+	connect   string  // host:port to connect to in place of the check's own; empty for that
 
 	own, others *tls.Config // for the check's own host, and without its secrets for others
 	// Transports; nil where the check has no use for them.

@@ -278,9 +278,12 @@ func TestAKeptConnectionIsUsedAgainUnlessTheProbeIsFresh(t *testing.T) {
 }
 
 func TestAProxyIsUsed(t *testing.T) {
-	target := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) { fmt.Fprint(w, "hello") })
-	plain := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) { fmt.Fprint(w, "via proxy ", r.URL.String()) })
-	probetest.OK().Match(t, run(t, "http://a.example.com/x", &meshv1.HttpProbe{ProxyUrl: plain.URL, Expect: []string{`response.body == "via proxy http://a.example.com/x"`}}))
+	target := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) { fmt.Fprint(w, "hello", r.Header["Proxy-Authorization"]) }) // which is none of its business
+	plain := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		fmt.Fprint(w, "via proxy ", r.URL.String(), r.Header["Proxy-Authorization"])
+	})
+	probetest.OK().Match(t, run(t, "http://a.example.com/x", &meshv1.HttpProbe{ProxyUrl: plain.URL, Headers: map[string]string{"Proxy-Authorization": "Basic x"},
+		Expect: []string{`response.body == "via proxy http://a.example.com/x[Basic x]"`}}))
 	refuse := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) { w.WriteHeader(407) })
 	probetest.Fail(meshv1.Result_PROTOCOL, meshv1.Result_CONNECT, "answered CONNECT with 407").Match(t, run(t, "https://a.example.com/", &meshv1.HttpProbe{ProxyUrl: refuse.URL}))
 	ca := probetest.NewCA(t)
@@ -305,7 +308,7 @@ func TestAProxyIsUsed(t *testing.T) {
 		_, _ = io.Copy(c, up)
 	})
 	r := run(t, "https://a.example.com/", &meshv1.HttpProbe{ProxyUrl: "http://" + tunnel, Headers: map[string]string{"Proxy-Authorization": "Basic x"},
-		Tls: &meshv1.TlsConfig{CaPem: ca.PEM}, Expect: []string{`response.body == "hello"`}})
+		Tls: &meshv1.TlsConfig{CaPem: ca.PEM}, Expect: []string{`response.body == "hello[]"`}})
 	probetest.OK().Match(t, r)
 	if r.RemoteAddress != tunnel {
 		t.Errorf("remote %s", r.RemoteAddress)

@@ -55,6 +55,10 @@ func (r *runner) headers(userAgent string) {
 	if token := r.options.GetBearerToken(); token != "" {
 		r.header.Set("Authorization", "Bearer "+token)
 	}
+	if r.options.GetProxyUrl() != "" {
+		r.proxyAuth = r.header["Proxy-Authorization"]
+		delete(r.header, "Proxy-Authorization") // inside a tunnel it would reach the target
+	}
 	for k, v := range r.header {
 		if k == "User-Agent" || strings.HasPrefix(k, "Accept") {
 			r.safe[k] = v

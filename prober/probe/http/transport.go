@@ -8,6 +8,7 @@ import (
 	nethttp "net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/probemesh/probemesh/prober/probe"
@@ -57,10 +58,11 @@ func (r *runner) reach(ctx context.Context, a *probe.Attempt, network, address s
 // proxyHeader is what a proxy is sent with CONNECT.
 func (r *runner) proxyHeader() nethttp.Header {
 	h := make(nethttp.Header)
-	for _, name := range []string{"User-Agent", "Proxy-Authorization"} {
-		if v := r.header[name]; v != nil {
-			h[name] = v
-		}
+	if v := r.header["User-Agent"]; v != nil {
+		h["User-Agent"] = v
+	}
+	if r.proxyAuth != nil {
+		h["Proxy-Authorization"] = slices.Clone(r.proxyAuth)
 	}
 	for _, line := range r.options.GetProxyHeaders() {
 		h.Add(line.GetName(), line.GetValue())

@@ -196,6 +196,10 @@ func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, er
 	if v.hooked == nil {
 		v.hooked = v.traced(v.base, v.a)
 	}
+	if v.proxyAuth != nil && req.URL.Scheme == "http" { // such a request is the proxy's to read; of others it reads CONNECT alone
+		req.Header = req.Header.Clone()
+		req.Header["Proxy-Authorization"] = v.proxyAuth
+	}
 	req = req.WithContext(v.hooked)
 	switch {
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3 && own:
