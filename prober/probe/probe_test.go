@@ -89,6 +89,18 @@ func TestAPanicIsTheProbersOwnFaultAndEndsNothing(t *testing.T) {
 	}
 }
 
+// explosiveAnswer cannot be judged.
+type explosiveAnswer struct{ hostileAnswer }
+
+func (explosiveAnswer) Judge(bool) *probe.Failure { panic("boom") }
+
+func TestAPanicInJudgingAnAnswerIsTheProbersOwnFaultToo(t *testing.T) {
+	r := planned(t, time.Second, nil, func(context.Context, *probe.Attempt) (probe.Answer, error) { return explosiveAnswer{}, nil })
+	if r.Outcome != meshv1.Result_ERROR || r.ErrorClass != meshv1.Result_PROBER || !strings.Contains(r.Error, "boom at ") || !strings.Contains(r.Error, "probe_test.go") {
+		t.Errorf("got %v", r)
+	}
+}
+
 // hostileAnswer has more of everything than evidence may hold.
 type hostileAnswer struct{}
 

@@ -68,16 +68,32 @@ func (p *Plan) Run(ctx context.Context, o Options) *meshv1.Result {
 	defer cancel()
 	answer, failure := p.talk(probeCtx, ctx, a)
 	a.end()
+	return p.concludeSafely(a, answer, failure)
+}
+
+// concludeSafely is conclude, or a result that tells of a panic in it: what judges an answer looks at what a stranger sent, as Talk does.
+func (p *Plan) concludeSafely(a *Attempt, answer Answer, failure *Failure) (r *meshv1.Result) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			f := panicked(a, fault)
+			a.tls, a.certs = nil, nil // which may be what it was about
+			r = p.conclude(a, nil, f)
+		}
+	}()
 	return p.conclude(a, answer, failure)
+}
+
+// panicked is the failure of a panic.
+func panicked(a *Attempt, fault any) *Failure {
+	return &Failure{Class: meshv1.Result_PROBER, Phase: a.Phase(),
+		Sentence: fmt.Sprintf("the probe failed by a fault of probemesh, please report it: %v at %s", fault, firstFrames(debug.Stack()))}
 }
 
 // talk calls Talk and turns its error, or its panic, into a failure.
 func (p *Plan) talk(ctx, caller context.Context, a *Attempt) (answer Answer, failure *Failure) {
 	defer func() {
 		if r := recover(); r != nil {
-			answer = nil
-			failure = &Failure{Class: meshv1.Result_PROBER, Phase: a.Phase(),
-				Sentence: fmt.Sprintf("the probe failed by a fault of probemesh, please report it: %v at %s", r, firstFrames(debug.Stack()))}
+			answer, failure = nil, panicked(a, r)
 		}
 	}()
 	answer, err := p.Talk(ctx, a)

@@ -278,7 +278,9 @@ func TestAKeptConnectionIsUsedAgainUnlessTheProbeIsFresh(t *testing.T) {
 }
 
 func TestAProxyIsUsed(t *testing.T) {
-	target := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) { fmt.Fprint(w, "hello", r.Header["Proxy-Authorization"]) }) // which is none of its business
+	target := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		fmt.Fprint(w, "hello", r.Header["Proxy-Authorization"])
+	}) // which is none of its business
 	plain := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		fmt.Fprint(w, "via proxy ", r.URL.String(), r.Header["Proxy-Authorization"])
 	})
