@@ -136,7 +136,7 @@ table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} t
 .v{font-weight:600;font-size:.8rem;padding:.1rem .5rem;border-radius:.6rem;color:#fff;background:#777;white-space:nowrap}
 .UP,.ONLINE{background:#1a7f37}.DOWN{background:#c4262e}.DEGRADED,.OFFLINE{background:#b35900}.UNKNOWN{background:#6639ba}.PAUSED,.DRAINED{background:#777}
 .critical{border-left:3px solid #c4262e;padding-left:.8rem;font-weight:600}.info{border-left:3px solid var(--line);padding-left:.8rem}.follows{margin:-.6rem 0 1rem;padding-left:1.6rem;color:var(--dim)}
-.warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em} td.uri{word-break:break-all}
+.warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em} td.uri{overflow-wrap:anywhere;min-width:min(18rem,30vw)}
 </style></head><body>
 <h1>probemesh</h1>
 <p class="dim">{{.Server}} &middot; leader {{if .Leader}}{{.Leader}}, term {{.Term}}{{else}}none{{end}} &middot; {{.Version}} &middot; {{.Now}}</p>
