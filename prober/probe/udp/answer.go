@@ -93,7 +93,7 @@ func (g *answer) Judge(expected bool) *probe.Failure {
 	none := len(g.trips) == 0
 	if none && g.refused > 0 {
 		return &probe.Failure{Class: meshv1.Result_CONNECTION_REFUSED, Phase: meshv1.Result_PROCESSING,
-			Sentence: fmt.Sprintf("connection refused: the host says that the port is unreachable (%d of %d datagrams)", g.refused, g.sent)}
+			Sentence: fmt.Sprintf("connection refused: the host says that the port is unreachable (%d of %s)", g.refused, datagrams(g.sent))}
 	}
 	if g.options.MaxLoss != nil && g.loss() > g.options.GetMaxLoss() {
 		return g.lost(fmt.Sprintf("max_loss %v", g.options.GetMaxLoss()))
@@ -117,10 +117,18 @@ func (g *answer) lost(limit string) *probe.Failure {
 			Sentence: fmt.Sprintf("%d of %d datagrams were answered, and %d answers were not as expected (%s); the first is %s", len(g.trips), g.sent, g.unmatched, want, quote(g.first))}
 	case len(g.trips) > 0:
 		return &probe.Failure{Class: meshv1.Result_EXPECTATION, Phase: meshv1.Result_EXPECT, Expectation: limit,
-			Sentence: fmt.Sprintf("%d of %d datagrams were not answered within %s, more than %s allows", missing, g.sent, g.timeout, limit)}
+			Sentence: fmt.Sprintf("%d of %s not answered within %s, more than %s allows", missing, datagrams(g.sent), g.timeout, limit)}
 	}
 	return &probe.Failure{Class: meshv1.Result_TIMEOUT, Phase: meshv1.Result_PROCESSING,
-		Sentence: fmt.Sprintf("none of %d datagrams was answered within %s", g.sent, g.timeout)}
+		Sentence: fmt.Sprintf("no answer within %s to %s", g.timeout, datagrams(g.sent))}
+}
+
+// datagrams says how many, in words that go with it.
+func datagrams(n int) string {
+	if n == 1 {
+		return "1 datagram"
+	}
+	return strconv.Itoa(n) + " datagrams"
 }
 
 // quote shows the beginning of an answer.

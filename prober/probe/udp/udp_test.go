@@ -79,7 +79,7 @@ func TestAnAnswerIsNeededUnlessTheCheckSaysOtherwise(t *testing.T) {
 		t.Errorf("got %v", r)
 	}
 	quiet := serve(t, silent)
-	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "none of 1 datagrams was answered within 300ms").Match(t, within(t, short, quiet, nil))
+	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "no answer within 300ms to 1 datagram").Match(t, within(t, short, quiet, nil))
 	begin := time.Now()
 	probetest.OK().Match(t, within(t, 2*short, quiet, &meshv1.UdpProbe{AnswerOptional: true}))
 	if took := time.Since(begin); took < short/2 || took > 10*short {
@@ -133,10 +133,10 @@ func TestLossAndRoundTripsAreOfTheVeryDatagram(t *testing.T) {
 	if u := r.Udp; u.GetSent() != 10 || u.GetReceived() != 9 || u.GetRttMin().AsDuration() > u.GetRttAvg().AsDuration() || u.GetRttAvg().AsDuration() > u.GetRttMax().AsDuration() {
 		t.Errorf("got %v", u)
 	}
-	probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "1 of 10 datagrams were not answered within 600ms, more than max_loss 0.05 allows").
+	probetest.Fail(meshv1.Result_EXPECTATION, meshv1.Result_EXPECT, "1 of 10 datagrams not answered within 600ms, more than max_loss 0.05 allows").
 		Match(t, within(t, 2*short, lossy(), &meshv1.UdpProbe{Count: 10, Interval: gap, MaxLoss: proto.Float64(0.05)}))
 	probetest.OK().Match(t, within(t, 2*short, lossy(), &meshv1.UdpProbe{Count: 10, Interval: gap}))
-	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "none of 3 datagrams").Match(t, within(t, short, serve(t, silent), &meshv1.UdpProbe{Count: 3, MaxLoss: proto.Float64(0)}))
+	probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "no answer within 300ms to 3 datagrams").Match(t, within(t, short, serve(t, silent), &meshv1.UdpProbe{Count: 3, MaxLoss: proto.Float64(0)}))
 }
 
 func TestADialogueOfDatagramsReturnsTheChallengeByteByByte(t *testing.T) {
