@@ -25,6 +25,7 @@ func TestEveryFaultOfFormIsListedWithItsPlace(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"typo", "checks:\n  - name: shop\n    intervall: 30s\n", "f:3:5: checks[0].intervall: unknown field \"intervall\"; did you mean \"interval\"?\n"},
 		{"nothing near", "things: []\n", "f:1:1: things: unknown field \"things\"; Config has build_policy, checks, receivers\n"},
+		{"blackbox_exporter", "modules: {http_2xx: {prober: http}}\n", "f:1:1: modules: unknown field \"modules\"; this looks like a configuration of blackbox_exporter, which a prober takes by `probemesh prober --blackbox-config FILE`; here write checks\n"},
 		{"text wanted", "checks:\n  - labels: {port: 80, on: true}\n",
 			"f:2:20: checks[0].labels[\"port\"]: wants text, not the number 80; quote it: \"80\"\nf:2:28: checks[0].labels[\"on\"]: wants text, not true; quote it: \"true\"\n"},
 		{"number wanted", "checks:\n  - quorum: many\n", "f:2:13: checks[0].quorum: wants a whole number, not the text \"many\"\n"},

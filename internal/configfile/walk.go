@@ -95,6 +95,10 @@ func (w *walker) unknown(key *yaml.Node, d protoreflect.MessageDescriptor, path 
 		names[i] = string(d.Fields().Get(i).Name())
 	}
 	fieldPath := join(path, key.Value)
+	if hint := foreign(key.Value); path == "" && d.Name() == "Config" && hint != "" {
+		w.fault(key, fieldPath, "unknown field %q; %s", key.Value, hint)
+		return
+	}
 	if near := Nearest(key.Value, names); near != "" {
 		w.fault(key, fieldPath, "unknown field %q; did you mean %q?", key.Value, near)
 		w.doc.muted[join(path, near)] = true
@@ -102,6 +106,21 @@ func (w *walker) unknown(key *yaml.Node, d protoreflect.MessageDescriptor, path 
 	}
 	sort.Strings(names)
 	w.fault(key, fieldPath, "unknown field %q; %s has %s", key.Value, d.Name(), strings.Join(names, ", "))
+}
+
+// foreign says what a file is, by the field at its top, that somebody has brought along from another system; "" when it is not known.
+func foreign(field string) string {
+	switch field {
+	case "modules":
+		return "this looks like a configuration of blackbox_exporter, which a prober takes by `probemesh prober --blackbox-config FILE`; here write checks"
+	case "scrape_configs":
+		return "this looks like a configuration of Prometheus; here write checks, each with a name and a uri"
+	case "endpoints":
+		return "this looks like a configuration of Gatus; here write checks, each with a name and a uri, and expect in the place of conditions"
+	case "probe":
+		return "this looks like a configuration of Cloudprober; here write checks, each with a name and a uri"
+	}
+	return ""
 }
 
 // entries lists a mapping's keys, those that it merges last and only where it does not have them itself. Keys written twice are reported.
