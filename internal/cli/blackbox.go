@@ -34,6 +34,8 @@ func (o *blackboxOptions) flags(f *pflag.FlagSet) {
 // open makes what answers /probe, nil when nobody asked for it.
 func (o *blackboxOptions) open(listen string, tel *telemetry.Telemetry, log *slog.Logger) (*blackbox.Exporter, error) {
 	switch {
+	case !o.on && o.file == "" && o.inFlight != blackbox.InFlightDefault:
+		return nil, usagef("--blackbox-in-flight is about /probe, which is not asked for; add --blackbox or --blackbox-config FILE, or remove it")
 	case !o.on && o.file == "":
 		return nil, nil
 	case listen == "":
