@@ -108,6 +108,30 @@ func TestADialogueIsCancelledAtOnce(t *testing.T) {
 	})
 }
 
+// TestATextIsNotSentWithMoreThanFitsIntoACapture: else a peer could have a prober make a gigabyte of a text of 4 KiB.
+func TestATextIsNotSentWithMoreThanFitsIntoACapture(t *testing.T) {
+	for size, want := range map[int]string{4096: "", 4097: "${1} to be sent has 4097 bytes, which is more than 4096"} {
+		conn := peer(t, func(c net.Conn) {
+			_, _ = io.WriteString(c, strings.Repeat("x", size)+"\n")
+			_, _ = io.Copy(io.Discard, c)
+		})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		stop := probe.Watch(ctx, conn)
+		echo, err := spec.ParseTemplate("${1}${1}", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &dialogue.Dialogue{Steps: []dialogue.Step{{Name: "a", Expect: regexp.MustCompile("^(x+)$")}, {Name: "b", Send: echo}}, ReadLimit: 1 << 20, LineLimit: 1 << 16}
+		_, err = d.Hold(ctx, &probe.Attempt{}, conn)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		stop()
+		cancel()
+		conn.Close()
+	}
+}
+
 func TestStepsThatCannotBeCompiledAreNamed(t *testing.T) {
 	for want, step := range map[string]*meshv1.DialogueStep{
 		"step 2 \"(\" is not a regular expression": {Expect: "("},

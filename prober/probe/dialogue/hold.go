@@ -92,6 +92,9 @@ func (t *talk) send(ctx context.Context) *probe.Failure {
 	if t.step.Send.Empty() {
 		return nil
 	}
+	if err := t.rec.Fits(t.step.Send); err != nil {
+		return t.fail(meshv1.Result_EXPECTATION, "%v", err)
+	}
 	payload := t.step.Send.Expand(nil, t.rec.Value)
 	_ = t.r.Conn.SetWriteDeadline(t.deadline)
 	if err := ctx.Err(); err != nil { // see Reader.more

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/probemesh/probemesh/internal/capture"
+	"github.com/probemesh/probemesh/internal/spec"
 )
 
 // Memory is what the steps of one probe have captured so far, for what later ones send. The zero value remembers nothing. It belongs to one goroutine.
@@ -25,6 +26,17 @@ func (m *Memory) Value(name string) string {
 		return m.Groups[n]
 	}
 	return m.named[name]
+}
+
+// Fits tells whether what the holes of a text stand for has [capture.MaxValue] bytes each at most: groups without a name may have matched all that the peer sent, and a text may ask
+// for one a thousand times. The error is a sentence.
+func (m *Memory) Fits(t spec.Template) error {
+	for _, hole := range t.Holes() {
+		if n := len(m.Value(hole)); n > capture.MaxValue {
+			return fmt.Errorf("${%s} to be sent has %d bytes, which is more than %d", hole, n, capture.MaxValue)
+		}
+	}
+	return nil
 }
 
 // Captures are what was captured by name, as text; nil when nothing was. What is not valid UTF-8 in them is replaced by U+FFFD.

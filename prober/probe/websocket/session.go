@@ -136,6 +136,9 @@ func (s *session) send(ctx context.Context, st *step) *probe.Failure {
 	kind, payload := ws.MessageText, []byte(nil)
 	switch {
 	case !st.text.Empty():
+		if err := s.memory.Fits(st.text); err != nil {
+			return probe.Failf(s.a, meshv1.Result_EXPECTATION, "%v", err)
+		}
 		payload = st.text.Expand(nil, s.memory.Value)
 	case len(st.GetSendBytes()) > 0:
 		kind, payload = ws.MessageBinary, st.GetSendBytes()
