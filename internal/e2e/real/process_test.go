@@ -111,7 +111,8 @@ func (s *server) family() []int {
 		if err != nil {
 			continue // gone meanwhile
 		}
-		_, rest, _ := strings.Cut(string(text), ") ")
+		rest := string(text)
+		rest = rest[strings.LastIndex(rest, ")")+1:] // the name before it may have anything in it
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if fields := strings.Fields(rest); len(fields) > 1 {
 			parent, _ := strconv.Atoi(fields[1])
@@ -125,21 +126,38 @@ func (s *server) family() []int {
 	return out
 }
 
-// freeze stops all processes of the server, parents first, until none is new. The kernel goes on accepting connections for them.
+// freeze stops all processes of the server, parents first, until none is new and every thread of them stands still. The kernel goes on accepting connections for them.
 func (s *server) freeze(t *testing.T) {
 	t.Helper()
 	stopped := make(map[int]bool)
-	for again := true; again; {
-		again = false
+	s.await(t, "all its threads to stand still", func() bool {
+		still := true
 		for _, pid := range s.family() {
 			if !stopped[pid] {
-				stopped[pid], again = true, true
+				stopped[pid], still = true, false
 				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && err != syscall.ESRCH { //nolint:errorlint // errno
 					t.Fatal(err)
 				}
 			}
+			still = still && stands(pid)
+		}
+		return still
+	})
+}
+
+// stands tells whether every thread of a process is stopped, or has ended.
+func stands(pid int) bool {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range tasks {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if i := strings.LastIndex(string(text), ") "); i < 0 || !strings.ContainsAny(string(text[i+2:i+3]), "TtZX") {
+			return false
 		}
 	}
+	return true
 }
 
 // stop kills all processes of the server. It may be called again.

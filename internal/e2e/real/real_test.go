@@ -33,10 +33,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// patience is the timeout of probes that should not run out of it, and short of those that should.
+// patience is the timeout of probes that should not run out of it, short of those that should at once, and unhurried of those that should later on.
 const (
-	patience = 10 * time.Second
-	short    = 700 * time.Millisecond
+	patience  = 10 * time.Second
+	short     = 700 * time.Millisecond
+	unhurried = 2 * time.Second
 )
 
 // probed is one probe of a server in some state.

@@ -26,7 +26,7 @@ http {
     location /loop { return 302 /loop; }
     location /echo { proxy_pass http://127.0.0.1:ECHO; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }
     location /stuck { proxy_pass http://127.0.0.1:ECHO; }
-    location /slow { root DIR; limit_rate 100; }
+    location /slow { root DIR; limit_rate 1000; }
     location /gone { proxy_pass http://127.0.0.1:NOBODY; }
   }
   server {
@@ -66,7 +66,7 @@ func testNginx(t *testing.T, b *table) {
 	before := func() {
 		backend.freeze(t)
 		stuck := probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_PROCESSING, "")
-		b.run(t, "nginx", short, []probed{
+		b.run(t, "nginx", unhurried, []probed{
 			{"http", "hanging in the middle of its answer", web + "/slow", nil, probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_TRANSFER, "")},
 			{"https, HTTP/2", "hanging in the middle of its answer", secure + "/slow", h(&meshv1.HttpProbe{Tls: trust}), probetest.Fail(meshv1.Result_TIMEOUT, meshv1.Result_TRANSFER, "")},
 			{"http", "hanging backend", web + "/stuck", nil, stuck},
