@@ -17,11 +17,11 @@ import (
 
 // probeOptions are the flags of probe.
 type probeOptions struct {
-	method, body, serverName, output string
-	headers, expect                  []string
-	insecure, noRedirects, each      bool
-	failAbove, degradedAbove         time.Duration
-	dns                              probeDNSOptions
+	method, body, serverName, starttls, output string
+	headers, expect                            []string
+	insecure, noRedirects, each                bool
+	failAbove, degradedAbove                   time.Duration
+	dns                                        probeDNSOptions
 }
 
 func (a *app) probeCommand() *cobra.Command {
@@ -34,6 +34,7 @@ Schemes are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs
 Exits with 0 when the target answered as expected, else with 1.`,
 		Example: `  probemesh probe https://shop.example.com/health --expect 'response.status == 200'
   probemesh probe 'dns://9.9.9.9/example.com?type=A' --dns-transport tls --dnssec
+  probemesh probe tls://mail.example.com --starttls smtp
   probemesh probe wss://feed.example.com/stream --body ping --expect 'response.body == "pong"'
   probemesh probe grpc://localhost:9000/my.Service --timeout 2s
   probemesh probe https://pair.example.com/ --each-address --degraded-above 500ms`,
@@ -42,7 +43,7 @@ Exits with 0 when the target answered as expected, else with 1.`,
 			if err := checkFormat(o.output, "text", formatJSON); err != nil {
 				return err
 			}
-			if len(args) != 1 {
+			if len(args) != 1 || args[0] == "" {
 				return usagef("what to probe? Write: probemesh probe URI, for example probemesh probe https://example.com/")
 			}
 			check, err := o.check(args[0], a.timeout)
@@ -58,6 +59,7 @@ Exits with 0 when the target answered as expected, else with 1.`,
 	f.StringVar(&o.body, "body", "", "HTTP request body, or what to send over tcp, udp or WebSocket, as `TEXT`; none by default")
 	f.StringArrayVar(&o.expect, "expect", nil, "`CEL` over response that must hold, for example 'response.status == 200'; may be repeated; the default is that of the kind")
 	f.StringVar(&o.serverName, "server-name", "", "`NAME` to send and verify in TLS; the default is the host of the URI")
+	f.StringVar(&o.starttls, "starttls", "", "`PROTOCOL` in which a tls:// server is asked to begin TLS, for example smtp, imap or postgres, with its port unless the URI has one; by default TLS begins at once")
 	f.BoolVar(&o.insecure, "insecure", false, "do not verify certificates; off, as a check verifies them")
 	f.BoolVar(&o.noRedirects, "no-redirects", false, "do not follow HTTP redirects; off, as a check follows them")
 	f.BoolVar(&o.each, "each-address", false, "probe every address of the name, at most 8, and fail when any of them does; off: whichever connects first")
@@ -109,6 +111,7 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 		without("header", len(o.headers) > 0 && kind != spec.GRPC && kind != spec.WEBSOCKET)
 		without("server-name or --insecure", tls != nil && kind != spec.TLS && kind != spec.GRPC && kind != spec.WEBSOCKET && kind != spec.DNS)
 	}
+	without("starttls", o.starttls != "" && kind != spec.TLS)
 	if kind != spec.DNS {
 		left = append(left, o.dns.given()...)
 	}
@@ -124,7 +127,7 @@ func (o probeOptions) check(uri string, timeout time.Duration) (*meshv1.Check, e
 	case spec.TCP:
 		c.Tcp = &meshv1.TcpProbe{Send: o.body, Expect: o.expect}
 	case spec.TLS:
-		c.Tls = &meshv1.TlsProbe{Tls: tls, Expect: o.expect}
+		c.Tls = &meshv1.TlsProbe{Tls: tls, Starttls: o.starttls, Expect: o.expect}
 	case spec.DNS:
 		if c.Dns, err = o.dns.options(o.expect, tls); err != nil {
 			return nil, err

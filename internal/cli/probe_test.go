@@ -126,3 +126,18 @@ func TestProberRefusesABadConfigurationByItsFlags(t *testing.T) {
 		t.Errorf("a good one exits with %d: %s", code, stderr)
 	}
 }
+
+// TestProbeBeginsTLSByTheProtocolThatIsAskedFor: --starttls is for tls:// alone, and is checked like a check's.
+func TestProbeBeginsTLSByTheProtocolThatIsAskedFor(t *testing.T) {
+	for uri, want := range map[string]string{
+		"https://127.0.0.1:1": "a probe of kind http has no --starttls",
+		"tls://127.0.0.1":     `"gopher" is not a protocol with STARTTLS`,
+	} {
+		if _, stderr, code := run("probe", uri, "--starttls", "gopher"); code != cli.ExitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%s exits with %d: %s", uri, code, stderr)
+		}
+	}
+	if out, _, code := run("probe", "tls://127.0.0.1:1", "--starttls", "smtp"); code != cli.ExitNo || !strings.Contains(out, "CONNECTION_REFUSED") {
+		t.Errorf("nobody listens, and it exits with %d: %s", code, out)
+	}
+}
