@@ -121,6 +121,9 @@ func (a *app) printRun(m *meshv1.RunCheckResponse) {
 			line += a.out.paint(dim, phases(r.GetTimings()))
 		}
 		a.print(strings.TrimRight(line, " "))
+		for _, part := range a.parts(r) {
+			a.print("       " + part)
+		}
 	}
 	for _, f := range m.GetFailures() {
 		a.print(a.out.paint(magenta, "-    ") + fmt.Sprintf("  %-12s %7s  %s", spec.ID(f.GetProber()), "", clean(f.GetReason())))

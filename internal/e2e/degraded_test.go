@@ -87,7 +87,7 @@ func TestAHalfDeadPairIsSeenWithEachAddress(t *testing.T) {
 		t.Errorf("summary %q", half.GetSummary())
 	}
 	out, _, code := m.cli("", "run", "check", "one")
-	if code != 0 || !strings.Contains(out, "degraded: 1 of 2 addresses fails") {
+	if code != 0 || !strings.Contains(out, "degraded: 1 of 2 addresses fails") || !strings.Contains(out, "OK     127.0.0.1:"+port) || !strings.Contains(out, "FAIL   127.0.0.2:"+port) {
 		t.Errorf("run ended with %d:\n%s", code, out)
 	}
 }
