@@ -1,6 +1,7 @@
 // Package http is the kind http: requests over HTTP/1.1, HTTP/2 or HTTP/3, and the redirects that follow them.
 //
-// What is the same for every probe of a check (URL, headers, body, TLS configuration, transports) is made once, by [Compile]. A probe is a visit: it sends the
+// What is the same for every probe of a check (URL, headers, body, TLS configuration, transports) is made once, by [Compile], or when it is first needed: a plain check of http meets TLS
+// only if it is redirected to it. A probe is a visit: it sends the
 // request of the check, or its steps one after the other, answers challenges for credentials, follows redirects, keeps cookies meanwhile, and reads the last
 // answer. Each request opens a new connection, unless the check asks for keep_alive, so that a probe sees the whole way that a new visitor would take.
 //
@@ -12,13 +13,11 @@ package http
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	nethttp "net/http"
 	"net/url"
+	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
@@ -52,13 +51,14 @@ type runner struct {
 	tokens    *tokens // OAuth 2.0; nil without
 	connect   string  // host:port to connect to in place of the check's own; empty for that
 
-	own, others *tls.Config // for the check's own host, and without its secrets for others
 	// Transports; nil where the check has no use for them.
-	usual     *nethttp.Transport // as the check asks for
-	fresh     *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
-	ownSecure *tls.Config        // own for connections without a transport
-	handed    *nethttp.Transport // for HTTP/2 over connections made without a transport
-	foreign   *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
+	usual   *nethttp.Transport // as the check asks for
+	fresh   *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
+	foreign *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
+
+	mu      sync.Mutex         // guards what is made when it is first needed: see security and handed
+	secured *security          // nil until then
+	hand    *nethttp.Transport // nil until then
 }
 
 // Compile makes a runner of a check of kind http whose defaults are resolved. The caller closes it.
@@ -69,17 +69,8 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return nil, err
 	}
 	r := &runner{plan: plan, options: o, url: t.URL}
-	// A certificate that is signed by itself is verified by the policy, which must know the name.
-	name := ""
-	if o.GetTls().GetAllowSelfSigned() {
-		name = r.url.Hostname()
-	}
-	if r.own, err = env.TLSConfig(o.GetTls(), name); err != nil {
-		return nil, err
-	}
-	r.others = r.own
-	if strangers := withoutSecrets(o.GetTls()); !proto.Equal(o.GetTls(), strangers) {
-		if r.others, err = env.TLSConfig(strangers, ""); err != nil {
+	if !r.mayStayClear() {
+		if r.secured, err = r.newSecurity(env); err != nil {
 			return nil, err
 		}
 	}
@@ -88,13 +79,9 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 		return nil, err
 	}
 	if r.isPlain() {
-		r.handed = r.hand()
 		r.first.shape = r.message(hop{request: r.first, own: true})
 		if r.first.raw, err = wire.Prepare(r.first.shape); err != nil {
 			return nil, err
-		}
-		if r.url.Scheme == "https" {
-			r.ownSecure = named(r.own, r.url.Hostname(), r.alpn())
 		}
 	}
 	if r.steps, err = r.compileSteps(c); err != nil {
@@ -119,25 +106,16 @@ func (r *runner) transports(interval time.Duration) {
 	if r.isPlain() && !r.options.GetKeepAlive() {
 		return
 	}
-	r.fresh = r.transport(r.own, false)
+	own, others := r.secured.own, r.secured.others
+	r.fresh = r.transport(own, false)
 	r.usual, r.foreign = r.fresh, r.fresh
-	if r.others != r.own {
-		r.foreign = r.transport(r.others, false)
+	if others != own {
+		r.foreign = r.transport(others, false)
 	}
 	if r.options.GetKeepAlive() {
-		r.usual = r.transport(r.own, true)
+		r.usual = r.transport(own, true)
 		r.usual.IdleConnTimeout = interval + time.Minute
 	}
-}
-
-// withoutSecrets are the TLS options that other hosts than the check's own are met with: nothing that is about who that one is.
-func withoutSecrets(t *meshv1.TlsConfig) *meshv1.TlsConfig {
-	if t == nil {
-		return nil
-	}
-	out := proto.CloneOf(t)
-	out.ServerName, out.ClientCertificatePem, out.ClientKeyPem, out.CertificatePins, out.PublicKeyPins, out.AllowSelfSigned = "", "", "", nil, nil, false
-	return out
 }
 
 // resolveTo completes a host, or a host and a port, with the port.
@@ -158,7 +136,9 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 
 // Close implements probe.Runner.
 func (r *runner) Close() {
-	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.handed} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.hand} {
 		if t != nil {
 			t.CloseIdleConnections()
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 
 	nethttp "net/http"
 
@@ -37,7 +36,7 @@ func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Resp
 	v.stops = append(v.stops, probe.Watch(v.base, conn))
 	var state *tls.ConnectionState
 	if req.URL.Scheme == "https" {
-		secure, err := probe.Handshake(v.base, v.a, conn, v.secureConfig(req.URL, own))
+		secure, err := v.handshake(conn, req.URL, own)
 		if err != nil {
 			conn.Close()
 			return nil, err
@@ -45,7 +44,7 @@ func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Resp
 		negotiated := secure.ConnectionState()
 		if negotiated.NegotiatedProtocol == "h2" {
 			ctx := context.WithValue(tracedContext(v.base, v.a, false), connectionKey{}, net.Conn(secure))
-			resp, err := v.single(v.handed, req.WithContext(ctx))
+			resp, err := v.single(v.handed(), req.WithContext(ctx))
 			if err != nil {
 				conn.Close()
 			}
@@ -99,18 +98,23 @@ func (b *singleBody) Close() error {
 // connectionKey is the context key of the connection that a request is to be sent over.
 type connectionKey struct{}
 
-// hand is a transport that does not connect: requests bring their connections along.
-func (r *runner) hand() *nethttp.Transport {
-	t := r.transport(r.own, false)
-	t.DialContext = nil
-	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+// handed is a transport that does not connect: requests bring their connections along. It is made when a server first chooses HTTP/2, and closed by Close.
+func (r *runner) handed() *nethttp.Transport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hand != nil {
+		return r.hand
+	}
+	r.hand = r.transport(nil, false)
+	r.hand.DialContext = nil
+	r.hand.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
 		conn, ok := ctx.Value(connectionKey{}).(net.Conn)
 		if !ok {
 			return nil, fmt.Errorf("dial %s without a connection", address)
 		}
 		return conn, nil
 	}
-	return t
+	return r.hand
 }
 
 // alpn are the protocols that TLS may negotiate.
@@ -119,27 +123,6 @@ func (r *runner) alpn() []string {
 		return []string{"http/1.1"}
 	}
 	return []string{"h2", "http/1.1"}
-}
-
-// secureConfig is the configuration for TLS with the host of a URL.
-func (v *visit) secureConfig(u *url.URL, own bool) *tls.Config {
-	switch {
-	case own && v.ownSecure != nil:
-		return v.ownSecure
-	case own:
-		return named(v.own, u.Hostname(), v.alpn())
-	}
-	return named(v.others, u.Hostname(), v.alpn())
-}
-
-// named is a configuration for one host, unless it has a name already.
-func named(config *tls.Config, host string, alpn []string) *tls.Config {
-	config = config.Clone()
-	config.NextProtos = alpn
-	if config.ServerName == "" {
-		config.ServerName = host
-	}
-	return config
 }
 
 // unwatch ends the watches over connections.

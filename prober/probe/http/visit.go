@@ -203,9 +203,9 @@ func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, er
 	req = req.WithContext(v.hooked)
 	switch {
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3 && own:
-		return v.quic(req, v.own)
+		return v.quic(req, v.secured.own)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3:
-		return v.quic(req, v.others)
+		return v.quic(req, v.secured.others)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP2 && v.newConnection() && v.options.GetProxyUrl() == "":
 		if own {
 			return v.single(v.fresh, req)
