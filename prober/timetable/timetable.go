@@ -24,6 +24,10 @@ import (
 // Slot is the width into which starts are gathered: 8 ms is below what anybody sees in a lag, and bounds wake-ups to 125 a second.
 const Slot = 8 * time.Millisecond
 
+// idleMax is how many goroutines are kept for later probes: about as many as start in one slot of a busy prober. A new goroutine has a small stack, and a probe makes it grow more than once; one
+// that is kept has grown.
+const idleMax = 16
+
 // Clock tells the prober's own time, and how far it is ahead of the mesh's.
 type Clock interface {
 	Local() time.Time
@@ -61,9 +65,12 @@ type Timetable struct {
 	popped  []Start          // used again by startDue
 	waiting []Start          // first come, first served; at most one a check
 	running int
+	idle    int        // goroutines that wait for an element of next and are not promised one
+	next    chan Start // one element for each goroutine that was idle and is to run something; closed when no probe starts any more
+	stopped bool       // no probe starts any more
 	skipped int64
 	missed  int64
-	probes  sync.WaitGroup
+	probes  sync.WaitGroup // goroutines that run probes, or wait to
 }
 
 // New returns a timetable that runs at most inFlight probes at once; inFlight must be positive.
@@ -71,7 +78,7 @@ func New(clock Clock, inFlight int, probe Probe) *Timetable {
 	if inFlight <= 0 {
 		panic("timetable: no probe may run")
 	}
-	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}, held: map[string]Start{}}
+	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}, held: map[string]Start{}, next: make(chan Start, idleMax)}
 }
 
 // Set puts a check in, or changes it; interval must be positive. It may be called before Run.
@@ -106,7 +113,7 @@ func (t *Timetable) Stats() Stats {
 }
 
 // Run starts probes until ctx ends; then it starts no more, gives those that run up to grace to finish, cancels the rest, and returns nil when all have
-// ended.
+// ended. It is called once.
 func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
 	probes, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -128,6 +135,8 @@ func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
 	t.mu.Lock()
 	t.waiting = nil
 	clear(t.held)
+	t.stopped = true
+	close(t.next)
 	t.mu.Unlock()
 	stop := time.AfterFunc(grace, cancel)
 	defer stop.Stop()
@@ -171,36 +180,55 @@ func (t *Timetable) startDue(ctx context.Context) time.Duration {
 	return max(0, next.Sub(local))
 }
 
+// startLocked has a goroutine run a probe, and after it those that wait.
 func (t *Timetable) startLocked(ctx context.Context, s Start) {
 	t.running++
+	if t.idle > 0 {
+		select {
+		case t.next <- s:
+			t.idle--
+			return
+		default: // those that were promised one have not come to take it yet
+		}
+	}
 	t.probes.Go(func() {
-		for {
+		for more := true; more; s, more = t.after(ctx, s.Check) {
 			t.probe(ctx, s.Check, s.Due)
-			var more bool
-			if s, more = t.ended(ctx, s.Check); !more {
-				return
-			}
 		}
 	})
 }
 
-// ended gives the place of a probe that has ended to the first that waits; its own check waits again if a start was held back for it.
-func (t *Timetable) ended(ctx context.Context, check string) (next Start, more bool) {
+// after is what a goroutine runs after the probe of a check has ended, as soon as there is something; more is false when it is to end.
+func (t *Timetable) after(ctx context.Context, check string) (s Start, more bool) {
+	s, more, keep := t.ended(ctx, check)
+	if !more && keep {
+		s, more = <-t.next
+	}
+	return s, more
+}
+
+// ended gives the place of a probe that has ended to the first that waits; its own check waits again if a start was held back for it. When none waits, keep tells
+// whether the goroutine is counted as idle.
+func (t *Timetable) ended(ctx context.Context, check string) (s Start, more, keep bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.busy, check)
-	if s, again := t.held[check]; again {
+	if again, ok := t.held[check]; ok {
 		delete(t.held, check)
 		t.busy[check] = true
-		t.waiting = append(t.waiting, s)
+		t.waiting = append(t.waiting, again)
 	}
-	if len(t.waiting) == 0 || ctx.Err() != nil {
-		t.running--
-		return Start{}, false
+	if len(t.waiting) > 0 && ctx.Err() == nil {
+		s = t.waiting[0]
+		t.waiting = t.waiting[1:]
+		return s, true, false
 	}
-	next = t.waiting[0]
-	t.waiting = t.waiting[1:]
-	return next, true
+	t.running--
+	if t.stopped || t.idle >= idleMax {
+		return Start{}, false, false
+	}
+	t.idle++
+	return Start{}, false, true
 }
 
 func (t *Timetable) nudge() {

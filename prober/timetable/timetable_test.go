@@ -3,6 +3,8 @@ package timetable
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -274,4 +276,43 @@ func TestAProbeAsLongAsTheIntervalRunsOnceAnInterval(t *testing.T) {
 	if l := time.Duration(longest.Load()); l > interval {
 		t.Errorf("a start was %s late", l)
 	}
+}
+
+// A probe needs a stack that has grown, so that probes of different checks take turns on goroutines; what a moment with many probes needs besides is let go of.
+func TestProbesTakeTurnsOnFewGoroutines(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	probe := func(context.Context, string, time.Time) {
+		id, _, _ := strings.Cut(string(debug.Stack()), "[")
+		mu.Lock()
+		seen[id]++
+		mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	run(t, &testClock{}, 100, probe, func(tt *Timetable) {
+		for i := range 10 {
+			tt.Set(fmt.Sprint("checks/", i), time.Second, time.Duration(i)*100*time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		mu.Lock()
+		if len(seen) != 1 {
+			t.Errorf("probes one after the other ran on %d goroutines, want 1", len(seen))
+		}
+		clear(seen)
+		mu.Unlock()
+		for i := range 100 {
+			tt.Set(fmt.Sprint("checks/", i), time.Minute, 30*time.Second)
+		}
+		time.Sleep(3 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(seen) < 100 {
+			t.Errorf("100 probes at once ran on %d goroutines", len(seen))
+		}
+		tt.mu.Lock()
+		defer tt.mu.Unlock()
+		if tt.idle != idleMax || tt.running != 0 {
+			t.Errorf("%d goroutines are kept while %d probes run, want %d and 0", tt.idle, tt.running, idleMax)
+		}
+	})
 }
