@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,7 +129,11 @@ func schemeProblem(uri string) string {
 	case !strings.Contains(uri, "://"):
 		return fmt.Sprintf("%q has no known scheme; begin it with one of %s, for example tcp://host:port", clip(uri), knownSchemes)
 	}
-	return fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes)
+	problem := fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes)
+	if slices.Contains(StartTLSProtocols(), strings.ToLower(name)) {
+		problem += fmt.Sprintf("; for TLS within it write tls://host with starttls %s, else tcp://host:port with steps", strings.ToLower(name))
+	}
+	return problem
 }
 
 // ParseURI takes a URI of a check apart. The error lists everything that is wrong with it, in one line.

@@ -53,6 +53,7 @@ func TestFaultyURIsAreExplained(t *testing.T) {
 		"example.com":                           "has no scheme",
 		"example.com:80":                        "has no scheme",
 		"localhost:80":                          "has no known scheme",
+		"smtp://a":                              `scheme "smtp" is not known; the known ones are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs; for TLS within it write tls://host with starttls smtp, else tcp://host:port with steps`,
 		"gopher://a":                            `scheme "gopher" is not known; the known ones are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs`,
 		"http:a":                                "has no // after the scheme",
 		"http://":                               "has no host",
