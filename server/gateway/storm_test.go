@@ -39,17 +39,25 @@ func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 	calm := s.outages(failing[:half], func() bool { return true })
 	s.measure(t, "calm", calm)
 
+	// First their sessions end here, as when a network is cut; then they come, as from a server that has died.
 	begin := time.Now()
 	for _, p := range moving {
 		p.leave()
 	}
+	sessions := func() int { return s.c.Server().Sessions }
+	remaining := failing[half:]
+	ending := s.outages(remaining[:len(remaining)/2], func() bool { return sessions() > count-len(moving) })
+	s.until("their sessions have ended", func() bool { return sessions() == count-len(moving) })
+	t.Logf("%d of %d sessions ended at once, within %s", len(moving), count, time.Since(begin).Round(time.Millisecond))
+	s.measure(t, "while they end", ending)
+	begin = time.Now()
 	done := make(chan struct{})
 	go func() { // joined by the receive below
 		defer close(done)
 		s.attach(moving, 50*time.Millisecond)
 		s.until("all probers are told that they run what they should", func() bool { return s.inSync() == count })
 	}()
-	rough := s.outages(failing[half:], func() bool {
+	rough := s.outages(remaining[len(ending):], func() bool {
 		select {
 		case <-done:
 			return false
@@ -63,7 +71,7 @@ func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 	if len(rough) == 0 {
 		t.Fatal("all were back before the first outage: nothing was measured")
 	}
-	s.check(append(calm, rough...))
+	s.check(slices.Concat(calm, ending, rough))
 
 	limit := 10 * time.Second // of a test among others on a busy machine
 	if os.Getenv("PROBEMESH_STORM") != "" {
