@@ -45,7 +45,7 @@ const (
 	stormPing = 10 * time.Second
 	// stormDialling is how many probers connect and say Hello at the same time: as soon as one is welcomed, the next begins. More of them would not come faster, since the
 	// two cores are all there is; their work would only stand before the server's in the queue of one Go scheduler, which it does not where they are on other machines.
-	stormDialling = 256
+	stormDialling = 64
 	// stormProbe is how often each assignment's result is said anew.
 	stormProbe = 20 * time.Second
 )
