@@ -53,9 +53,9 @@ func TestAPortThatIsTakenIsNamedBeforeAnyMemberIsStarted(t *testing.T) {
 func TestPortsThatWouldMeetAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ grpc, http, want string }{
-		"one port for both":           {"127.0.0.1:11810", "127.0.0.1:11810", "server a would twice listen on 127.0.0.1:11810"},
-		"two apart":                   {"127.0.0.1:11820", "127.0.0.1:11822", "servers a and b would both listen on 127.0.0.1:11822"},
-		"beyond the highest of ports": {"127.0.0.1:65533", "127.0.0.1:11830", "would need port 65537"},
+		"one port for both":           {"127.0.0.77:11810", "127.0.0.77:11810", "server a would twice listen on 127.0.0.77:11810"},
+		"two apart":                   {"127.0.0.77:11820", "127.0.0.77:11822", "servers a and b would both listen on 127.0.0.77:11822"},
+		"beyond the highest of ports": {"127.0.0.77:65533", "127.0.0.77:11830", "would need port 65537"},
 	} {
 		data := filepath.Join(t.TempDir(), "mesh")
 		_, err := localmesh.New(localmesh.Options{Program: "none", Data: data, Datacenters: 3, Probers: 1, GRPCListen: c.grpc, HTTPListen: c.http})
