@@ -50,11 +50,12 @@ func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 	s.until("their sessions have ended", func() bool { return sessions() == count-len(moving) })
 	t.Logf("%d of %d sessions ended at once, within %s", len(moving), count, time.Since(begin).Round(time.Millisecond))
 	s.measure(t, "while they end", ending)
+	conns := s.connections(len(moving))
 	begin = time.Now()
 	done := make(chan struct{})
 	go func() { // joined by the receive below
 		defer close(done)
-		s.attach(moving, 50*time.Millisecond)
+		s.come(moving, conns, 50*time.Millisecond)
 		s.until("all probers are told that they run what they should", func() bool { return s.inSync() == count })
 	}()
 	rough := s.outages(remaining[len(ending):], func() bool {
