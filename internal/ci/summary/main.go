@@ -41,11 +41,12 @@ func (r *report) runAgain(flags []string) int {
 	}
 	passed := map[key]bool{}
 	for _, k := range roots {
-		args := append([]string{"test", "-count", "1"}, flags...)
+		// The package comes first: after a flag of the tests' own, go test takes it for an argument.
+		args := []string{"test", k.pkg, "-count", "1"}
 		if k.test != "" {
 			args = append(args, "-run", "^"+k.test+"$")
 		}
-		out, err := exec.Command("go", append(args, k.pkg)...).CombinedOutput() //nolint:gosec // names of our own tests
+		out, err := exec.Command("go", append(args, flags...)...).CombinedOutput() //nolint:gosec // names of our own tests
 		if err == nil {
 			passed[k] = true
 			continue
