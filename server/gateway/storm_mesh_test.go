@@ -37,6 +37,8 @@ type storm struct {
 	probers  []*stormProber
 	down     sync.Map      // checks that fail
 	welcomed time.Duration // how long the last attach took
+	// first is the prober that says the first failure of a check. It is looked for before the storm: to ask ten thousand probers takes their locks, which they hold while they send.
+	first    map[string]*stormProber
 	dialling chan struct{} // has an element for each prober that has said Hello and has no Welcome
 
 	mu    sync.Mutex
@@ -59,7 +61,7 @@ func (noNotifier) Run(ctx context.Context, _ store.Fence) error {
 // newStorm makes a mesh of as many probers as checks, all attached, all checks UP.
 func newStorm(t *testing.T, count int) *storm {
 	t.Helper()
-	s := &storm{t: t, listener: bufconn.Listen(1 << 16), asked: map[string]time.Time{}, dialling: make(chan struct{}, stormDialling)}
+	s := &storm{t: t, listener: bufconn.Listen(1 << 16), asked: map[string]time.Time{}, first: map[string]*stormProber{}, dialling: make(chan struct{}, stormDialling)}
 	client, _ := etcdfake.New(t).Link(t)
 	s.store = store.New(client, store.Options{})
 	// Lines are made, and metrics counted, as in a server.
@@ -216,7 +218,9 @@ func (s *storm) divide(count int) (failing []string, moving []*stormProber) {
 	for i := range count {
 		name := fmt.Sprint("checks/c", i)
 		failing = append(failing, name)
-		for _, p := range s.of(name) {
+		holders := s.of(name)
+		s.first[name] = holders[0]
+		for _, p := range holders {
 			steady[p] = true
 		}
 	}
@@ -288,7 +292,7 @@ func (s *storm) outages(checks []string, more func() bool) (all []outage) {
 		o := outage{check: name}
 		s.down.Store(name, true)
 		begin := time.Now()
-		s.of(name)[0].vote(name, "")
+		s.first[name].vote(name, "")
 		ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 		for s.opened(name) == nil {
 			if _, err := incidents.Next(ctx); err != nil {
