@@ -8,7 +8,8 @@
 // An answer is bounded in every direction: headers by 64 KiB, the body by the body limit before and after decompression, informational answers and redirects by
 // their number, cookies by 64 KiB in all, and all of it by the timeout of the check.
 //
-// Credentials, cookies aside, go to the host of the check alone; what other hosts are sent is User-Agent and Accept headers.
+// Credentials, cookies aside, go to the host of the check alone; what other hosts are sent is User-Agent and Accept headers. To a host that only the target named, by a redirect or by what
+// was captured of its answers, no body goes either, unless the check says so.
 package http
 
 import (
@@ -45,11 +46,12 @@ type runner struct {
 	safe    nethttp.Header // what other hosts are sent
 	// proxyAuth are the credentials for the proxy; nil without a proxy or without any.
 	proxyAuth []string
-	first     request // the request of a check without steps
-	steps     []step  // in place of first
-	whole     bool    // the whole body is needed, by an expectation or by the kind's own judgement
-	tokens    *tokens // OAuth 2.0; nil without
-	connect   string  // host:port to connect to in place of the check's own; empty for that
+	first     request         // the request of a check without steps
+	steps     []step          // in place of first
+	origins   map[string]bool // that the steps name without captured values
+	whole     bool            // the whole body is needed, by an expectation or by the kind's own judgement
+	tokens    *tokens         // OAuth 2.0; nil without
+	connect   string          // host:port to connect to in place of the check's own; empty for that
 
 	// Transports; nil where the check has no use for them.
 	usual   *nethttp.Transport // as the check asks for

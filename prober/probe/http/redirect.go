@@ -53,6 +53,11 @@ func (v *visit) redirect(h hop, resp *nethttp.Response) (next hop, ok bool, err 
 	}
 	next.url.User, next.url.Fragment = nil, ""
 	next.own = v.isOwn(next.url)
+	if len(next.body) > 0 && !next.own && !keepsTo(h.url, next.url) && !v.options.GetSendBodyToOtherHosts() {
+		return hop{}, false, probe.Failf(v.a, meshv1.Result_PROTOCOL,
+			"the redirect from %s to %s with status %d asks for the body of the request, which is not sent to another host, nor from https to http, since it may hold secrets; probe the other one itself, or set http.send_body_to_other_hosts",
+			short(h.url.Redacted()), short(next.url.Redacted()), resp.StatusCode)
+	}
 	return next, true, nil
 }
 
@@ -68,7 +73,27 @@ func withoutContent(h nethttp.Header) nethttp.Header {
 }
 
 // isOwn tells whether a URL is of the host of the check: there alone go its credentials, and never in the clear when the check is https.
-func (r *runner) isOwn(u *url.URL) bool {
-	return strings.EqualFold(u.Hostname(), r.url.Hostname()) && port(u) == port(r.url) && u.Scheme == r.url.Scheme ||
-		strings.EqualFold(u.Hostname(), r.url.Hostname()) && r.url.Scheme == "http" && u.Scheme == "https" && port(r.url) == "80" && port(u) == "443"
+func (r *runner) isOwn(u *url.URL) bool { return keepsTo(r.url, u) }
+
+// keepsTo tells whether a request that was meant for one URL may as well go to another with all that it carries: to the same scheme, host and port, or from http to https of the same
+// host, both on their usual ports.
+func keepsTo(from, to *url.URL) bool {
+	return strings.EqualFold(to.Hostname(), from.Hostname()) && (port(to) == port(from) && to.Scheme == from.Scheme ||
+		from.Scheme == "http" && to.Scheme == "https" && port(from) == "80" && port(to) == "443")
+}
+
+// origin is the scheme, host and port of a URL.
+func origin(u *url.URL) string { return u.Scheme + "://" + strings.ToLower(hostPort(u)) }
+
+// writtenOrigin is the origin that the URL of a step leads to whatever is captured; false when captured values have a say in it.
+func writtenOrigin(base *url.URL, text string) (string, bool) {
+	written, _, captured := strings.Cut(text, "${")
+	if _, rest, absolute := strings.Cut(written, "//"); captured && (!absolute || !strings.ContainsAny(rest, "/?#")) {
+		return "", false
+	}
+	u, err := base.Parse(written)
+	if err != nil || u.Host == "" {
+		return "", false
+	}
+	return origin(u), true
 }

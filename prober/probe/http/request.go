@@ -60,11 +60,14 @@ func (r *runner) headers(userAgent string) {
 		delete(r.header, "Proxy-Authorization") // inside a tunnel it would reach the target
 	}
 	for k, v := range r.header {
-		if k == "User-Agent" || strings.HasPrefix(k, "Accept") {
+		if harmless(k) {
 			r.safe[k] = v
 		}
 	}
 }
+
+// harmless tells whether a header, by its canonical name, may be sent to anyone.
+func harmless(name string) bool { return name == "User-Agent" || strings.HasPrefix(name, "Accept") }
 
 // add adds lines to a header.
 func add(h nethttp.Header, lines []*meshv1.HttpHeader) {

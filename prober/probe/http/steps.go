@@ -47,6 +47,12 @@ func (r *runner) compileSteps(c *meshv1.Check) ([]step, error) {
 			return nil, fmt.Errorf("step %s: captures[%d]: %s", s.name, faults[0].Index, faults[0].Problem)
 		}
 		s.whole = s.plan.Expect.Reads("body") || s.plan.Expect.Reads("json") || s.captures != nil || o.GetGraphql() != nil || i == len(list)-1 && r.readsBody()
+		if written, ok := writtenOrigin(r.url, o.GetUrl()); ok {
+			if r.origins == nil {
+				r.origins = make(map[string]bool)
+			}
+			r.origins[written] = true
+		}
 		out = append(out, s)
 	}
 	return out, nil
@@ -128,7 +134,25 @@ func (v *visit) request(s *step, values capture.Values) (request, error) {
 			method = nethttp.MethodPost
 		}
 	}
-	return v.newRequest(u, method, filled, filled.GetHeaders(), s.follow)
+	q, err := v.newRequest(u, method, filled, filled.GetHeaders(), s.follow)
+	if err != nil || v.isOwn(u) || v.origins[origin(u)] {
+		return q, err
+	}
+	return v.ledAstray(q, filled.GetHeaders())
+}
+
+// ledAstray is a request to a host that the target chose, by what was captured of its answers: it is sent nothing that was meant for others.
+func (v *visit) ledAstray(q request, lines []*meshv1.HttpHeader) (request, error) {
+	const remedy = "is not sent to a host that the check does not name, since it may hold secrets"
+	for _, l := range lines {
+		if !harmless(nethttp.CanonicalHeaderKey(l.GetName())) {
+			return request{}, fmt.Errorf("a captured value leads to %s, and header %s %s; write the host in the url of the step", short(origin(q.url)), l.GetName(), remedy)
+		}
+	}
+	if len(q.body) > 0 && !v.options.GetSendBodyToOtherHosts() {
+		return request{}, fmt.Errorf("a captured value leads to %s, and the body %s; write the host in the url of the step, or set http.send_body_to_other_hosts", short(origin(q.url)), remedy)
+	}
+	return q, nil
 }
 
 // fill writes captured values into the fields of a step that may have them.

@@ -691,7 +691,9 @@ type HttpStep struct {
 	// Request method. If unset, GET, or POST when there is a body, a form or GraphQL. Without `${name}`.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
 	// What to request, relative to the URI of the check (RFC 3986): `/login`, `?page=2`, or a whole http or https URI, also of another host, which is sent the headers of this step, and of the
-	// check only User-Agent and Accept headers. A captured value stands in it as it is, not escaped. If unset, the URI of the check. At most 2,048 bytes.
+	// check only User-Agent and Accept headers. A captured value stands in it as it is, not escaped. When one leads to a scheme, host and port that the check's URI and the URLs of its steps
+	// do not name before any `${name}`, the target has chosen it: it is sent User-Agent and Accept headers alone, and the step fails when it has other headers or a body to send (see
+	// `send_body_to_other_hosts`). If unset, the URI of the check. At most 2,048 bytes.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	// Headers besides those of the check, in place of those of the same name. At most 32; not `Host`.
 	Headers []*HttpHeader `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
@@ -833,7 +835,7 @@ type HttpProbe struct {
 	BasicAuth *BasicAuth `protobuf:"bytes,4,opt,name=basic_auth,json=basicAuth,proto3" json:"basic_auth,omitempty"`
 	// Sent as `Authorization: Bearer`. It is stored and returned as written: restrict who may read checks.
 	BearerToken string `protobuf:"bytes,5,opt,name=bearer_token,json=bearerToken,proto3" json:"bearer_token,omitempty"`
-	// Whether to follow redirects. If unset, true. Credentials are not sent to another host.
+	// Whether to follow redirects. If unset, true. Credentials, headers and the body are not sent to another host: see `send_body_to_other_hosts`.
 	FollowRedirects *bool `protobuf:"varint,6,opt,name=follow_redirects,json=followRedirects,proto3,oneof" json:"follow_redirects,omitempty"`
 	// How many redirects to follow before the probe fails, 1 to 20. If unset, 10. Cookies that an answer sets are kept for the requests that follow it in the same probe, for
 	// the sites they are for (RFC 6265, with the list of public suffixes), up to 64 KiB of them.
@@ -893,9 +895,13 @@ type HttpProbe struct {
 	Traceparent bool `protobuf:"varint,31,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// Several requests in place of one, at most 20. The URI of the check is what theirs are relative to, and its host is the one that credentials go to. `method`, the kinds of body
 	// and `body_file` belong to the steps then; `expect` is about the last answer, in addition to the steps' own.
-	Steps         []*HttpStep `protobuf:"bytes,32,rep,name=steps,proto3" json:"steps,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Steps []*HttpStep `protobuf:"bytes,32,rep,name=steps,proto3" json:"steps,omitempty"`
+	// True: the body goes along where it is another's word that leads the probe to another host, or from https to http: a redirect with 307 or 308 (as browsers, curl and Go's net/http
+	// do it), or a step whose host was captured. If unset, false: the body may hold secrets, so that such a probe fails and the other host is sent nothing. From http
+	// to https of the same host, both on their usual ports, it always goes along.
+	SendBodyToOtherHosts bool `protobuf:"varint,33,opt,name=send_body_to_other_hosts,json=sendBodyToOtherHosts,proto3" json:"send_body_to_other_hosts,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *HttpProbe) Reset() {
@@ -1152,6 +1158,13 @@ func (x *HttpProbe) GetSteps() []*HttpStep {
 	return nil
 }
 
+func (x *HttpProbe) GetSendBodyToOtherHosts() bool {
+	if x != nil {
+		return x.SendBodyToOtherHosts
+	}
+	return false
+}
+
 // HttpResult is what an http probe measured.
 type HttpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,7 +1346,7 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\x06expect\x18\n" +
 	" \x03(\tR\x06expect\x121\n" +
 	"\bcaptures\x18\v \x03(\v2\x15.probemesh.v1.CaptureR\bcapturesB\x13\n" +
-	"\x11_follow_redirects\"\xba\r\n" +
+	"\x11_follow_redirects\"\xf2\r\n" +
 	"\tHttpProbe\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12>\n" +
 	"\aheaders\x18\x02 \x03(\v2$.probemesh.v1.HttpProbe.HeadersEntryR\aheaders\x12\x12\n" +
@@ -1373,7 +1386,8 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\vfail_if_tls\x18\x1d \x01(\bR\tfailIfTls\x12%\n" +
 	"\x0ffail_if_not_tls\x18\x1e \x01(\bR\ffailIfNotTls\x12 \n" +
 	"\vtraceparent\x18\x1f \x01(\bR\vtraceparent\x12,\n" +
-	"\x05steps\x18  \x03(\v2\x16.probemesh.v1.HttpStepR\x05steps\x1a:\n" +
+	"\x05steps\x18  \x03(\v2\x16.probemesh.v1.HttpStepR\x05steps\x126\n" +
+	"\x18send_body_to_other_hosts\x18! \x01(\bR\x14sendBodyToOtherHosts\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
