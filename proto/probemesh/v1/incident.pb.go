@@ -574,9 +574,9 @@ type SharedCause struct {
 	// Where it is.
 	Side SharedCause_Side `protobuf:"varint,1,opt,name=side,proto3,enum=probemesh.v1.SharedCause_Side" json:"side,omitempty"`
 	// What kind of thing they share: `host`, `cname` (a name that their hosts are aliases of, `Result.canonical_names`), `address`, `network`, `issuer` (who issued a certificate that they show,
-	// `Result.certificate_issuers`; only for failures of class `TLS`), or `label.` and the key of a label; for probers the dimension, such as `provider`. Empty for NOTHING.
+	// `TlsResult.issuers`; only for failures of class `TLS`), or `label.` and the key of a label; for probers the dimension, such as `provider`. Empty for NOTHING.
 	Dimension string `protobuf:"bytes,2,opt,name=dimension,proto3" json:"dimension,omitempty"`
-	// Its value, for example `192.0.2.7`, `edge.cdn.example` or `CN=R11, O=Let's Encrypt`. Empty for NOTHING.
+	// Its value, for example `192.0.2.7`, `edge.cdn.example` or `CN=R11,O=Let's Encrypt,C=US`. Empty for NOTHING.
 	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	// Other things, `dimension=value`, that the very same checks (or probers) share: any of them explains it as well.
 	Also []string `protobuf:"bytes,4,rep,name=also,proto3" json:"also,omitempty"`

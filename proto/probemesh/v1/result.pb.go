@@ -309,11 +309,8 @@ type Result struct {
 	// host that was visited, at most 8. In lower case and without the final dot. They are read from the answers of the prober's own resolver, at most once in 10 minutes for each host, and go on being
 	// told for a day when the name does not resolve any more. Empty when the host is no alias, or is not asked of DNS (an address, `/etc/hosts`).
 	CanonicalNames []string `protobuf:"bytes,29,rep,name=canonical_names,json=canonicalNames,proto3" json:"canonical_names,omitempty"`
-	// Who issued the certificates that the peer sent, its own first, without repetition, at most 4: their common name and organisation, for example `CN=R11, O=Let's Encrypt`, or else the whole name as RFC 2253 text. At most
-	// 256 bytes each. Set whenever the peer showed certificates, whether or not they were acceptable, whatever the kind.
-	CertificateIssuers []string `protobuf:"bytes,30,rep,name=certificate_issuers,json=certificateIssuers,proto3" json:"certificate_issuers,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
@@ -545,13 +542,6 @@ func (x *Result) GetTcp() *TcpResult {
 func (x *Result) GetCanonicalNames() []string {
 	if x != nil {
 		return x.CanonicalNames
-	}
-	return nil
-}
-
-func (x *Result) GetCertificateIssuers() []string {
-	if x != nil {
-		return x.CertificateIssuers
 	}
 	return nil
 }
@@ -1089,7 +1079,7 @@ var File_probemesh_v1_result_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\xcb\r\n" +
+	"\x19probemesh/v1/result.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cprobemesh/v1/dns_probe.proto\x1a\x1dprobemesh/v1/grpc_probe.proto\x1a\x1dprobemesh/v1/http_probe.proto\x1a\x1dprobemesh/v1/icmp_probe.proto\x1a\x1cprobemesh/v1/tcp_probe.proto\x1a\x1cprobemesh/v1/tls_probe.proto\x1a\x1cprobemesh/v1/udp_probe.proto\x1a\"probemesh/v1/websocket_probe.proto\"\x9a\r\n" +
 	"\x06Result\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x16\n" +
 	"\x06prober\x18\x02 \x01(\tR\x06prober\x12\x1a\n" +
@@ -1122,8 +1112,7 @@ const file_probemesh_v1_result_proto_rawDesc = "" +
 	"\x03udp\x18\x19 \x01(\v2\x17.probemesh.v1.UdpResultR\x03udp\x12;\n" +
 	"\twebsocket\x18\x1a \x01(\v2\x1d.probemesh.v1.WebsocketResultR\twebsocket\x12)\n" +
 	"\x03tcp\x18\x1b \x01(\v2\x17.probemesh.v1.TcpResultR\x03tcp\x12'\n" +
-	"\x0fcanonical_names\x18\x1d \x03(\tR\x0ecanonicalNames\x12/\n" +
-	"\x13certificate_issuers\x18\x1e \x03(\tR\x12certificateIssuers\"I\n" +
+	"\x0fcanonical_names\x18\x1d \x03(\tR\x0ecanonicalNames\"I\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\b\n" +

@@ -386,7 +386,10 @@ type TlsResult struct {
 	// Key exchange group, for example `X25519MLKEM768`; empty without one.
 	Group string `protobuf:"bytes,7,opt,name=group,proto3" json:"group,omitempty"`
 	// Protocol agreed on inside TLS (ALPN), for example `h2`; empty without one.
-	Alpn          string `protobuf:"bytes,8,opt,name=alpn,proto3" json:"alpn,omitempty"`
+	Alpn string `protobuf:"bytes,8,opt,name=alpn,proto3" json:"alpn,omitempty"`
+	// Who issued the certificates that the peer sent, its own first, without repetition, at most 4: RFC 2253 text, for example `CN=R11,O=Let's Encrypt,C=US`, at most 512 bytes each. When a handshake fails because a chain
+	// does not verify, there is no TlsResult, and `Evidence.certificates` tell the same.
+	Issuers       []string `protobuf:"bytes,9,rep,name=issuers,proto3" json:"issuers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -475,6 +478,13 @@ func (x *TlsResult) GetAlpn() string {
 		return x.Alpn
 	}
 	return ""
+}
+
+func (x *TlsResult) GetIssuers() []string {
+	if x != nil {
+		return x.Issuers
+	}
+	return nil
 }
 
 // ResponseTls is a completed TLS handshake.
@@ -746,7 +756,7 @@ const file_probemesh_v1_tls_probe_proto_rawDesc = "" +
 	"\x06expect\x18\x03 \x03(\tR\x06expect\x12\x1a\n" +
 	"\bstarttls\x18\x04 \x01(\tR\bstarttls\x12\x1b\n" +
 	"\tehlo_name\x18\x05 \x01(\tR\behloName\x12\x12\n" +
-	"\x04alpn\x18\x06 \x03(\tR\x04alpn\"\xd4\x02\n" +
+	"\x04alpn\x18\x06 \x03(\tR\x04alpn\"\xee\x02\n" +
 	"\tTlsResult\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12C\n" +
@@ -755,7 +765,8 @@ const file_probemesh_v1_tls_probe_proto_rawDesc = "" +
 	"\x14certificate_expiries\x18\x05 \x03(\v2\x1a.google.protobuf.TimestampR\x13certificateExpiries\x12\x18\n" +
 	"\aresumed\x18\x06 \x01(\bR\aresumed\x12\x14\n" +
 	"\x05group\x18\a \x01(\tR\x05group\x12\x12\n" +
-	"\x04alpn\x18\b \x01(\tR\x04alpn\"\xf5\x04\n" +
+	"\x04alpn\x18\b \x01(\tR\x04alpn\x12\x18\n" +
+	"\aissuers\x18\t \x03(\tR\aissuers\"\xf5\x04\n" +
 	"\vResponseTls\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06cipher\x18\x02 \x01(\tR\x06cipher\x12\x1b\n" +
