@@ -15,13 +15,24 @@ import (
 
 const lockFile = "mesh.lock"
 
+// lockPatience is how long a lock may be held before that is another mesh's: a process that its holder starts at the very moment of its end holds it too, until
+// it has become another program.
+const lockPatience = time.Second
+
 // claim makes the data directory and takes it for this process, whose end gives it back. It is done before anything in there is touched: a second mesh on the
 // same data would make the first one's addresses disappear.
 func claim(dir string) (*fileutil.LockedFile, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w; choose a directory that can be written with --data", err)
 	}
-	lock, err := fileutil.TryLockFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	var lock *fileutil.LockedFile
+	var err error
+	for limit := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		lock, err = fileutil.TryLockFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if !errors.Is(err, fileutil.ErrLocked) || time.Now().After(limit) {
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, fileutil.ErrLocked):
 		return nil, fmt.Errorf("a mesh is running on %s already; stop it first, or choose another directory with --data", dir)

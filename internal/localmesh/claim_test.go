@@ -50,6 +50,30 @@ func TestAPortThatIsTakenIsNamedBeforeAnyMemberIsStarted(t *testing.T) {
 	}
 }
 
+func TestMeshesThatArePlannedAtTheSameTimeShareNoPort(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := map[string]int{}
+	for i := range 60 { // 1,200 ports: chosen alone, without looking at the others, some would surely meet
+		m, err := localmesh.New(localmesh.Options{Program: self, Data: t.TempDir(), Datacenters: localmesh.MaxDatacenters, EtcdClients: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(m.Stop)
+		for _, s := range m.Servers() {
+			for _, address := range []string{s.GRPC, s.HTTP, s.EtcdClient} {
+				if other, taken := user[address]; taken {
+					t.Errorf("meshes %d and %d were both given %s", other, i, address)
+				}
+				user[address] = i
+			}
+		}
+	}
+}
+
 func TestPortsThatWouldMeetAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ grpc, http, want string }{

@@ -55,6 +55,7 @@ type Mesh struct {
 	ended   chan Ending
 	thread  *thread
 	lock    *fileutil.LockedFile // the data directory is ours
+	ports   *block               // nil when the user chose the ports
 
 	mu      sync.Mutex
 	written bool // addresses.json says what runs
@@ -79,12 +80,12 @@ func New(o Options) (*Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := plan(o)
+	p, held, err := plan(o)
 	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
-	m := &Mesh{options: o, plan: p, lock: lock, ended: make(chan Ending, 256), thread: newThread()}
+	m := &Mesh{options: o, plan: p, lock: lock, ports: held, ended: make(chan Ending, 256), thread: newThread()}
 	var cluster []string
 	for _, s := range p.Servers {
 		cluster = append(cluster, s.Name+"=http://"+s.Peer)
@@ -260,6 +261,7 @@ func (m *Mesh) Stop() {
 		}
 	}
 	m.thread.stop()
+	m.ports.release()
 	_ = m.lock.Close() // a second close does nothing
 }
 
