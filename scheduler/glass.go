@@ -22,6 +22,8 @@ type storeState struct {
 	unsettled bool
 	// alone: since it was lost there was a time in which no other server was heard, though there are others.
 	alone bool
+	// settled is since when it works and all that was done without it is known here; zero while that is not so, and when it was never otherwise.
+	settled time.Time
 }
 
 // outage is an incident that was due, or was over, while etcd had no quorum. It lives until it is joined: written into the store by a leader.
@@ -46,6 +48,11 @@ func (s *State) takeStore(now time.Time, e Store) {
 	before := s.store
 	s.store = storeState{lost: e.Since, term: max(e.Term, before.term), unsettled: e.Unsettled}
 	s.store.alone = e.Lost && (e.Alone || before.alone)
+	if !e.Lost && !e.Unsettled {
+		if s.store.settled = before.settled; before.settled.IsZero() {
+			s.store.settled = now
+		}
+	}
 	if !e.Lost {
 		s.store.lost = time.Time{}
 		if before.alone {

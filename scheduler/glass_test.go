@@ -362,3 +362,41 @@ func TestServerThatWasAloneForgetsWhatItToldNobody(t *testing.T) {
 		t.Fatalf("%d incidents opened and %d resolved for what nobody was told of", len(r.opened()), len(r.resolved()))
 	}
 }
+
+// A server tells nobody of an outage that it saw without etcd. When etcd is back, another leads, which knows nothing of that, decides by its own votes, tells, and is
+// done. When the first server comes to lead afterwards, there is nothing left for it to write down.
+func TestOutageThatAnotherLeaderHasDecidedByItsVotesIsNotWrittenDownAgain(t *testing.T) {
+	incident := func(r *rig) IncidentPut {
+		i := &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, State: meshv1.Incident_OPEN,
+			StartTime: timestamppb.New(r.now.Add(-30 * time.Second)), OpenTime: timestamppb.New(r.now)}
+		return IncidentPut{Key: "checks/shop", Incident: &statev1.StoredIncident{Incident: i}, ModRevision: 77}
+	}
+	for name, then := range map[string]func(r *rig){
+		"it follows all of it": func(r *rig) {
+			r.apply(incident(r))
+			r.rounds(6, ok)
+			r.apply(IncidentGone{Key: "checks/shop"})
+		},
+		"it is told while etcd is away": func(r *rig) {
+			r.apply(Store{Lost: true, Since: r.now, Term: 2}, incident(r), Store{Term: 2})
+			r.rounds(6, ok)
+			r.apply(IncidentGone{Key: "checks/shop"})
+		},
+		"it sees nothing of it": func(r *rig) {
+			r.rounds(6, ok)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := lostShop(t)
+			r.rounds(2, fail)
+			r.wantGlass("OPENED")
+			r.apply(Store{Term: 1})
+			then(r)
+			r.apply(Leadership{Leading: true, Term: 3})
+			r.rounds(2, ok)
+			if len(r.opened()) != 0 || len(r.resolved()) != 0 || len(r.s.Outages()) != 0 {
+				t.Fatalf("%d incidents opened and %d resolved for what another leader has told; outages %v", len(r.opened()), len(r.resolved()), r.s.Outages())
+			}
+		})
+	}
+}

@@ -120,18 +120,23 @@ func (c *check) wasJoined(key string) bool {
 	return false
 }
 
-// forgetOutage says that an outage needs nothing more.
+// forgetOutage says that an outage needs nothing more, whatever is heard of it.
 func (s *State) forgetOutage(c *check, key string) {
-	for i, o := range c.outages {
-		if o.Key == key {
-			c.outages = append(c.outages[:i:i], c.outages[i+1:]...)
-			break
-		}
-	}
 	if !c.wasJoined(key) {
 		c.joinedKeys = append(c.joinedKeys, key)
 		if len(c.joinedKeys) > maxJoined {
 			c.joinedKeys = c.joinedKeys[1:]
+		}
+	}
+	s.dropOutage(c, key)
+}
+
+// dropOutage says that an outage needs nothing more, unless a server is heard that has told somebody of it.
+func (s *State) dropOutage(c *check, key string) {
+	for i, o := range c.outages {
+		if o.Key == key {
+			c.outages = append(c.outages[:i:i], c.outages[i+1:]...)
+			break
 		}
 	}
 	s.do(OutageJoined{Key: key, Check: c.name})
@@ -144,6 +149,7 @@ func (s *State) join(c *check, now time.Time, d incident.Decision) bool {
 	}
 	s.endStale(c, now)
 	s.incidentOfOutage(c)
+	s.leaveToLeader(c, now)
 	for {
 		o := c.oldest()
 		if o == nil {
@@ -303,10 +309,10 @@ func (s *State) incidentOfOutage(c *check) {
 
 // endOfOutage ends outages with the incident that they are part of. Receivers whom nobody but a break-glass message reaches are told the end by one too.
 func (s *State) endOfOutage(c *check, gone *statev1.StoredIncident, now time.Time) {
-	name := gone.GetIncident().GetName()
+	s.dropCovered(c, gone)
 	for n := 0; n < len(c.outages); {
 		o := c.outages[n]
-		if o.Incident != name && !s.joinedIn(gone, o.Key) && o.joined.GetName() != name {
+		if !s.partOf(o, gone) {
 			n++
 			continue
 		}
@@ -316,6 +322,46 @@ func (s *State) endOfOutage(c *check, gone *statev1.StoredIncident, now time.Tim
 		s.forgetOutage(c, o.Key)
 	}
 }
+
+// partOf tells whether an outage is, or is the end of, an incident.
+func (s *State) partOf(o *outage, st *statev1.StoredIncident) bool {
+	name := st.GetIncident().GetName()
+	return o.Incident == name || o.joined.GetName() == name || s.joinedIn(st, o.Key)
+}
+
+// dropCovered drops outages that nobody was told of and that an incident covers which has taken none in: a leader that did not know them has decided the same by its
+// own votes, and told it. Without this, the next leader would write them down as a second incident.
+func (s *State) dropCovered(c *check, st *statev1.StoredIncident) {
+	for _, o := range c.outages {
+		if s.partOf(o, st) {
+			return // it has taken one in: what else there is came after that
+		}
+	}
+	for _, o := range append([]*outage(nil), c.outages...) {
+		if o.untold() && (o.End.IsZero() || !o.End.Before(st.GetIncident().GetStartTime().AsTime())) {
+			s.dropOutage(c, o.Key)
+		}
+	}
+}
+
+// leaderHas is how long after etcd is back, and everything settled, outages that nobody was told of are kept by servers that do not lead: a leader has known them, and
+// written them down, or has refused them because its votes say otherwise, or another has taken its place.
+const leaderHas = time.Minute
+
+// leaveToLeader drops what this server would write down if it led, when somebody else has led for long enough to have done it.
+func (s *State) leaveToLeader(c *check, now time.Time) {
+	if s.lead.Leading || s.store.settled.IsZero() || now.Sub(s.store.settled) < leaderHas {
+		return
+	}
+	for _, o := range append([]*outage(nil), c.outages...) {
+		if o.untold() {
+			s.dropOutage(c, o.Key)
+		}
+	}
+}
+
+// untold tells whether an outage waits to be written down, and no receiver is known to have been told of it.
+func (o *outage) untold() bool { return o.joined == nil && len(o.Told) == 0 }
 
 // endStale ends outages whose incident ended unseen: a snapshot of the store does not have it any more.
 func (s *State) endStale(c *check, now time.Time) {
