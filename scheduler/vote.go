@@ -72,8 +72,8 @@ func (s *State) cast(now time.Time, e Cast) {
 	s.compare(now, c, i)
 	// Others are asked first: while they are, one bad vote is not shown and opens nothing.
 	switch turned := before.Outcome != v.Outcome || !c.policy.IsFresh(&before, now); {
-	case v.Aside, v.Trial == verdict.Shadow:
-		// What it says opens nothing, so nobody is asked about it.
+	case v.Aside, v.Trial == verdict.Shadow, !c.policy.IsFresh(v, now):
+		// What it says opens nothing, so nobody is asked about it: else each result of a prober that stamps old times would be asked about anew.
 	case v.Outcome == verdict.Fail && turned:
 		s.confirm(now, c, i)
 		s.turned(now, c)

@@ -23,7 +23,7 @@ func (s *Server) assembleHealth() (err error) {
 		Server: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, Version: version.Build(), Embedded: s.member != nil,
 	}, health.Sources{
 		Standing: s.standing, Servers: s.mesh.Records, Probers: s.mesh.Probers, Checks: s.unjudged, Views: s.peers.Views, Store: s.store, Members: s.cluster.Members,
-		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, Uncommitted: s.uncommitted, DeadMan: s.deadManState,
+		HistoryFailed: func() bool { return !s.hist.Available() }, Disk: s.disk, Uncommitted: s.uncommitted, DeadMan: s.deadManState, TurnedAway: s.turnedAway,
 	}, health.Deps{Log: s.log, Meter: s.tel.Meter(meterName + "/health")})
 	if err != nil {
 		return err
@@ -43,6 +43,20 @@ func (s *Server) assembleHealth() (err error) {
 func (s *Server) standing() health.Standing {
 	i := s.mesh.Server()
 	return health.Standing{Leader: i.Leader, Term: i.Term, Leading: i.Leading, Sessions: i.Sessions, Revision: i.Revision}
+}
+
+// turnedAway are the processes that say they are probers and are refused.
+func (s *Server) turnedAway() []health.TurnedAway {
+	var all []health.TurnedAway
+	for _, x := range s.gate.TurnedAway(time.Now()) {
+		from := ""
+		if x.Address.IsValid() {
+			from = x.Address.String()
+		}
+		all = append(all, health.TurnedAway{Prober: x.Prober, BootID: x.BootID, Datacenter: x.Datacenter, Build: x.Build, Address: from,
+			Twin: x.Reason == meshv1.ErrorReason_PROBER_NAME_TAKEN, Why: x.Why, First: x.First, Last: x.Last})
+	}
+	return all
 }
 
 func (s *Server) unjudged() health.Checks {

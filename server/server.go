@@ -86,6 +86,7 @@ type Server struct {
 	// cluster, monitor and deadMan watch the mesh itself; deadMan is nil without a URL.
 	cluster *health.Cluster
 	monitor *health.Monitor
+	gate    *gateway.Gateway
 	deadMan *deadman.Switch
 	ready   chan struct{}
 	full    atomic.Bool // the disk is full and the member has failed
@@ -268,15 +269,16 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)
 	s.assembleMembers()
-	if err := s.assembleHealth(); err != nil {
-		return fmt.Errorf("health: %w", err)
-	}
-	s.monitor.Register(s.rpc)
 	gate, err := gateway.New(ctx, s.cfg.Name, s.mesh, s.peers, s.log, s.tel.Meter(meterName+"/gateway"))
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	gate.Register(s.rpc)
+	s.gate = gate
+	s.gate.Register(s.rpc)
+	if err := s.assembleHealth(); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	s.monitor.Register(s.rpc)
 	s.peers.Register(s.rpc)
 	return nil
 }

@@ -152,11 +152,15 @@ func (h *held) yields(to *held) bool {
 // message is what this server tells of a session of its own.
 func (h *held) message(prober string) *peerv1.Presence {
 	f := h.session.Facts()
-	return &peerv1.Presence{
+	p := &peerv1.Presence{
 		Prober: prober, BootId: h.boot, Since: timestamppb.New(h.since), ClockOffset: durationpb.New(f.ClockOffset), RoundTripTime: durationpb.New(f.RoundTrip),
 		Spooled: f.Spooled, Dropped: f.Dropped, Refusals: f.Refusals, Revision: f.Revision, InSync: f.InSync,
 		Canaries: f.Canaries,
 	}
+	if f.Mistimed != 0 {
+		p.Mistimed = durationpb.New(f.Mistimed)
+	}
+	return p
 }
 
 // facts are the newest that is known of the prober at that session.
@@ -168,6 +172,6 @@ func (h *held) facts() SessionFacts {
 	return SessionFacts{
 		ClockOffset: s.GetClockOffset().AsDuration(), RoundTrip: s.GetRoundTripTime().AsDuration(), Spooled: s.GetSpooled(), Dropped: s.GetDropped(),
 		Refusals: s.GetRefusals(), Revision: s.GetRevision(), InSync: s.GetInSync(), Since: h.since,
-		Canaries: s.GetCanaries(),
+		Canaries: s.GetCanaries(), Mistimed: s.GetMistimed().AsDuration(),
 	}
 }

@@ -50,6 +50,8 @@ type SessionFacts struct {
 	Address netip.Addr
 	// Canaries are those of the prober, as it told last; the slice is not changed afterwards.
 	Canaries []*meshv1.CanaryState
+	// Mistimed is how far the times on its newest results are off; 0 while they are right to a minute.
+	Mistimed time.Duration
 }
 
 // Attach takes a prober's session: it enrols the prober if it is new or has changed, and makes it known to the mind and to the other servers. It fails with ALREADY_EXISTS
@@ -385,6 +387,9 @@ func (c *Controller) proberLocked(name string) *meshv1.Prober {
 	f := h.facts()
 	p.BootId, p.Refusals, p.Revision, p.InSync, p.Spooled, p.Dropped = h.boot, f.Refusals, f.Revision, f.InSync, f.Spooled, f.Dropped
 	p.Canaries = f.Canaries
+	if f.Mistimed != 0 {
+		p.Mistimed = durationpb.New(f.Mistimed)
+	}
 	p.ClockOffset, p.RoundTripTime = durationpb.New(f.ClockOffset), durationpb.New(f.RoundTrip)
 	return p
 }

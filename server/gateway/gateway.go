@@ -104,7 +104,8 @@ type Gateway struct {
 	// admission has an element for each prober that is being attached.
 	admission chan struct{}
 	// bulk has an element for each session in inTurn.
-	bulk chan struct{}
+	bulk   chan struct{}
+	turned turned
 }
 
 // inTurn does something that many sessions want to do at the same time, a few at once. f must not wait for anything but the controller's mutex.
@@ -138,15 +139,14 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 
 	hello, err := g.receiveHello(ctx, stream)
 	if err != nil {
-		return err
+		return g.refuse(stream.Context(), hello, err)
 	}
 	s := newSession(g, hello, cancel)
 	s.facts.Address = addressOf(stream.Context())
 	if err = g.attach(ctx, hello, s); err != nil {
-		g.m.refused(ctx, err)
-		g.log.Warn("session refused", "prober", s.name, "boot_id", hello.GetBootId(), "err", err)
-		return err
+		return g.refuse(stream.Context(), hello, err)
 	}
+	g.turned.forget(hello)
 	g.m.sessions.Add(ctx, 1)
 	g.log.Info("prober attached", "prober", s.name, "datacenter", hello.GetDatacenter(), "build", hello.GetBuild())
 	err = s.run(ctx, stream)
@@ -158,6 +158,18 @@ func (g *Gateway) Session(stream grpc.BidiStreamingServer[meshv1.ProberMessage, 
 		return nil
 	}
 	return why
+}
+
+// refuse counts and logs that a session is not to be, and remembers whose; hello is nil when none came.
+func (g *Gateway) refuse(ctx context.Context, hello *meshv1.Hello, err error) error {
+	if hello == nil && ctx.Err() != nil {
+		return err // whoever it was has gone, and is told nothing
+	}
+	from := addressOf(ctx)
+	g.m.refused(ctx, err)
+	g.turned.note(hello, from, err, time.Now())
+	g.log.Warn("session refused", "prober", spec.Name(spec.Probers, clip(hello.GetProber())), "boot_id", clip(hello.GetBootId()), "address", from, "err", err)
+	return err
 }
 
 // attach makes the session known, when it is its turn.

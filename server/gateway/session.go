@@ -202,6 +202,7 @@ func (s *session) results(b *meshv1.ResultBatch) error {
 	s.g.m.received(b)
 	switch b.GetKind() {
 	case meshv1.ResultBatch_LIVE:
+		s.judgeTimes(b.GetResults(), time.Now())
 		s.g.mesh.Cast(s.id, b.GetResults())
 		s.queue(b, false)
 	case meshv1.ResultBatch_STATE:

@@ -18,6 +18,9 @@ const (
 	BehindLimit = 15 * time.Second
 	// HistoryLimit is how long a server may take nothing of the results that it lacks.
 	HistoryLimit = time.Minute
+	// TurnedAwayLimit is how long a process must have been turned away: a prober that is started anew is, while its former process is missed for three seconds, and
+	// tries again every ten seconds at the latest.
+	TurnedAwayLimit = 15 * time.Second
 	// StuckLimit is how long a leader's write may wait for etcd: longer than an etcd election at default ticks.
 	StuckLimit = 5 * time.Second
 	// SilentLimit is how long a server may be silent before it counts as such here; three seconds later than its probers are looked for elsewhere.
@@ -67,6 +70,8 @@ const (
 	assignmentsRefused  = meshv1.Condition_ASSIGNMENTS_REFUSED
 	resultsDropped      = meshv1.Condition_RESULTS_DROPPED
 	clockSkew           = meshv1.Condition_CLOCK_SKEW
+	turnedAway          = meshv1.Condition_PROBER_TURNED_AWAY
+	mistimed            = meshv1.Condition_RESULTS_MISTIMED
 	checksBlind         = meshv1.Condition_CHECKS_BLIND
 	checksUnsatisfiable = meshv1.Condition_CHECKS_UNSATISFIABLE
 	outboxStuck         = meshv1.Condition_OUTBOX_STUCK
@@ -123,6 +128,11 @@ func rules() []rule {
 		{checksUnsatisfiable, warning, 15 * s, 5 * s, codes{isolated, noProber}, "Start probers in more datacenters, or lower the check's quorum; `probemesh explain check NAME` has the arithmetic."},
 		{assignmentsRefused, warning, 15 * s, 10 * s, nil, "Grant what it lacks, such as raw sockets or IPv6, or keep the check away from it with `datacenters`."},
 		{clockSkew, warning, 15 * s, 30 * s, nil, "Set the clock there (NTP). Probers' results are corrected meanwhile."},
+		{turnedAway, warning, 0, 5 * s, nil,
+			"Two processes of one name come of a machine or a data directory that was copied: give one of them another --name and an empty --data, or stop it. " +
+				"If it speaks another protocol, upgrade whichever is older. Whoever is turned away goes on probing, and nothing it says counts."},
+		{mistimed, warning, 5 * s, 15 * s, nil,
+			"Put another build of the prober there, or restart it; if that does not help, look at how its machine keeps time. What it says does not count until then."},
 		{historyUnavailable, warning, 10 * s, 10 * s, codes{diskFull, diskStalled}, "Make room on its disk and look at its log. Verdicts and alerts go on."},
 		{historyBehind, warning, 30 * s, 10 * s, codes{isolated, historyUnavailable, diskStalled}, "Look at the disk and the log of the server that lacks them. What is lacking waits on the other servers' disks."},
 		{diskLow, warning, 15 * s, 60 * s, nil, "Make room, or set --history-max-bytes. When it is full, etcd stops."},

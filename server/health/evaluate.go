@@ -24,8 +24,10 @@ func Evaluate(now time.Time, f Facts) []*meshv1.Condition {
 	e.aboutLeader()
 	if f.SeesProbers {
 		e.aboutProbers()
+		e.aboutTimes()
 		e.aboutChecks()
 	}
+	e.aboutTurnedAway()
 	e.aboutAlerts()
 	e.aboutDisks()
 	return e.explained()

@@ -136,6 +136,21 @@ func TestEachConditionAppearsWithItsConsequencesAndNothingElse(t *testing.T) {
 		}, "ASSIGNMENTS_REFUSED", "such as ping: no raw sockets"},
 		{"a prober dropped results", func(f *health.Facts) { f.Probers[0].Dropped = 12 }, "RESULTS_DROPPED", "12 results"},
 		{"a prober's clock is off", func(f *health.Facts) { f.Probers[0].ClockOffset = durationpb.New(-3 * time.Second) }, "CLOCK_SKEW", "off by -3s"},
+		{"a prober was copied", func(f *health.Facts) {
+			f.Probers[2].BootId, f.Probers[2].Server = "first", "servers/b"
+			f.TurnedAway = []health.TurnedAway{{Prober: "probers/b1", BootID: "copy", Datacenter: "dc-b", Build: "1.0", Address: "10.0.0.7", Twin: true, First: begin.Add(-time.Minute), Last: begin}}
+		}, "PROBER_TURNED_AWAY", "says that it is b1 and is turned away: it has boot copy, datacenter dc-b and build 1.0, calls from 10.0.0.7, and the session is that of boot first, at server b"},
+		{"a prober that is started anew waits for its own end", func(f *health.Facts) {
+			f.TurnedAway = []health.TurnedAway{{Prober: "probers/b1", BootID: "new", Twin: true, First: begin.Add(-3 * time.Second), Last: begin}}
+		}, "", ""},
+		{"a prober was turned away here and let in elsewhere", func(f *health.Facts) {
+			f.Probers[2].BootId = "new"
+			f.TurnedAway = []health.TurnedAway{{Prober: "probers/b1", BootID: "new", Twin: true, First: begin.Add(-time.Minute), Last: begin}}
+		}, "", ""},
+		{"a prober speaks another protocol", func(f *health.Facts) {
+			f.TurnedAway = []health.TurnedAway{{Prober: "probers/old-1", BootID: "x", Why: "it speaks protocol 0", First: begin.Add(-time.Minute), Last: begin}}
+		}, "PROBER_TURNED_AWAY", "old-1 is turned away: it speaks protocol 0"},
+		{"a prober's results have wrong times", func(f *health.Facts) { f.Probers[0].Mistimed = durationpb.New(-time.Hour) }, "RESULTS_MISTIMED", "those of a1 are off by -1h0m0s"},
 		{"a server's clock is off", func(f *health.Facts) { f.Servers[1].ClockOffset = 2 * time.Second }, "CLOCK_SKEW", "servers/b is off by 2s"},
 		{"checks are blind by themselves", func(f *health.Facts) { f.Checks.Blind = []string{"checks/shop"} }, "CHECKS_BLIND", "1 check of 10"},
 		{"checks ask for too much", func(f *health.Facts) { f.Checks.Unsatisfiable = []string{"checks/shop", "checks/web"} }, "CHECKS_UNSATISFIABLE", "2 checks ask for votes"},

@@ -36,6 +36,22 @@ type Facts struct {
 	Disk Disk
 	// DeadMan is its dead man's switch.
 	DeadMan DeadMan
+	// TurnedAway are the processes that it has refused a session lately.
+	TurnedAway []TurnedAway
+}
+
+// TurnedAway is a process that says it is a prober and is refused.
+type TurnedAway struct {
+	// Prober is who it says it is, for example "probers/fra-1"; BootID, Datacenter and Build are what else it says.
+	Prober, BootID, Datacenter, Build string
+	// Address is where it calls from; empty when it is not known.
+	Address string
+	// Twin tells that another process has a session of that name; else it speaks another protocol.
+	Twin bool
+	// Why is what it was told, a sentence.
+	Why string
+	// First and Last are when it was refused first and last.
+	First, Last time.Time
 }
 
 // Etcd is what a server knows of etcd.

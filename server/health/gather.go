@@ -197,6 +197,9 @@ func (m *Monitor) gather(now time.Time) Facts {
 	if m.src.DeadMan != nil {
 		f.DeadMan = m.src.DeadMan()
 	}
+	if m.src.TurnedAway != nil {
+		f.TurnedAway = m.src.TurnedAway()
+	}
 	hears := 0
 	for _, p := range f.Probers {
 		if online(p) {

@@ -84,6 +84,8 @@ type Sources struct {
 	Uncommitted func() time.Duration
 	// DeadMan is the dead man's switch. May be nil.
 	DeadMan func() DeadMan
+	// TurnedAway are the processes that say they are probers and that this server has refused lately. May be nil.
+	TurnedAway func() []TurnedAway
 }
 
 // Deps are what the monitor works with. The zero value is good.

@@ -152,6 +152,10 @@ const (
 	Condition_DEAD_MAN_FAILING Condition_Code = 32
 	// A prober's canaries do not answer over one address family: what fails for it there counts as its own error.
 	Condition_PROBER_NETWORK_FAILING Condition_Code = 40
+	// A process that says it is a prober is turned away, again and again: another process has a session of that name, or it speaks a protocol that servers do not.
+	Condition_PROBER_TURNED_AWAY Condition_Code = 41
+	// A prober stamps its results with times that cannot be: they came as new, and say that they were made minutes ago, or that they will be. They are no votes.
+	Condition_RESULTS_MISTIMED Condition_Code = 42
 )
 
 // Enum value maps for Condition_Code.
@@ -191,6 +195,8 @@ var (
 		31: "DISK_STALLED",
 		32: "DEAD_MAN_FAILING",
 		40: "PROBER_NETWORK_FAILING",
+		41: "PROBER_TURNED_AWAY",
+		42: "RESULTS_MISTIMED",
 	}
 	Condition_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":       0,
@@ -227,6 +233,8 @@ var (
 		"DISK_STALLED":           31,
 		"DEAD_MAN_FAILING":       32,
 		"PROBER_NETWORK_FAILING": 40,
+		"PROBER_TURNED_AWAY":     41,
+		"RESULTS_MISTIMED":       42,
 	}
 )
 
@@ -886,7 +894,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHEALTHY\x10\x01\x12\f\n" +
 	"\bIMPAIRED\x10\x02\x12\v\n" +
-	"\aFAILING\x10\x03\"\xc7\b\n" +
+	"\aFAILING\x10\x03\"\xf5\b\n" +
 	"\tCondition\x120\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\x04code\x12<\n" +
 	"\bseverity\x18\x02 \x01(\x0e2 .probemesh.v1.Condition.SeverityR\bseverity\x12\x18\n" +
@@ -895,7 +903,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bsubjects\x18\x06 \x03(\tR\bsubjects\x12#\n" +
 	"\rsubject_count\x18\a \x01(\x05R\fsubjectCount\x129\n" +
-	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\x9e\x05\n" +
+	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\xcc\x05\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bISOLATED\x10\x01\x12\r\n" +
@@ -933,7 +941,9 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\bDISK_LOW\x10\x1e\x12\x10\n" +
 	"\fDISK_STALLED\x10\x1f\x12\x14\n" +
 	"\x10DEAD_MAN_FAILING\x10 \x12\x1a\n" +
-	"\x16PROBER_NETWORK_FAILING\x10(\"I\n" +
+	"\x16PROBER_NETWORK_FAILING\x10(\x12\x16\n" +
+	"\x12PROBER_TURNED_AWAY\x10)\x12\x14\n" +
+	"\x10RESULTS_MISTIMED\x10*\"I\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04INFO\x10\x01\x12\v\n" +

@@ -134,7 +134,10 @@ type Prober struct {
 	// How far its build is trusted; unset when the mesh knows of no builds yet.
 	BuildStage Build_Stage `protobuf:"varint,22,opt,name=build_stage,json=buildStage,proto3,enum=probemesh.v1.Build_Stage" json:"build_stage,omitempty"`
 	// How its canaries do, a family each; empty when it has no session, or no canaries.
-	Canaries      []*CanaryState `protobuf:"bytes,30,rep,name=canaries,proto3" json:"canaries,omitempty"`
+	Canaries []*CanaryState `protobuf:"bytes,30,rep,name=canaries,proto3" json:"canaries,omitempty"`
+	// How far the times on its newest results are off, as its server sees when they come: by its own corrected clock, which `clock_offset` has no part in. Unset while they
+	// are right to a minute. Results that are off by more than that are no votes; it is a fault of the program or of its machine.
+	Mistimed      *durationpb.Duration `protobuf:"bytes,31,opt,name=mistimed,proto3" json:"mistimed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +333,13 @@ func (x *Prober) GetCanaries() []*CanaryState {
 	return nil
 }
 
+func (x *Prober) GetMistimed() *durationpb.Duration {
+	if x != nil {
+		return x.Mistimed
+	}
+	return nil
+}
+
 // CanaryState is how a prober's canaries of one address family do: addresses that it connects to again and again, only to know whether its own network works. While none of them
 // answers, what fails over that family is the prober's own error.
 type CanaryState struct {
@@ -499,7 +509,7 @@ var File_probemesh_v1_prober_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18probemesh/v1/build.proto\"\xa8\b\n" +
+	"\x19probemesh/v1/prober.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18probemesh/v1/build.proto\"\xdf\b\n" +
 	"\x06Prober\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -529,7 +539,8 @@ const file_probemesh_v1_prober_proto_rawDesc = "" +
 	"\tset_aside\x18\x15 \x01(\tR\bsetAside\x12:\n" +
 	"\vbuild_stage\x18\x16 \x01(\x0e2\x19.probemesh.v1.Build.StageR\n" +
 	"buildStage\x125\n" +
-	"\bcanaries\x18\x1e \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\x1a:\n" +
+	"\bcanaries\x18\x1e \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\x125\n" +
+	"\bmistimed\x18\x1f \x01(\v2\x19.google.protobuf.DurationR\bmistimed\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -589,12 +600,13 @@ var file_probemesh_v1_prober_proto_depIdxs = []int32{
 	5,  // 6: probemesh.v1.Prober.create_time:type_name -> google.protobuf.Timestamp
 	7,  // 7: probemesh.v1.Prober.build_stage:type_name -> probemesh.v1.Build.Stage
 	2,  // 8: probemesh.v1.Prober.canaries:type_name -> probemesh.v1.CanaryState
-	5,  // 9: probemesh.v1.CanaryState.since:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 9: probemesh.v1.Prober.mistimed:type_name -> google.protobuf.Duration
+	5,  // 10: probemesh.v1.CanaryState.since:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_prober_proto_init() }

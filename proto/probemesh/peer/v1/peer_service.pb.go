@@ -978,7 +978,9 @@ type Presence struct {
 	// Whether the digest it acknowledged is that of what it should run.
 	InSync bool `protobuf:"varint,12,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
 	// How its canaries do, a family each.
-	Canaries      []*v1.CanaryState `protobuf:"bytes,20,rep,name=canaries,proto3" json:"canaries,omitempty"`
+	Canaries []*v1.CanaryState `protobuf:"bytes,20,rep,name=canaries,proto3" json:"canaries,omitempty"`
+	// How far the times on its newest results are off; unset while they are right to a minute.
+	Mistimed      *durationpb.Duration `protobuf:"bytes,21,opt,name=mistimed,proto3" json:"mistimed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1100,6 +1102,13 @@ func (x *Presence) GetInSync() bool {
 func (x *Presence) GetCanaries() []*v1.CanaryState {
 	if x != nil {
 		return x.Canaries
+	}
+	return nil
+}
+
+func (x *Presence) GetMistimed() *durationpb.Duration {
+	if x != nil {
+		return x.Mistimed
 	}
 	return nil
 }
@@ -1522,7 +1531,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\tPresences\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\bR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\x129\n" +
-	"\tpresences\x18\x03 \x03(\v2\x1b.probemesh.peer.v1.PresenceR\tpresences\"\xf9\x03\n" +
+	"\tpresences\x18\x03 \x03(\v2\x1b.probemesh.peer.v1.PresenceR\tpresences\"\xb0\x04\n" +
 	"\bPresence\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x12\n" +
@@ -1537,7 +1546,8 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	" \x03(\v2\x1f.probemesh.v1.AssignmentRefusalR\brefusals\x12\x1a\n" +
 	"\brevision\x18\v \x01(\x03R\brevision\x12\x17\n" +
 	"\ain_sync\x18\f \x01(\bR\x06inSync\x125\n" +
-	"\bcanaries\x18\x14 \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\"7\n" +
+	"\bcanaries\x18\x14 \x03(\v2\x19.probemesh.v1.CanaryStateR\bcanaries\x125\n" +
+	"\bmistimed\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\bmistimed\"7\n" +
 	"\x05Votes\x12.\n" +
 	"\aresults\x18\x01 \x03(\v2\x14.probemesh.v1.ResultR\aresults\"z\n" +
 	"\aHistory\x12\x1a\n" +
@@ -1632,17 +1642,18 @@ var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	17, // 27: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
 	20, // 28: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
 	21, // 29: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	22, // 30: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	12, // 31: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	22, // 32: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	23, // 33: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 34: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 35: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	17, // 30: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	22, // 31: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	12, // 32: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	22, // 33: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	23, // 34: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 35: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 36: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
