@@ -88,5 +88,8 @@ func dial(ctx context.Context, a *probe.Attempt, network string, ip net.IP, port
 	a.Enter(meshv1.Result_CONNECT)
 	a.Connecting(to)
 	dialer := net.Dialer{KeepAlive: -1, LocalAddr: source(from, network)}
+	if dialer.LocalAddr != nil {
+		dialer.Control = probe.AddressOnly
+	}
 	return dialer.DialContext(ctx, network, to)
 }
