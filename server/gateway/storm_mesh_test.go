@@ -1,11 +1,18 @@
+//go:build linux
+
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/rpc"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,40 +20,35 @@ import (
 
 	metricsdk "go.opentelemetry.io/otel/sdk/metric"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/probemesh/probemesh/internal/etcdfake"
-	"github.com/probemesh/probemesh/internal/rpc"
-	"github.com/probemesh/probemesh/internal/version"
+	meshrpc "github.com/probemesh/probemesh/internal/rpc"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/controller"
 	"github.com/probemesh/probemesh/server/election"
 	"github.com/probemesh/probemesh/server/store"
 )
 
-// storm is a real gateway on a real controller that leads, with thousands of made-up probers, each on a connection of its own in memory. There is no bubble: what is
-// measured is how long things take on this machine, the probers' work included.
+// storm is a real gateway on a real controller that leads. Thousands of made-up probers are in a process of their own, each on a connection of its own over a Unix socket; a few, which
+// alone run the checks that are to fail, are in this one and keep their sessions. There is no bubble: what is measured is how long things take on this machine.
 type storm struct {
-	t        *testing.T
-	store    *store.Store
-	c        *controller.Controller
-	listener *bufconn.Listener
-	probers  []*stormProber
-	down     sync.Map      // checks that fail
-	welcomed time.Duration // how long the last attach took
-	// first is the prober that says the first failure of a check. It is looked for before the storm: to ask ten thousand probers takes their locks, which they hold while they send.
-	first    map[string]*stormProber
-	dialling chan struct{} // has an element for each prober that has said Hello and has no Welcome
-
-	mu    sync.Mutex
-	asked map[string]time.Time // when a prober was first asked to confirm an outage, by check
+	t     *testing.T
+	store *store.Store
+	c     *controller.Controller
+	near  *stormFleet
+	far   *rpc.Client
+	count int // of probers, near and far; as many checks
 }
 
-// stormDatacenters is more than a check has probers, so that each vote is of a datacenter of its own.
-const stormDatacenters = 10
+const (
+	// stormDatacenters is more than a check has probers, so that each vote is of a datacenter of its own.
+	stormDatacenters = 10
+	// stormNear is how many probers are near, in three datacenters.
+	stormNear = 12
+)
 
 // stormPace is the pause between outages, without which so many at once would be a mass change: openings are held up to 2 s then, for what they share to be found.
 const stormPace = 350 * time.Millisecond
@@ -58,10 +60,20 @@ func (noNotifier) Run(ctx context.Context, _ store.Fence) error {
 	return nil
 }
 
-// newStorm makes a mesh of as many probers as checks, all attached, all checks UP.
-func newStorm(t *testing.T, count int) *storm {
+// newStorm makes a mesh of as many probers as checks, all attached, all checks UP; the first of the checks, as many as failing says, run at near probers.
+func newStorm(t *testing.T, count, failing int) *storm {
 	t.Helper()
-	s := &storm{t: t, listener: bufconn.Listen(1 << 16), asked: map[string]time.Time{}, first: map[string]*stormProber{}, dialling: make(chan struct{}, stormDialling)}
+	dir, err := os.MkdirTemp("", "storm") // t.TempDir's name may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	listener, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := "unix:" + listener.Addr().String()
+	s := &storm{t: t, near: newStormFleet(address), count: count}
 	client, _ := etcdfake.New(t).Link(t)
 	s.store = store.New(client, store.Options{})
 	// Lines are made, and metrics counted, as in a server.
@@ -80,79 +92,130 @@ func newStorm(t *testing.T, count int) *storm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, _ := rpc.NewServer(rpc.Config{Options: []grpc.ServerOption{grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10)}}, log, meter)
+	server, _ := meshrpc.NewServer(meshrpc.Config{Options: []grpc.ServerOption{grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10)}}, log, meter)
 	g.Register(server)
 	var group sync.WaitGroup
-	group.Go(func() { _ = server.Serve(s.listener) }) // ends with Stop
-	group.Go(func() { _ = s.c.Serve(ctx) })           // ends with ctx
+	group.Go(func() { _ = server.Serve(listener) }) // ends with Stop
+	group.Go(func() { _ = s.c.Serve(ctx) })         // ends with ctx
 	group.Go(func() { _ = election.New(client, election.Config{Server: "servers/a", BootID: "1"}).Run(ctx, s.c.Lead) })
+	s.startFar(address)
 	t.Cleanup(func() {
-		for _, p := range s.probers {
-			p.leave()
-		}
-		for _, p := range s.probers {
-			p.living.Wait()
-		}
+		s.far.Close()
+		s.near.leave()
 		cancel()
 		server.Stop()
 		group.Wait()
 		sink.Close()
 	})
 	<-s.c.Ready()
-	s.makeProbers(count)
-	s.settle(count)
+	s.makeProbers()
+	s.settle(failing)
 	return s
 }
 
-func (s *storm) makeChecks(count int) {
+// startFar starts the process of the far probers, which ends with the connection to it.
+func (s *storm) startFar(address string) {
 	s.t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.far = rpc.NewClient(conn)
+	far := exec.Command(os.Args[0], "-test.run=^TestFarProbersOfAStorm$")
+	far.Env = append(os.Environ(), "PROBEMESH_STORM_SERVER="+address, fmt.Sprint("PROBEMESH_STORM_COUNT=", s.count-stormNear))
+	far.ExtraFiles, far.Stderr = []*os.File{theirs}, os.Stderr
+	var said bytes.Buffer
+	far.Stdout = &said
+	if err := far.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := far.Wait(); err != nil {
+			s.t.Errorf("the far probers: %v\n%s", err, said.String())
+		}
+	})
+}
+
+// call asks the other process.
+func (s *storm) call(method string, in, out any) {
+	if err := s.far.Call("Far."+method, in, out); err != nil {
+		s.t.Errorf("%s: %v", method, err)
+	}
+}
+
+func (s *storm) farState() (x StormState) {
+	s.call("State", 0, &x)
+	return x
+}
+
+func (s *storm) makeChecks(failing int) {
+	s.t.Helper()
+	near, far := datacentersOf("near", 3), datacentersOf("far", stormDatacenters)
 	work := make(chan int)
 	var group sync.WaitGroup
 	for range 16 {
 		group.Go(func() {
 			for i := range work {
-				_, err := s.store.CreateCheck(s.t.Context(), &meshv1.Check{Name: fmt.Sprint("checks/c", i), Uri: fmt.Sprintf("tcp://t%d.example.com:443", i),
-					Interval: durationpb.New(time.Minute), Timeout: durationpb.New(10 * time.Second), Probers: 3, Quorum: 2})
-				if err != nil {
+				c := &meshv1.Check{Name: stormCheck(i), Uri: fmt.Sprintf("tcp://t%d.example.com:443", i),
+					Interval: durationpb.New(time.Minute), Timeout: durationpb.New(10 * time.Second), Probers: 3, Quorum: 2, Datacenters: far}
+				if i < failing {
+					c.Datacenters = near
+				}
+				if _, err := s.store.CreateCheck(s.t.Context(), c); err != nil {
 					s.t.Error(err)
 				}
 			}
 		})
 	}
-	for i := range count {
+	for i := range s.count {
 		work <- i
 	}
 	close(work)
 	group.Wait()
 }
 
-// makeProbers enrols the probers.
-func (s *storm) makeProbers(count int) {
-	s.t.Helper()
-	for i := range count {
-		s.probers = append(s.probers, &stormProber{storm: s, held: map[string]held{}, hello: &meshv1.Hello{Prober: fmt.Sprint("p-", i), BootId: fmt.Sprint("boot-", i),
-			Build: "test", Protocol: version.Protocol, Datacenter: fmt.Sprint("dc-", i%stormDatacenters), Capabilities: []string{"tcp", "ipv4"}, FirstSequence: 1}})
+func stormCheck(i int) string { return fmt.Sprint("checks/c", i) }
+
+func datacentersOf(prefix string, n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprint("dc-", prefix, "-", i))
 	}
+	return list
+}
+
+// makeProbers enrols the probers.
+func (s *storm) makeProbers() {
+	s.t.Helper()
+	s.near.add("near", stormNear, 3)
+	if err := s.near.connect(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.near.come(time.Millisecond)
 	// New probers come one after the other: each is written down first.
-	s.attach(s.probers, max(time.Second, time.Duration(count)*3*time.Millisecond))
-	s.until("all probers are there", func() bool { return s.inSync() == count })
-	s.t.Logf("%d new probers were enrolled and welcomed within %s", count, s.welcomed.Round(time.Millisecond))
+	s.call("Connect", 0, nil)
+	var welcomed time.Duration
+	s.call("Come", max(time.Second, time.Duration(s.count)*3*time.Millisecond), &welcomed)
+	s.until("all probers are there", func() bool { return s.inSync() == s.count })
+	s.t.Logf("%d new probers were enrolled and welcomed within %s", s.count, welcomed.Round(time.Millisecond))
 }
 
 // settle makes the checks and waits until everything is settled. They come after the probers: placed while few of these are there, all would be on the few, and be moved one by one.
-func (s *storm) settle(count int) {
+func (s *storm) settle(failing int) {
 	s.t.Helper()
 	begin := time.Now()
-	s.makeChecks(count)
+	s.makeChecks(failing)
 	s.until("all assignments are at their probers", func() bool {
-		n := 0
-		for _, p := range s.probers {
-			n += p.holds()
-		}
-		return n == 3*count && s.inSync() == count
+		return s.near.state().Held+s.farState().Held == 3*s.count && s.inSync() == s.count
 	})
-	s.until("all checks are UP", func() bool { return s.up() == count })
-	s.t.Logf("%d checks were made, placed and UP after %s", count, time.Since(begin).Round(time.Millisecond))
+	s.until("all checks are UP", func() bool { return s.up() == s.count })
+	s.t.Logf("%d checks were made, placed and UP after %s", s.count, time.Since(begin).Round(time.Millisecond))
 }
 
 func (s *storm) up() (n int) {
@@ -187,94 +250,14 @@ func (s *storm) until(what string, done func() bool) {
 
 // missing says what is not settled: for a human who looks for the cause.
 func (s *storm) missing() string {
-	held, names := 0, []string{}
-	for _, p := range s.probers {
-		held += p.holds()
-		if n := p.lost.Load(); n > 3 && len(names) < 10 {
-			names = append(names, fmt.Sprintf("%s holds %d checks, lost %d sessions (%v)", p.hello.GetProber(), p.holds(), n, p.why.Load()))
-		}
-	}
+	far := s.farState()
+	names := far.Lost[:min(10, len(far.Lost))]
 	for _, p := range s.c.Probers() {
 		if (!p.GetInSync() || p.GetState() != meshv1.Prober_ONLINE) && len(names) < 20 {
 			names = append(names, fmt.Sprintf("%s is %s, in sync %t, with %d checks", p.GetName(), p.GetState(), p.GetInSync(), p.GetAssignments()))
 		}
 	}
-	return fmt.Sprintf("%d assignments held, %d probers in sync, %d sessions, %d checks UP: %s", held, s.inSync(), s.c.Server().Sessions, s.up(), strings.Join(names, "; "))
-}
-
-// of gives the probers that hold a check.
-func (s *storm) of(check string) (all []*stormProber) {
-	for _, p := range s.probers {
-		if p.runs(check) {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// divide gives checks that are to fail, and the probers that none of them runs on.
-func (s *storm) divide(count int) (failing []string, moving []*stormProber) {
-	steady := map[*stormProber]bool{}
-	for i := range count {
-		name := fmt.Sprint("checks/c", i)
-		failing = append(failing, name)
-		holders := s.of(name)
-		s.first[name] = holders[0]
-		for _, p := range holders {
-			steady[p] = true
-		}
-	}
-	for _, p := range s.probers {
-		if !steady[p] {
-			moving = append(moving, p)
-		}
-	}
-	return failing, moving
-}
-
-// attach attaches probers, each on a new connection and within the jitter. A prober that is refused tries again.
-func (s *storm) attach(probers []*stormProber, jitter time.Duration) {
-	s.come(probers, s.connections(len(probers)), jitter)
-}
-
-// connections makes that many, none of which dials yet: to make ten thousand takes a second of this machine, which is the probers' and no server's.
-func (s *storm) connections(n int) []*grpc.ClientConn {
-	conns := make([]*grpc.ClientConn, n)
-	for i := range conns {
-		var err error
-		conns[i], err = grpc.NewClient("passthrough:///a", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.listener.DialContext(ctx) }),
-			grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
-		if err != nil {
-			s.t.Error(err)
-			return nil
-		}
-	}
-	return conns
-}
-
-// come attaches probers on connections that are made, within the jitter.
-func (s *storm) come(probers []*stormProber, conns []*grpc.ClientConn, jitter time.Duration) {
-	begin := time.Now()
-	var waiting sync.WaitGroup
-	for i, conn := range conns {
-		waiting.Add(1)
-		probers[i].begin(conn, jitter, waiting.Done)
-	}
-	waiting.Wait()
-	s.welcomed = time.Since(begin)
-}
-
-// note takes in that a prober was asked for a run of a check.
-func (s *storm) note(check string) {
-	if _, down := s.down.Load(check); !down {
-		return // for its first vote
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.asked[check].IsZero() {
-		s.asked[check] = time.Now()
-	}
+	return fmt.Sprintf("%d assignments held, %d probers in sync, %d sessions, %d checks UP: %s", far.Held+s.near.state().Held, s.inSync(), s.c.Server().Sessions, s.up(), strings.Join(names, "; "))
 }
 
 // outages lets checks fail, one after the other, for as long as more says, and gives the times.
@@ -290,9 +273,10 @@ func (s *storm) outages(checks []string, more func() bool) (all []outage) {
 			break
 		}
 		o := outage{check: name}
-		s.down.Store(name, true)
+		first := s.near.probers[slices.IndexFunc(s.near.probers, func(p *stormProber) bool { return p.runs(name) })]
+		s.near.down.Store(name, true)
 		begin := time.Now()
-		s.first[name].vote(name, "")
+		first.vote(name, "")
 		ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 		for s.opened(name) == nil {
 			if _, err := incidents.Next(ctx); err != nil {
@@ -303,9 +287,9 @@ func (s *storm) outages(checks []string, more func() bool) (all []outage) {
 		}
 		o.opened = time.Since(begin)
 		cancel()
-		s.mu.Lock()
-		o.asked = s.asked[name].Sub(begin)
-		s.mu.Unlock()
+		s.near.mu.Lock()
+		o.asked = s.near.asked[name].Sub(begin)
+		s.near.mu.Unlock()
 		all = append(all, o)
 	}
 	return all

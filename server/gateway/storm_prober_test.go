@@ -1,3 +1,5 @@
+//go:build linux
+
 package gateway
 
 import (
@@ -19,7 +21,7 @@ import (
 
 // stormProber is a prober as the gateway sees it: it takes assignments, probes on schedule, answers runs, pings, and says STATE after Welcome.
 type stormProber struct {
-	storm *storm
+	fleet *stormFleet
 	hello *meshv1.Hello
 	// lost counts sessions that ended without the test's doing; why is the last one's error.
 	lost   atomic.Int32
@@ -41,11 +43,10 @@ type held struct {
 }
 
 const (
-	// stormPing is how often a prober pings. Real ones ping each second; they are not on the server's two cores. Pongs are as often as the server asks.
+	// stormPing is how often a prober pings. Real ones ping each second; they are not on the server's cores. Pongs are as often as the server asks.
 	stormPing = 10 * time.Second
-	// stormDialling is how many probers connect and say Hello at the same time: as soon as one is welcomed, the next begins. More of them would not come faster, since the
-	// two cores are all there is; their work would only stand before the server's in the queue of one Go scheduler, which it does not where they are on other machines.
-	stormDialling = 64
+	// stormDialling is how many probers connect and say Hello at the same time: as soon as one is welcomed, the next begins. As many as a listener commonly lets wait.
+	stormDialling = 1024
 	// stormProbe is how often each assignment's result is said anew.
 	stormProbe = 20 * time.Second
 )
@@ -69,9 +70,9 @@ func (p *stormProber) begin(conn *grpc.ClientConn, jitter time.Duration, welcome
 			select {
 			case <-ctx.Done():
 				return
-			case p.storm.dialling <- struct{}{}:
+			case p.fleet.dialling <- struct{}{}:
 			}
-			welcomed := sync.OnceFunc(func() { <-p.storm.dialling })
+			welcomed := sync.OnceFunc(func() { <-p.fleet.dialling })
 			err := p.session(ctx, conn, welcomed)
 			welcomed()
 			if ctx.Err() == nil {
@@ -153,7 +154,7 @@ func (p *stormProber) take(m *meshv1.ServerMessage) {
 	case *meshv1.ServerMessage_AssignmentUpdate:
 		p.update(m.AssignmentUpdate)
 	case *meshv1.ServerMessage_RunNow:
-		p.storm.note(m.RunNow.GetCheck())
+		p.fleet.note(m.RunNow.GetCheck())
 		p.vote(m.RunNow.GetCheck(), m.RunNow.GetRunId())
 	}
 }
@@ -227,7 +228,7 @@ func (p *stormProber) liveLocked(check, run string) *meshv1.Result {
 func (p *stormProber) resultLocked(check, run string) *meshv1.Result {
 	r := &meshv1.Result{Check: check, RunId: run, CheckRevision: p.held[check].revision, StartTime: timestamppb.Now(), Duration: durationpb.New(time.Millisecond),
 		Outcome: meshv1.Result_OK}
-	if _, down := p.storm.down.Load(check); down {
+	if _, down := p.fleet.down.Load(check); down {
 		r.Outcome, r.ErrorClass, r.Error = meshv1.Result_FAIL, meshv1.Result_CONNECTION_REFUSED, "connection refused"
 	}
 	return r

@@ -1,16 +1,19 @@
+//go:build linux
+
 package gateway
 
 import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// stormSize is how many probers there are: 200, fewer with -short, or as PROBEMESH_STORM says. Ten thousand take some minutes and 3 GB of memory.
+// stormSize is how many probers there are: 200, fewer with -short, or as PROBEMESH_STORM says. Ten thousand take some minutes and 4 GB of memory.
 func stormSize(t *testing.T) int {
 	if s := os.Getenv("PROBEMESH_STORM"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -33,41 +36,39 @@ func stormSize(t *testing.T) int {
 // Whatever the times are, each outage must become one incident, no other check may have one, and all probers must be back with all that they should run.
 func TestProbersThatComeAtOnceDelayNoConfirmation(t *testing.T) {
 	count := stormSize(t)
-	s := newStorm(t, count)
-	failing, moving := s.divide(min(60, max(6, count/12)))
-	half := min(15, len(failing)/2)
-	calm := s.outages(failing[:half], func() bool { return true })
+	failing := min(60, max(6, count/12))
+	s := newStorm(t, count, failing)
+	checks := make([]string, failing)
+	for i := range checks {
+		checks[i] = stormCheck(i)
+	}
+	half := min(15, failing/2)
+	calm := s.outages(checks[:half], func() bool { return true })
 	s.measure(t, "calm", calm)
 
 	// First their sessions end here, as when a network is cut; then they come, as from a server that has died.
+	moving := count - stormNear
 	begin := time.Now()
-	for _, p := range moving {
-		p.leave()
-	}
+	var leaving sync.WaitGroup
+	leaving.Go(func() { s.call("Leave", 0, nil) })
 	sessions := func() int { return s.c.Server().Sessions }
-	remaining := failing[half:]
-	ending := s.outages(remaining[:len(remaining)/2], func() bool { return sessions() > count-len(moving) })
-	s.until("their sessions have ended", func() bool { return sessions() == count-len(moving) })
-	t.Logf("%d of %d sessions ended at once, within %s", len(moving), count, time.Since(begin).Round(time.Millisecond))
+	remaining := checks[half:]
+	ending := s.outages(remaining[:len(remaining)/2], func() bool { return sessions() > stormNear })
+	s.until("their sessions have ended", func() bool { return sessions() == stormNear })
+	t.Logf("%d of %d sessions ended at once, within %s", moving, count, time.Since(begin).Round(time.Millisecond))
+	leaving.Wait()
 	s.measure(t, "while they end", ending)
-	conns := s.connections(len(moving))
+	s.call("Connect", 0, nil)
 	begin = time.Now()
-	done := make(chan struct{})
+	done := make(chan time.Duration, 1)
 	go func() { // joined by the receive below
-		defer close(done)
-		s.come(moving, conns, 50*time.Millisecond)
+		var welcomed time.Duration
+		s.call("Come", 50*time.Millisecond, &welcomed)
 		s.until("all probers are told that they run what they should", func() bool { return s.inSync() == count })
+		done <- welcomed
 	}()
-	rough := s.outages(remaining[len(ending):], func() bool {
-		select {
-		case <-done:
-			return false
-		default:
-			return true
-		}
-	})
-	<-done
-	t.Logf("%d of %d probers came at once; all were welcomed after %s, and in sync after %s", len(moving), count, s.welcomed.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
+	rough := s.outages(remaining[len(ending):], func() bool { return len(done) == 0 })
+	t.Logf("%d of %d probers came at once; all were welcomed after %s, and in sync after %s", moving, count, (<-done).Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
 	s.measure(t, "storm", rough)
 	if len(rough) == 0 {
 		t.Fatal("all were back before the first outage: nothing was measured")
@@ -143,12 +144,14 @@ func (s *storm) check(outages []outage) {
 	if len(want) > 0 || len(closed) > 0 {
 		s.t.Errorf("without an incident: %v; closed ones: %d", want, len(closed))
 	}
-	if n := s.c.Server().Sessions; n != len(s.probers) {
-		s.t.Errorf("%d sessions; want %d", n, len(s.probers))
+	if n := s.c.Server().Sessions; n != s.count {
+		s.t.Errorf("%d sessions; want %d", n, s.count)
 	}
-	for _, p := range s.probers {
-		if lost := p.lost.Load(); lost > 0 {
-			s.t.Logf("%s lost its session %d times by itself: %v", p.hello.GetProber(), lost, p.why.Load())
-		}
+	far := s.farState()
+	for _, line := range slices.Concat(s.near.state().Lost, far.Lost[:min(10, len(far.Lost))]) {
+		s.t.Log(line)
+	}
+	if len(far.Lost) > 0 {
+		s.t.Logf("%d far probers lost sessions by themselves", len(far.Lost))
 	}
 }
