@@ -32,6 +32,7 @@ type agent struct {
 	timetable *timetable.Timetable
 	link      *link.Link
 	canaries  *canary.Canary // nil: none
+	aliases   *probe.Aliases
 	metrics   *metrics
 	tracer    trace.Tracer
 	log       *slog.Logger

@@ -31,7 +31,7 @@ type order struct {
 func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	span, traced := a.span(ctx, j, o)
 	defer span.End()
-	options := probe.Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced)}
+	options := probe.Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced), Aliases: a.aliases}
 	start, unsynced := a.clock.Local(), !a.clock.Synced()
 	stopSlow := a.watch(j, o, start)
 	r := j.runner.Probe(ctx, options)

@@ -92,6 +92,8 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 	canaries := gauge("probemesh_prober_canaries", "Canaries by address family, and whether they answered in the newest round.")
 	blind := gauge("probemesh_prober_network_failing", "1 while no canary of the address family answers.")
 	excused := counter("probemesh_prober_failures_excused_total", "Failures that were reported as errors of the prober's own because no canary of the address family answered.")
+	names := gauge("probemesh_prober_alias_hosts", "Hosts whose CNAME records are in mind, by whether they are aliases.")
+	forgotten := counter("probemesh_prober_alias_hosts_dropped_total", "Hosts whose CNAME records were dropped from mind to make room for others.")
 	skipped := counter("probemesh_prober_probes_skipped_total", "Starts left out, because the probe before still ran or the process stood still.")
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -135,11 +137,15 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 			o.ObserveInt64(blind, count(s.Failing), metric.WithAttributes(family))
 			o.ObserveInt64(excused, s.Excused, metric.WithAttributes(family))
 		}
+		hosts, aliases, dropped := a.aliases.Stats()
+		o.ObserveInt64(names, int64(aliases), metric.WithAttributes(attribute.Bool("alias", true)))
+		o.ObserveInt64(names, int64(hosts-aliases), metric.WithAttributes(attribute.Bool("alias", false)))
+		o.ObserveInt64(forgotten, dropped)
 		o.ObserveInt64(skipped, t.Skipped, busy)
 		o.ObserveInt64(skipped, t.Missed, still)
 		return nil
 	}, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped,
-		canaries, blind, excused)
+		canaries, blind, excused, names, forgotten)
 }
 
 func count(yes bool) int64 {

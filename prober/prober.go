@@ -166,7 +166,7 @@ func (p *Prober) open(ctx context.Context) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &agent{compile: p.deps.Compile, clock: clock.New(), spool: results, held: store, metrics: p.metrics, tracer: p.deps.Tracer, log: log,
+	a := &agent{compile: p.deps.Compile, clock: clock.New(), aliases: probe.NewAliases(), spool: results, held: store, metrics: p.metrics, tracer: p.deps.Tracer, log: log,
 		runs: newRuns(context.WithoutCancel(ctx)), jobs: map[string]*job{}, refusals: map[string]*meshv1.AssignmentRefusal{}}
 	a.timetable = timetable.New(a.clock, p.cfg.InFlight, a.probe)
 	a.link = link.New(link.Config{

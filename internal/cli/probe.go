@@ -161,7 +161,7 @@ func (a *app) probe(ctx context.Context, check *meshv1.Check, output string) err
 		return &failure{code: ExitNo, message: "this machine cannot run the probe: " + err.Error(), cause: err}
 	}
 	defer runner.Close()
-	result := runner.Probe(ctx, probe.Options{Fresh: true, Evidence: true})
+	result := runner.Probe(ctx, probe.Options{Fresh: true, Evidence: true, Aliases: probe.NewAliases()})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

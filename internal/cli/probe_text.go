@@ -86,6 +86,9 @@ func timeLine(t *meshv1.Timings, total time.Duration) []string {
 // measured lists what the kind measured, and TLS.
 func measured(r *meshv1.Result, now time.Time) []string {
 	var out []string
+	if len(r.GetCanonicalNames()) > 0 {
+		out = append(out, "an alias of "+strings.Join(r.GetCanonicalNames(), ", "))
+	}
 	if h := r.GetHttp(); h != nil {
 		line := fmt.Sprintf("HTTP/%s %d, %s of body", h.GetVersion(), h.GetStatus(), count(int(h.GetBodyBytes()), "byte"))
 		if h.GetContentEncoding() != "" {
@@ -146,6 +149,9 @@ func measured(r *meshv1.Result, now time.Time) []string {
 			}
 		}
 		out = append(out, line)
+		if len(t.GetIssuers()) > 0 {
+			out = append(out, "certificates issued by "+strings.Join(t.GetIssuers(), "; "))
+		}
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type Attempt struct {
 	happened  [phases]bool
 	ended     time.Time
 	addresses []netip.Addr
+	names     []string // see aliasOf
 	remote    string
 	host      string
 	tls       *tls.ConnectionState
@@ -143,6 +145,27 @@ func (a *Attempt) Resolved(addrs []netip.Addr) {
 	defer a.mu.Unlock()
 	if a.ended.IsZero() {
 		a.addresses = addrs
+	}
+}
+
+// aliasOf notes what a host that is visited is an alias of. The list is not changed.
+func (a *Attempt) aliasOf(names []string) {
+	if len(names) == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ended.IsZero() {
+		return
+	}
+	if len(a.names) == 0 {
+		a.names = names
+		return
+	}
+	for _, n := range names {
+		if !slices.Contains(a.names, n) && len(a.names) < maxAliasesAll {
+			a.names = append(slices.Clip(a.names), n)
+		}
 	}
 }
 

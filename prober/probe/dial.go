@@ -43,8 +43,8 @@ func (d *Dialer) Resolve(ctx context.Context, a *Attempt, host string) ([]netip.
 	case meshv1.IpFamily_IPV6:
 		network = "ip6"
 	}
-	resolver := net.Resolver{PreferGo: true}
-	addrs, err := resolver.LookupNetIP(ctx, network, host)
+	addrs, names, err := a.options.Aliases.lookup(ctx, network, host)
+	a.aliasOf(names)
 	if err != nil {
 		return nil, err
 	}

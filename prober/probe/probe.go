@@ -46,6 +46,8 @@ type Options struct {
 	Traceparent string
 	// Pin, if its host is not empty, is the one address of that host, in place of those that it resolves to.
 	Pin Pin
+	// Aliases knows what hosts are aliases of, and learns it; nil: results do not tell it.
+	Aliases *Aliases
 }
 
 // Pin is an address that was resolved before the probe.

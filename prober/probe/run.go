@@ -2,8 +2,12 @@ package probe
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -48,7 +52,9 @@ type Plan struct {
 	// Talk speaks with the target. The answer may be nil, or what there is of it together with an error. It must return soon after ctx ends.
 	Talk func(ctx context.Context, a *Attempt) (Answer, error)
 
-	tls *meshv1.TlsConfig // what the check says of TLS, for what is told of a handshake
+	tls     *meshv1.TlsConfig // what the check says of TLS, for what is told of a handshake
+	host    string            // of the URI, when it is a name
+	issuers atomic.Pointer[issuers]
 }
 
 // NewPlan compiles what kinds have in common of a check. The error is one of its expectations.
@@ -58,7 +64,58 @@ func NewPlan(c *meshv1.Check, exprs []string) (*Plan, error) {
 		return nil, err
 	}
 	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri(),
-		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove(), tls: tlsOptions(c)}, nil
+		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove(), tls: tlsOptions(c), host: nameIn(c.GetUri())}, nil
+}
+
+// nameIn is the host of a URI when it is a name; empty when it is an address.
+func nameIn(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// issuers are those of the chain that a peer sent last: most send the same for weeks, and the text costs more than to see that it is the same.
+type issuers struct {
+	raw   string // their encoded names
+	texts []string
+}
+
+// maxIssuersKept bounds the encoded names that are kept of a chain. Those of a usual one have 200 bytes; a stranger may send 256 KiB.
+const maxIssuersKept = 4 << 10
+
+// issuersOf are the issuers of a chain, as text. The list must not be changed.
+func (p *Plan) issuersOf(chain []*x509.Certificate) []string {
+	if known := p.issuers.Load(); known != nil && known.of(chain) {
+		return known.texts
+	}
+	made := &issuers{texts: inspect.Issuers(chain)}
+	var raw []byte
+	for _, c := range chain {
+		raw = append(raw, c.RawIssuer...)
+	}
+	if len(raw) <= maxIssuersKept {
+		made.raw = string(raw)
+		p.issuers.Store(made)
+	}
+	return made.texts
+}
+
+// of tells whether they are those of the chain.
+func (x *issuers) of(chain []*x509.Certificate) bool {
+	rest := x.raw
+	for _, c := range chain {
+		n := len(c.RawIssuer)
+		if n > len(rest) || rest[:n] != string(c.RawIssuer) {
+			return false
+		}
+		rest = rest[n:]
+	}
+	return rest == ""
 }
 
 // Run runs one probe; see [Runner] for what it promises.
@@ -109,16 +166,21 @@ func (p *Plan) talk(ctx, caller context.Context, a *Attempt) (answer Answer, fai
 // conclude makes the result of what the target answered.
 func (p *Plan) conclude(a *Attempt, answer Answer, failure *Failure) *meshv1.Result {
 	r := &meshv1.Result{
-		Check:         p.Check,
-		StartTime:     timestamppb.New(a.start),
-		Duration:      durationpb.New(a.ended.Sub(a.start)),
-		Timings:       a.timings(),
-		RemoteAddress: a.remote,
-		Outcome:       meshv1.Result_OK,
-		Steps:         a.steps,
+		Check:          p.Check,
+		StartTime:      timestamppb.New(a.start),
+		Duration:       durationpb.New(a.ended.Sub(a.start)),
+		Timings:        a.timings(),
+		RemoteAddress:  a.remote,
+		Outcome:        meshv1.Result_OK,
+		Steps:          a.steps,
+		CanonicalNames: a.names,
+	}
+	if len(a.names) == 0 {
+		r.CanonicalNames = a.options.Aliases.known(p.host) // a connection that was kept needs no look-up
 	}
 	if a.tls != nil {
 		r.Tls = inspect.Result(a.tls)
+		r.Tls.Issuers = p.issuersOf(a.tls.PeerCertificates)
 	}
 	if answer != nil {
 		answer.Record(r)

@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,6 +69,10 @@ func (g *answer) Record(r *meshv1.Result) {
 		d.Servers, d.ServersLeftOut = g.survey.servers, g.survey.leftOut
 	}
 	r.Dns = d
+	if len(g.msg.Question) == 1 {
+		// What was asked for is what the check is about: what it is an alias of is told beside what the server itself is one of.
+		r.CanonicalNames = slices.Concat(r.CanonicalNames, probe.CanonicalNames(g.msg.Question[0].Name, g.msg.Answer))
+	}
 }
 
 // serial is the serial of the SOA in the answer section, 0 without one.

@@ -24,8 +24,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -35,10 +37,12 @@ import (
 
 // Limits of what is told, as the protos document them.
 const (
-	maxExpiries = 8
-	maxDays     = 32
-	maxNames    = 1000
-	maxText     = 1024
+	maxExpiries    = 8
+	maxDays        = 32
+	maxNames       = 1000
+	maxText        = 1024
+	maxIssuersTold = 4
+	maxIssuer      = 512
 )
 
 // Result is the part of a result about a handshake.
@@ -55,6 +59,21 @@ func Result(s *tls.ConnectionState) *meshv1.TlsResult {
 		r.CertificateExpiries = append(r.CertificateExpiries, timestamppb.New(c.NotAfter))
 	}
 	return r
+}
+
+// Issuers are who issued the certificates of a chain, in its order, without repetition and at most four, as RFC 2253 text. Texts that many checks share are kept once.
+func Issuers(chain []*x509.Certificate) []string {
+	var list []string
+	for _, c := range chain {
+		if len(list) == maxIssuersTold {
+			break
+		}
+		text := clip(c.Issuer.String(), maxIssuer)
+		if text != "" && !slices.Contains(list, text) {
+			list = append(list, unique.Make(text).Value())
+		}
+	}
+	return list
 }
 
 // Response is what expectations see of a handshake.
@@ -93,7 +112,7 @@ func Certificate(c *x509.Certificate, now time.Time) *meshv1.Certificate {
 	sum := sha256.Sum256(c.Raw)
 	out := &meshv1.Certificate{
 		Subject:            clip(c.Subject.String(), 512),
-		Issuer:             clip(c.Issuer.String(), 512),
+		Issuer:             clip(c.Issuer.String(), maxIssuer),
 		Serial:             clip(c.SerialNumber.Text(16), 64),
 		Names:              Names(c, 32),
 		NotBefore:          timestamppb.New(c.NotBefore),
