@@ -18,6 +18,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spool"
 	"github.com/probemesh/probemesh/internal/version"
 	"github.com/probemesh/probemesh/prober/canary"
+	"github.com/probemesh/probemesh/prober/probe"
 )
 
 // Defaults of Config.
@@ -48,6 +49,10 @@ type Config struct {
 	Servers []string
 	// Canaries are addresses, `host:port`, besides the mesh's servers, by which the prober knows whether its own network works; at most 8. See package canary.
 	Canaries []string
+	// AllowNetworks are the networks, such as `10.0.0.0/8`, and addresses that probes may connect to; empty for all. DenyNetworks are those that they may not, even so. UnixSockets are the
+	// Unix sockets that they may: absolute paths, globs of them, and directories with a slash at the end for all below; empty for none. See [probe.Fence]. Whatever is refused is a
+	// result ERROR that says so.
+	AllowNetworks, DenyNetworks, UnixSockets []string
 	// Data is the directory for assignments and spool, made if need be. One process may use it at a time.
 	Data string
 	// SpoolBytes is how much disk the results may take that no server has acknowledged; at least 1 MiB, default 256 MiB, which is a day of
@@ -111,6 +116,17 @@ func (c Config) Validate() error {
 		if err != nil || host == "" {
 			bad(fmt.Sprintf("canaries[%d]", i), "%q is not an address; write host:port with the number of a TCP port, for example 9.9.9.9:53", s)
 		}
+	}
+	for _, list := range []struct {
+		field string
+		texts []string
+	}{{"allow_networks", c.AllowNetworks}, {"deny_networks", c.DenyNetworks}} {
+		if _, err := probe.Networks(list.texts); err != nil {
+			bad(list.field, "%v", err)
+		}
+	}
+	if _, err := probe.SocketPaths(c.UnixSockets); err != nil {
+		bad("unix_sockets", "%v", err)
 	}
 	if c.Data == "" {
 		bad("data", "no directory is given; the prober keeps its assignments and results there")

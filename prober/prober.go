@@ -84,7 +84,11 @@ func New(cfg Config, deps Deps) (*Prober, error) {
 		deps.Capabilities = kinds.Capabilities()
 	}
 	if deps.Compile == nil {
-		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities, Pools: probe.NewPools()}
+		fence, err := probe.NewFence(cfg.AllowNetworks, cfg.DenyNetworks, cfg.UnixSockets)
+		if err != nil {
+			return nil, fmt.Errorf("prober: %w", err)
+		}
+		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities, Pools: probe.NewPools(), Fence: fence}
 		deps.Compile = func(c *meshv1.Check) (probe.Runner, error) { return kinds.Compile(c, env) }
 	}
 	p := &Prober{cfg: cfg, deps: deps}

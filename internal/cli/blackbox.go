@@ -31,20 +31,24 @@ func (o *blackboxOptions) flags(f *pflag.FlagSet) {
 		"most probes of /probe at once, 1 or more; beyond that the answer is 503. The default is enough for 2,000 targets a minute, two thirds of them silent for 10 s")
 }
 
-// open makes what answers /probe, nil when nobody asked for it.
-func (o *blackboxOptions) open(listen string, tel *telemetry.Telemetry, log *slog.Logger) (*blackbox.Exporter, error) {
+// open makes what answers /probe on a prober, nil when nobody asked for it.
+func (o *blackboxOptions) open(p proberOptions, tel *telemetry.Telemetry, log *slog.Logger) (*blackbox.Exporter, error) {
 	switch {
 	case !o.on && o.file == "" && o.inFlight != blackbox.InFlightDefault:
 		return nil, usagef("--blackbox-in-flight is about /probe, which is not asked for; add --blackbox or --blackbox-config FILE, or remove it")
 	case !o.on && o.file == "":
 		return nil, nil
-	case listen == "":
+	case p.httpListen == "":
 		return nil, usagef("--blackbox answers on --http-listen; give it an address that only Prometheus reaches, for example --http-listen 127.0.0.1:9115")
 	case o.inFlight < 1:
 		return nil, usagef("--blackbox-in-flight must be at least 1")
 	}
+	fence, err := probe.NewFence(p.config.AllowNetworks, p.config.DenyNetworks, p.config.UnixSockets)
+	if err != nil {
+		return nil, err
+	}
 	box, err := blackbox.New(blackbox.Options{File: o.file, InFlight: o.inFlight, Log: log,
-		Env:   probe.Env{UserAgent: "probemesh/" + version.Version, Capabilities: kinds.Capabilities()},
+		Env:   probe.Env{UserAgent: "probemesh/" + version.Version, Capabilities: kinds.Capabilities(), Fence: fence},
 		Meter: tel.Meter("github.com/probemesh/probemesh/prober/blackbox")})
 	if err != nil {
 		return nil, &failure{code: ExitUsage, message: "--blackbox-config: " + err.Error(), cause: err}

@@ -17,8 +17,8 @@ import (
 )
 
 // upLocalMesh runs the processes of a local mesh until ctx ends, or all of them have ended. One that dies is not started again: killing them is what this is for.
-// Each server is given the further arguments args.
-func (a *app) upLocalMesh(ctx context.Context, cfg server.Config, datacenters, probers int, args []string) error {
+// Each server is given the further arguments args, each prober proberArgs.
+func (a *app) upLocalMesh(ctx context.Context, cfg server.Config, datacenters, probers int, args, proberArgs []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (a *app) upLocalMesh(ctx context.Context, cfg server.Config, datacenters, p
 			if x.Kind == localmesh.KindServer {
 				return args
 			}
-			return nil
+			return proberArgs
 		},
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 
 	"github.com/probemesh/probemesh/internal/fault"
@@ -20,6 +21,7 @@ import (
 	"github.com/probemesh/probemesh/prober"
 	"github.com/probemesh/probemesh/prober/blackbox"
 	"github.com/probemesh/probemesh/prober/machine"
+	"github.com/probemesh/probemesh/prober/probe"
 )
 
 // proberOptions are the flags of prober.
@@ -60,6 +62,7 @@ hands everything over later.`,
 	f.StringVar(&o.config.Data, "data", "./probemesh-prober", "`DIR` for assignments and results that no server has acknowledged yet; one process may use it at a time")
 	f.Int64Var(&o.config.SpoolBytes, "spool-bytes", prober.SpoolBytesDefault,
 		"most `BYTES` of unacknowledged results to keep; the default is about a day of 15 results a second")
+	fenceFlags(f, &o.config)
 	f.IntVar(&o.config.InFlight, "in-flight", prober.InFlightDefault, "most scheduled probes at once, 1 to 100000; more start late, and say so")
 	f.StringVar(&o.httpListen, "http-listen", "", "`HOST:PORT` for /healthz, /readyz and /metrics; none by default, since several probers may share a machine")
 	o.blackbox.flags(f)
@@ -67,6 +70,28 @@ hands everything over later.`,
 	f.BoolVar(&o.validate, "validate", false, "only check the configuration, and exit")
 	stopOnStdin(cmd)
 	return cmd
+}
+
+// fenceFlags says where the probes of a prober may go.
+func fenceFlags(f *pflag.FlagSet, c *prober.Config) {
+	f.StringSliceVar(&c.AllowNetworks, "allow-networks", nil,
+		"`NETWORKS` and addresses that probes may connect to, for example 192.0.2.0/24,2001:db8::/32; all by default, since much that is worth watching is internal")
+	f.StringSliceVar(&c.DenyNetworks, "deny-networks", probe.DenyNetworksDefault(),
+		"`NETWORKS` and addresses that probes may not connect to, even if allowed, or none; the default are those by which clouds hand out credentials to their machines")
+	f.StringSliceVar(&c.UnixSockets, "unix-sockets", nil,
+		"`PATHS` of Unix sockets that probes may connect to, globs of them, or directories with a slash at the end; none by default, since some, such as Docker's, command the machine")
+}
+
+// fenceArgs are the flags that give another prober the same fence.
+func fenceArgs(c prober.Config) []string {
+	var args []string
+	for _, f := range []struct {
+		name   string
+		values []string
+	}{{"allow-networks", c.AllowNetworks}, {"deny-networks", c.DenyNetworks}, {"unix-sockets", c.UnixSockets}} {
+		args = append(args, "--"+f.name+"="+strings.Join(f.values, ","))
+	}
+	return args
 }
 
 // hostName is this machine's name as far as it can name a prober, or "prober".
@@ -106,7 +131,7 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 	if err != nil {
 		return err
 	}
-	box, err := o.blackbox.open(o.httpListen, tel, log)
+	box, err := o.blackbox.open(o, tel, log)
 	if err != nil {
 		return err
 	}

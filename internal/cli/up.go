@@ -23,6 +23,7 @@ func (a *app) upCommand() *cobra.Command {
 	var logFormat, name string
 	var validate bool
 	var datacenters, probers int
+	var p prober.Config
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a whole mesh in one command",
@@ -39,7 +40,7 @@ What each of the servers does is set by the same flags; --data/addresses.json sa
   probemesh up --data /var/lib/probemesh --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p := prober.Config{Name: name, Datacenter: cfg.Datacenter, Labels: cfg.Labels, Data: filepath.Join(cfg.Data, "prober"), Servers: []string{"127.0.0.1:1"}}
+			p.Name, p.Datacenter, p.Labels, p.Data, p.Servers = name, cfg.Datacenter, cfg.Labels, filepath.Join(cfg.Data, "prober"), []string{"127.0.0.1:1"}
 			if datacenters < 1 || datacenters > localmesh.MaxDatacenters || probers < 1 || probers > localmesh.MaxProbers {
 				return usagef("--datacenters %d --probers %d: choose 1 to %d datacenters with 1 to %d probers each", datacenters, probers, localmesh.MaxDatacenters, localmesh.MaxProbers)
 			}
@@ -63,7 +64,7 @@ What each of the servers does is set by the same flags; --data/addresses.json sa
 				if err != nil {
 					return err
 				}
-				return a.upLocalMesh(cmd.Context(), cfg, datacenters, probers, args)
+				return a.upLocalMesh(cmd.Context(), cfg, datacenters, probers, args, fenceArgs(p))
 			}
 			level := a.logLevel
 			if level == "" || level == "info" && !cmd.Flags().Changed("log-level") {
@@ -77,6 +78,7 @@ What each of the servers does is set by the same flags; --data/addresses.json sa
 		},
 	}
 	serverFlags(cmd, &cfg)
+	fenceFlags(cmd.Flags(), &p)
 	cmd.Flags().StringVar(&name, "prober-name", "local-1", "`NAME` of the prober, unique in the mesh")
 	cmd.Flags().IntVar(&datacenters, "datacenters", 1, "`NUMBER` of datacenters of a local mesh, 1 to 5; 3 survive the loss of one, 2 survive none, since etcd needs a majority")
 	cmd.Flags().IntVar(&probers, "probers", 1, "`NUMBER` of probers in each datacenter of a local mesh, 1 to 10")

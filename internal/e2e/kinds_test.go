@@ -35,7 +35,7 @@ import (
 func TestCheckOfEveryKindComesUp(t *testing.T) {
 	t.Parallel()
 	const interval = 5 * time.Second
-	m := startMesh(t, "up", nil)
+	m := startMesh(t, "up", []string{"--unix-sockets", "/"})
 	m.awaitProber("local-1")
 	yaml, names := everyKind(t, interval)
 	me, err := m.probers.GetProber(m.ctx(), &meshv1.GetProberRequest{Name: "probers/local-1"})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/probemesh/probemesh/prober/probe"
@@ -82,11 +83,16 @@ func source(address, network string) net.Addr {
 	return &net.TCPAddr{IP: ip}
 }
 
-// dial connects to one address of a network, "tcp" or "udp".
-func dial(ctx context.Context, a *probe.Attempt, network string, ip net.IP, port, from string) (net.Conn, error) {
+// dial connects to one address of a network, "tcp" or "udp", where the prober's fence permits it.
+func (j *job) dial(ctx context.Context, a *probe.Attempt, network string, ip net.IP, port, from string) (net.Conn, error) {
 	to := net.JoinHostPort(ip.String(), port)
 	a.Enter(meshv1.Result_CONNECT)
 	a.Connecting(to)
+	if to, ok := netip.AddrFromSlice(ip); ok {
+		if err := j.exporter.options.Env.Fence.Permits(to); err != nil {
+			return nil, err
+		}
+	}
 	dialer := net.Dialer{KeepAlive: -1, LocalAddr: source(from, network)}
 	if dialer.LocalAddr != nil {
 		dialer.Control = probe.AddressOnly

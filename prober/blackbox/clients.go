@@ -8,6 +8,8 @@ import (
 	"time"
 
 	pconfig "github.com/prometheus/common/config"
+
+	"github.com/probemesh/probemesh/prober/probe"
 )
 
 // maxClients is how many HTTP clients are kept for modules and the names that they verify.
@@ -22,11 +24,14 @@ type clientKey struct {
 // clients keeps what is costly to make of a module's options for HTTP: no connection, which every probe opens anew, but TLS and proxy settings. Files
 // that the options name are read again by the client itself when they change.
 type clients struct {
-	mu   sync.Mutex
-	kept map[clientKey]nethttp.RoundTripper
+	fence *probe.Fence
+	mu    sync.Mutex
+	kept  map[clientKey]nethttp.RoundTripper
 }
 
-func newClients() *clients { return &clients{kept: map[clientKey]nethttp.RoundTripper{}} }
+func newClients(fence *probe.Fence) *clients {
+	return &clients{fence: fence, kept: map[clientKey]nethttp.RoundTripper{}}
+}
 
 // get gives a client for a module that verifies a name. Modules with OAuth 2 get a new one for each probe, since a client keeps its token.
 func (c *clients) get(m *Module, name string) (nethttp.RoundTripper, error) {
@@ -38,7 +43,7 @@ func (c *clients) get(m *Module, name string) (nethttp.RoundTripper, error) {
 	}
 	config := m.HTTP.Client
 	config.TLSConfig.ServerName = name
-	dialer := net.Dialer{KeepAlive: -1, FallbackDelay: 250 * time.Millisecond}
+	dialer := net.Dialer{KeepAlive: -1, FallbackDelay: 250 * time.Millisecond, Control: c.fence.Control}
 	rt, err := pconfig.NewRoundTripperFromConfig(config, "blackbox", pconfig.WithKeepAlivesDisabled(),
 		pconfig.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
 			return dialer.DialContext(ctx, network, address)

@@ -35,7 +35,7 @@ func probeTCP(ctx context.Context, j *job) *meshv1.Result {
 		if err != nil {
 			return err
 		}
-		conn, err := dial(ctx, a, "tcp", ip, port, o.SourceIPAddress)
+		conn, err := j.dial(ctx, a, "tcp", ip, port, o.SourceIPAddress)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func probeUnix(ctx context.Context, j *job) *meshv1.Result {
 		a.Meeting(j.target)
 		a.Enter(meshv1.Result_CONNECT)
 		a.Connecting(j.target)
-		dialer := net.Dialer{}
+		dialer := net.Dialer{Control: j.exporter.options.Env.Fence.Control}
 		conn, err := dialer.DialContext(ctx, "unix", j.target)
 		if err != nil {
 			return err

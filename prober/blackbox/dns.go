@@ -81,7 +81,7 @@ func (j *job) exchange(ctx context.Context, a *probe.Attempt, question *dns.Msg,
 	if o.TransportProtocol == "tcp" {
 		network = "tcp"
 	}
-	raw, err := dial(ctx, a, network, ip, port, o.SourceIPAddress)
+	raw, err := j.dial(ctx, a, network, ip, port, o.SourceIPAddress)
 	if err != nil {
 		return nil, err
 	}

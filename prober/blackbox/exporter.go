@@ -32,7 +32,7 @@ type Options struct {
 	File string
 	// InFlight is how many probes may run at once, at least 1; 0 for InFlightDefault. More are answered with 503.
 	InFlight int
-	// Env is what the prober can do, and how it names itself to targets.
+	// Env is what the prober can do, where its probes may go, and how it names itself to targets.
 	Env probe.Env
 	// Log takes what happens; nil: nowhere.
 	Log *slog.Logger
@@ -92,7 +92,7 @@ func (e *Exporter) Reload() error {
 	if err != nil {
 		return err
 	}
-	before := e.active.Swap(&loaded{config: c, clients: newClients()})
+	before := e.active.Swap(&loaded{config: c, clients: newClients(e.options.Env.Fence)})
 	if before != nil {
 		before.clients.close()
 	}

@@ -134,7 +134,7 @@ func TestWithoutMemoryThereIsNoVerdict(t *testing.T) {
 	e.bodies.left = 100 << 10
 	e.active.Store(&loaded{config: &Config{Modules: map[string]*Module{"http_2xx": module("http", func(m *Module) {
 		m.HTTP.FailIfBodyMatchesRegexp = []Regexp{{regexp.MustCompile("zzz")}}
-	})}}, clients: newClients()})
+	})}}, clients: newClients(nil)})
 	w := httptest.NewRecorder()
 	e.serveProbe(w, httptest.NewRequest(http.MethodGet, "/probe?target="+s.URL, nil))
 	if w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "probe_success") {
@@ -176,7 +176,7 @@ func FuzzDialogueNeverPanics(f *testing.F) {
 			m.TCP.Steps = []Step{{Expect: Regexp{regexp.MustCompile(`^(\d+) (.*)`)}, Send: "${1}", Labels: []Label{{"a", "${2}"}}}, {ExpectBytes: "250"}, {StartTLS: true}}
 		})
 		e := exporter(t)
-		j := &job{exporter: e, clients: newClients(), name: "m", module: m, timeout: time.Second, log: slog.New(slog.DiscardHandler)}
+		j := &job{exporter: e, clients: newClients(nil), name: "m", module: m, timeout: time.Second, log: slog.New(slog.DiscardHandler)}
 		r := j.run(context.Background(), func(ctx context.Context, a *probe.Attempt) error {
 			defer client.Close()
 			return j.converse(ctx, a, client, &m.TCP.Dialogue, "x")

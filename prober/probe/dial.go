@@ -24,6 +24,8 @@ type Dialer struct {
 	Family meshv1.IpFamily_Preference
 	// Source is the address of this machine to connect from; the zero value leaves it to the system.
 	Source netip.Addr
+	// Own says that the host is one that the prober itself is configured with, and not a check: no [Fence] is asked.
+	Own bool
 }
 
 // Resolve finds the addresses of a host that may be used, in the order in which to try them (RFC 6724), families alternating. A literal address is no work and no
@@ -102,12 +104,17 @@ func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, por
 // dialOne connects to one address.
 func (d *Dialer) dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
 	a.Connecting(to.String())
-	return d.connect(ctx, network, to)
+	return d.connect(ctx, a, network, to)
 }
 
-// connect connects by "tcp" or "udp". The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
+// connect connects by "tcp" or "udp", where the fence permits it. The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
 // every target, and all of them would be taken for a minute after some 28,000 connections that the prober has closed.
-func (d *Dialer) connect(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
+	if fence := a.options.Fence; fence != nil && !d.Own {
+		if err := fence.Permits(to.Addr()); err != nil {
+			return nil, err
+		}
+	}
 	dialer := net.Dialer{KeepAlive: -1}
 	if d.Source.IsValid() {
 		dialer.LocalAddr, dialer.Control = local(network, d.Source), AddressOnly
@@ -143,7 +150,7 @@ func (d *Dialer) race(ctx context.Context, a *Attempt, network string, addrs []n
 		started++
 		pending++
 		go func() {
-			conn, err := d.connect(ctx, network, addr)
+			conn, err := d.connect(ctx, a, network, addr)
 			ended <- won{conn, to, err}
 		}()
 	}

@@ -44,6 +44,8 @@ type Options struct {
 	Evidence bool
 	// Traceparent, if not empty, is sent with the probe where the protocol has headers (W3C Trace Context).
 	Traceparent string
+	// Fence says where the probe may go; nil for everywhere. Package kinds sets it for the runners that it makes, to that of [Env].
+	Fence *Fence
 	// Pin, if its host is not empty, is the one address of that host, in place of those that it resolves to.
 	Pin Pin
 	// Aliases knows what hosts are aliases of, and learns it; nil: results do not tell it.
@@ -66,6 +68,8 @@ type Env struct {
 	UserAgent string
 	// Capabilities is what the prober can do: kinds, "ipv4" and "ipv6". A check that needs another is refused.
 	Capabilities []string
+	// Fence says where probes may go; nil for everywhere.
+	Fence *Fence
 	// Pools shares trusted certificates between checks; nil shares nothing.
 	Pools *Pools
 }

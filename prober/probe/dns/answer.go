@@ -24,13 +24,14 @@ const (
 
 // answer is a DNS message and what was found out because of it.
 type answer struct {
-	r      *runner
-	reply  reply
-	msg    *dns.Msg
-	extra  []dns.RR // the additional section without OPT
-	opt    *dns.OPT
-	dnssec *meshv1.DnssecResult
-	survey *surveyed
+	r       *runner
+	reply   reply
+	msg     *dns.Msg
+	extra   []dns.RR // the additional section without OPT
+	opt     *dns.OPT
+	dnssec  *meshv1.DnssecResult
+	trouble string // why dnssec is not known, if it is the prober's own
+	survey  *surveyed
 }
 
 func newAnswer(r *runner, got reply) *answer {

@@ -23,6 +23,7 @@ type asker struct {
 	server    *peer
 	resolver  *peer // nil until it is needed
 	questions int
+	broken    string // why the resolver could not be asked what the server does not know, which is the prober's own trouble; empty when that did not happen
 	known     map[dns.Question]*dns.Msg
 }
 
@@ -49,14 +50,7 @@ func (k *asker) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, er
 	}
 	m, err := k.askPeer(ctx, k.server, q, key)
 	if err != nil && k.r.target.Host != "" && ctx.Err() == nil {
-		var other *dns.Msg
-		if resolver, failed := k.own(); failed != nil {
-			err = fmt.Errorf("%w; %s", err, failed)
-		} else if other, failed = k.askPeer(ctx, resolver, q, key); failed != nil {
-			err = fmt.Errorf("%w; the prober's resolver %s: %s", err, resolver.host, reason(failed))
-		} else {
-			m, err = other, nil
-		}
+		m, err = k.elsewhere(ctx, q, key, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asked for %s %s, the server said: %s", key.Name, dns.Type(kind), reason(err))
@@ -65,6 +59,32 @@ func (k *asker) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, er
 	return m, nil
 }
 
+// elsewhere asks the prober's own resolver what the server did not tell, for a reason that is given.
+func (k *asker) elsewhere(ctx context.Context, q *question, key dns.Question, why error) (*dns.Msg, error) {
+	var answered *unhelpful
+	innocent := errors.As(why, &answered) // a server need not know what is not its own
+	resolver, err := k.own()
+	if err != nil {
+		if innocent {
+			k.broken = err.Error()
+		}
+		return nil, fmt.Errorf("%w; %w", why, err)
+	}
+	m, err := k.askPeer(ctx, resolver, q, key)
+	if err == nil {
+		return m, nil
+	}
+	if innocent && !errors.As(err, &answered) && k.questions <= maxQuestions {
+		k.broken = fmt.Sprintf("this prober's own resolver %s gives no answer: %s", resolver.host, reason(err))
+	}
+	return nil, fmt.Errorf("%w; the prober's resolver %s: %s", why, resolver.host, reason(err))
+}
+
+// unhelpful is an answer that does not tell what there is.
+type unhelpful struct{ why string }
+
+func (u *unhelpful) Error() string { return u.why }
+
 // own is the prober's own resolver.
 func (k *asker) own() (*peer, error) {
 	if k.resolver == nil {
@@ -72,7 +92,7 @@ func (k *asker) own() (*peer, error) {
 		if err != nil {
 			return nil, errors.New("this prober has no resolver of its own")
 		}
-		k.resolver = &peer{r: k.r, transport: meshv1.DnsProbe_UDP, host: host, port: portPlain}
+		k.resolver = &peer{r: k.r, own: true, transport: meshv1.DnsProbe_UDP, host: host, port: portPlain}
 	}
 	return k.resolver, nil
 }
@@ -86,7 +106,7 @@ func (k *asker) askPeer(ctx context.Context, p *peer, q *question, key dns.Quest
 		return nil, err
 	}
 	if why := useless(got.msg, key); why != "" {
-		return nil, errors.New(why)
+		return nil, &unhelpful{why}
 	}
 	return got.msg, nil
 }

@@ -46,6 +46,7 @@ type runner struct {
 	rules     *rules
 	anchors   []dns.RR
 	conf      string // path of resolv.conf
+	hasFamily func(v4 bool) bool
 }
 
 // Compile makes a runner of a check of kind dns whose defaults are resolved. There is nothing to close.
@@ -59,7 +60,7 @@ func compile(c *meshv1.Check, t *spec.Target, env probe.Env, conf string) (*runn
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{plan: plan, options: o, target: t, port: port(t, o), dialer: probe.Dialer{Family: o.GetIpFamily()}, userAgent: env.UserAgent, conf: conf}
+	r := &runner{plan: plan, options: o, target: t, port: port(t, o), dialer: probe.Dialer{Family: o.GetIpFamily()}, userAgent: env.UserAgent, conf: conf, hasFamily: probe.HasFamily}
 	if o.GetSourceAddress() != "" {
 		if r.dialer.Source, err = netip.ParseAddr(o.GetSourceAddress()); err != nil {
 			return nil, err
@@ -110,14 +111,14 @@ func (r *runner) Close() {}
 
 // talk asks the question and judges the answer.
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
-	host := r.target.Host
-	if host == "" {
+	server := &peer{r: r, a: a, fence: a.Options().Fence, transport: r.options.GetTransport(), host: r.target.Host, port: r.port}
+	if server.host == "" {
 		var err error
-		if host, err = r.resolver(); err != nil {
+		if server.host, err = r.resolver(); err != nil {
 			return nil, err
 		}
+		server.own = true
 	}
-	server := &peer{r: r, a: a, transport: r.options.GetTransport(), host: host, port: r.port}
 	defer server.close()
 	got, err := server.ask(ctx, r.question, r.options.GetTcpFallback())
 	if err != nil {
@@ -129,7 +130,7 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 		server.settle()
 	}
 	if r.options.GetDnssec() != nil {
-		out.dnssec = r.validate(ctx, server, got.msg)
+		out.dnssec, out.trouble = r.validate(ctx, server, got.msg)
 	}
 	if r.options.GetSerials() != nil {
 		out.survey = r.survey(ctx, server)

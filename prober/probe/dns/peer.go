@@ -29,6 +29,8 @@ const (
 type peer struct {
 	r         *runner
 	a         *probe.Attempt // nil after settle
+	fence     *probe.Fence   // of the probe
+	own       bool           // the prober's own resolver, for which no fence is asked
 	transport meshv1.DnsProbe_Transport
 	host      string // an address after settle
 	port      uint16
@@ -248,12 +250,22 @@ func (p *peer) open(ctx context.Context, transport meshv1.DnsProbe_Transport) (l
 
 // dial connects to the server by "tcp" or "udp".
 func (p *peer) dial(ctx context.Context, network string) (net.Conn, error) {
-	if p.a != nil {
+	switch {
+	case p.a != nil && p.own:
+		dialer := p.r.dialer
+		dialer.Own = true
+		return dialer.Dial(ctx, p.a, network, p.host, p.port)
+	case p.a != nil:
 		return p.r.dialer.Dial(ctx, p.a, network, p.host, p.port)
 	}
 	addr, err := netip.ParseAddr(p.host)
 	if err != nil {
 		return nil, err
+	}
+	if !p.own {
+		if err := p.fence.Permits(addr); err != nil {
+			return nil, err
+		}
 	}
 	dialer := net.Dialer{KeepAlive: -1}
 	if s := p.r.dialer.Source; s.IsValid() && s.Is4() == addr.Unmap().Is4() {

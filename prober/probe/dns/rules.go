@@ -125,6 +125,11 @@ func unmet(format string, args ...any) *probe.Failure {
 	return &probe.Failure{Class: meshv1.Result_EXPECTATION, Phase: meshv1.Result_EXPECT, Sentence: fmt.Sprintf(format, args...)}
 }
 
+// helpless is the failure of a prober that cannot find out whether a demand holds.
+func helpless(format string, args ...any) *probe.Failure {
+	return &probe.Failure{Class: meshv1.Result_PROBER, Phase: meshv1.Result_EXPECT, Sentence: fmt.Sprintf(format, args...)}
+}
+
 // judge gives the first demand that does not hold, nil when all do. ctx bounds the matching.
 func (r *rules) judge(ctx context.Context, g *answer) error {
 	code := rcode(g.msg)
@@ -191,6 +196,8 @@ func (r *rules) judgeDNSSEC(g *answer) *probe.Failure {
 	switch {
 	case d.Status == meshv1.DnssecResult_INSECURE && r.dnssec.AllowInsecure:
 		return nil
+	case g.trouble != "":
+		return helpless("DNSSEC: the answer cannot be validated, since the server does not know all of the chain and %s; mend the resolver of the prober, or name a server that recurses", g.trouble)
 	case d.Status != meshv1.DnssecResult_SECURE:
 		return unmet("DNSSEC: the answer is %s: %s%s", d.Status, d.Reason, saying(g))
 	case d.Expiry != nil && d.DaysLeft < r.dnssec.MinDaysLeft:
@@ -205,24 +212,34 @@ func (r *rules) judgeSerials(g *answer) *probe.Failure {
 		return nil
 	}
 	s := g.survey
-	if s.trouble != "" {
+	switch {
+	case s.broken != "":
+		return helpless("the authoritative servers cannot be compared, since the server does not know them and %s; mend the resolver of the prober, or name a server that recurses", s.broken)
+	case s.trouble != "":
 		return unmet("the authoritative servers cannot be compared: %s", s.trouble)
 	}
-	silent := 0
+	silent, asked := 0, 0
 	var first *meshv1.DnsServer
 	for _, server := range s.servers {
+		if server.LeftOut {
+			continue
+		}
+		asked++
 		if server.Error != "" {
 			if silent++; first == nil {
 				first = server
 			}
 		}
 	}
-	if silent > int(r.serials.MaxUnanswered) {
-		return unmet("%d of %d authoritative servers give no answer that counts (at most %d may), first %s: %s", silent, len(s.servers), r.serials.MaxUnanswered, serverName(first), first.Error)
+	switch {
+	case asked == 0:
+		return helpless("this prober can ask none of %d authoritative servers, first %s: %s", len(s.servers), serverName(s.servers[0]), s.servers[0].Error)
+	case silent > int(r.serials.MaxUnanswered):
+		return unmet("%d of %d authoritative servers give no answer that counts (at most %d may), first %s: %s%s", silent, asked, r.serials.MaxUnanswered, serverName(first), first.Error, s.besides(asked))
 	}
 	for _, server := range s.servers {
 		if server.Error == "" && server.Lag > uint32(r.serials.MaxLag) {
-			return unmet("%s has serial %d, which is %d behind the newest (%d); at most %d is allowed", serverName(server), server.Serial, server.Lag, s.newest, r.serials.MaxLag)
+			return unmet("%s has serial %d, which is %d behind the newest (%d); at most %d is allowed%s", serverName(server), server.Serial, server.Lag, s.newest, r.serials.MaxLag, s.besides(asked))
 		}
 	}
 	return nil
@@ -306,17 +323,35 @@ func shown(line string) string { return clip(strings.ReplaceAll(line, "\t", " ")
 // compare holds records to a set, in any order, their TTLs left out.
 func compare(what string, want, got []dns.RR) *probe.Failure {
 	left := slices.Clone(want)
+	var surplus []dns.RR
 	for _, rr := range got {
-		i := slices.IndexFunc(left, func(w dns.RR) bool { return same(w, rr) })
-		if i < 0 {
-			return unmet("%s has a record that is not expected: %s", what, shown(rr.String()))
+		if i := slices.IndexFunc(left, func(w dns.RR) bool { return same(w, rr) }); i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		} else {
+			surplus = append(surplus, rr)
 		}
-		left = slices.Delete(left, i, i+1)
 	}
+	var lacks string
 	if len(left) > 0 {
-		return unmet("%s lacks %s", what, shown(wanted(left[0])))
+		lacks = "lacks " + shown(wanted(left[0])) + others(len(left)-1)
 	}
-	return nil
+	switch {
+	case len(surplus) == 0 && lacks == "":
+		return nil
+	case len(surplus) == 0:
+		return unmet("%s %s", what, lacks)
+	case lacks != "":
+		lacks = ", and " + lacks
+	}
+	return unmet("%s has a record that is not expected: %s%s%s", what, shown(surplus[0].String()), others(len(surplus)-1), lacks)
+}
+
+// others says that there are more of the same.
+func others(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more)", n)
 }
 
 // wanted is a wanted record as text, without its TTL, which is not compared.

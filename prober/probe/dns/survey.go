@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ type surveyed struct {
 	leftOut bool
 	newest  uint32
 	trouble string // why they could not be asked at all
+	broken  string // why that is the prober's own trouble; empty when it is not
 }
 
 // survey asks all authoritative servers of the zone for its SOA, side by side. Their names and addresses are asked of the server of the check, and where that does not know, of
@@ -31,7 +33,7 @@ func (r *runner) survey(ctx context.Context, server *peer) *surveyed {
 	most := int(r.options.GetSerials().GetMaxServers())
 	got, err := asker.ask(ctx, r.target.Name, dns.TypeNS)
 	if err != nil {
-		s.trouble = "the names of the servers are not known: " + reason(err)
+		s.trouble, s.broken = "the names of the servers are not known: "+reason(err), asker.broken
 		return s
 	}
 	names := serversOf(got, r.target.Name)
@@ -40,7 +42,7 @@ func (r *runner) survey(ctx context.Context, server *peer) *surveyed {
 		return s
 	}
 	for _, name := range names {
-		addrs, err := r.addresses(ctx, asker, got, name)
+		addrs, unreachable, err := r.addresses(ctx, asker, got, name)
 		if len(s.servers)+max(1, len(addrs)) > most {
 			s.leftOut = true
 			addrs = addrs[:min(len(addrs), most-len(s.servers))]
@@ -49,19 +51,38 @@ func (r *runner) survey(ctx context.Context, server *peer) *surveyed {
 			}
 		}
 		if len(addrs) == 0 {
-			why := "it has no address that this prober can reach"
-			if err != nil {
-				why = "its address is not known: " + reason(err)
-			}
-			s.servers = append(s.servers, &meshv1.DnsServer{Name: name, Error: clip(why, 256)})
+			s.servers = append(s.servers, unaddressed(name, unreachable, asker.broken, err))
 		}
 		for _, addr := range addrs {
 			s.servers = append(s.servers, &meshv1.DnsServer{Name: name, Address: netip.AddrPortFrom(addr, r.surveyPort()).String()})
 		}
 	}
-	r.askAll(ctx, s)
+	r.askAll(ctx, s, server.fence)
 	s.compare()
 	return s
+}
+
+// unaddressed is a server without an address to ask. Where that is for what the prober lacks, it is left out.
+func unaddressed(name string, unreachable bool, broken string, err error) *meshv1.DnsServer {
+	s := &meshv1.DnsServer{Name: name, Error: "it has no address of the IP family that the check asks for"}
+	switch {
+	case unreachable:
+		s.Error, s.LeftOut = "this prober has no network of the IP family of its addresses", true
+	case err != nil && broken != "":
+		s.Error, s.LeftOut = "its address is not known: "+broken, true
+	case err != nil:
+		s.Error = "its address is not known: " + reason(err)
+	}
+	s.Error = clip(s.Error, 256)
+	return s
+}
+
+// besides says how many servers were left out, if any.
+func (s *surveyed) besides(asked int) string {
+	if asked == len(s.servers) {
+		return ""
+	}
+	return fmt.Sprintf("; besides, this prober could not ask %d", len(s.servers)-asked)
 }
 
 // surveyPort is the port of authoritative servers: that of the URI where it is one of plain DNS.
@@ -89,10 +110,8 @@ func serversOf(m *dns.Msg, zone string) []string {
 	return out
 }
 
-// addresses are those of a server that this prober can reach: of the families that the check allows and the prober has.
-func (r *runner) addresses(ctx context.Context, asker *asker, hints *dns.Msg, name string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	var failed error
+// addresses are those of a server that this prober can reach: of the families that the check allows and the prober has. unreachable tells that there are some of others.
+func (r *runner) addresses(ctx context.Context, asker *asker, hints *dns.Msg, name string) (out []netip.Addr, unreachable bool, failed error) {
 	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		f := r.options.GetIpFamily()
 		if f == meshv1.IpFamily_IPV4 && kind == dns.TypeAAAA || f == meshv1.IpFamily_IPV6 && kind == dns.TypeA {
@@ -107,12 +126,13 @@ func (r *runner) addresses(ctx context.Context, asker *asker, hints *dns.Msg, na
 			}
 			found = addressesIn(m.Answer, name, kind)
 		}
-		if len(found) > 0 && f == meshv1.IpFamily_ANY && !found[0].IsLoopback() && !probe.HasFamily(kind == dns.TypeA) {
+		if len(found) > 0 && f == meshv1.IpFamily_ANY && !found[0].IsLoopback() && !r.hasFamily(kind == dns.TypeA) {
+			unreachable = true
 			continue
 		}
 		out = append(out, found...)
 	}
-	return out, failed
+	return out, unreachable, failed
 }
 
 // addressesIn are the addresses of a name among records.
@@ -141,7 +161,7 @@ func addressesIn(section []dns.RR, name string, kind uint16) []netip.Addr {
 const maxSurveyed = 32
 
 // askAll asks the servers side by side and waits for all.
-func (r *runner) askAll(ctx context.Context, s *surveyed) {
+func (r *runner) askAll(ctx context.Context, s *surveyed, fence *probe.Fence) {
 	q, err := r.newQuestion(dns.Question{Name: r.target.Name, Qtype: dns.TypeSOA, Qclass: dns.ClassINET}, flags{})
 	if err != nil {
 		s.trouble = err.Error()
@@ -150,14 +170,14 @@ func (r *runner) askAll(ctx context.Context, s *surveyed) {
 	var wg sync.WaitGroup
 	for _, server := range s.servers {
 		if server.Address != "" {
-			wg.Go(func() { r.askOne(ctx, q, server) })
+			wg.Go(func() { r.askOne(ctx, q, server, fence) })
 		}
 	}
 	wg.Wait()
 }
 
 // askOne asks one server and notes what it says.
-func (r *runner) askOne(ctx context.Context, q *question, s *meshv1.DnsServer) {
+func (r *runner) askOne(ctx context.Context, q *question, s *meshv1.DnsServer, fence *probe.Fence) {
 	at, err := netip.ParseAddrPort(s.Address)
 	if err != nil {
 		s.Error = err.Error()
@@ -167,13 +187,15 @@ func (r *runner) askOne(ctx context.Context, q *question, s *meshv1.DnsServer) {
 	if r.options.GetTransport() == meshv1.DnsProbe_TCP {
 		transport = meshv1.DnsProbe_TCP
 	}
-	p := &peer{r: r, transport: transport, host: at.Addr().String(), port: at.Port()}
+	p := &peer{r: r, fence: fence, transport: transport, host: at.Addr().String(), port: at.Port()}
 	defer p.close()
 	begin := time.Now()
 	got, err := p.patiently(ctx, q)
 	s.Duration = durationpb.New(time.Since(begin))
 	if err != nil {
-		s.Error = clip(reason(err), 256)
+		aside := &probe.Attempt{}
+		aside.Connecting(s.Address)
+		s.Error, s.LeftOut = clip(reason(err), 256), probe.Classify(err, aside).Class == meshv1.Result_PROBER
 		return
 	}
 	if opt := got.msg.IsEdns0(); opt != nil {

@@ -88,8 +88,8 @@ type set struct {
 	sigs []*dns.RRSIG
 }
 
-// validate says how far the answer can be trusted.
-func (r *runner) validate(ctx context.Context, server *peer, m *dns.Msg) *meshv1.DnssecResult {
+// validate says how far the answer can be trusted. trouble is why that is not known, if it is the prober's own.
+func (r *runner) validate(ctx context.Context, server *peer, m *dns.Msg) (found *meshv1.DnssecResult, trouble string) {
 	asker := newAsker(r, server)
 	defer asker.close()
 	v := newValidator(asker, r.anchors, time.Now())
@@ -99,7 +99,11 @@ func (r *runner) validate(ctx context.Context, server *peer, m *dns.Msg) *meshv1
 			m = shown
 		}
 	}
-	return v.result(v.answer(ctx, m, r.target.Name, r.target.Type))
+	found = v.result(v.answer(ctx, m, r.target.Name, r.target.Type))
+	if found.Status == meshv1.DnssecResult_INDETERMINATE {
+		trouble = asker.broken
+	}
+	return found, trouble
 }
 
 func newValidator(asker *asker, anchors []dns.RR, now time.Time) *validator {

@@ -92,6 +92,9 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 		return nil, err
 	}
 	a.Connecting(to.String())
+	if err := a.Options().Fence.Permits(to); err != nil {
+		return nil, err
+	}
 	s := r.settings
 	s.to = to
 	conn, err := open(s)

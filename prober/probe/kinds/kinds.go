@@ -2,6 +2,7 @@
 package kinds
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -37,12 +38,27 @@ func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
 		if _, literal := target.Addr(); e.EachAddress != nil && target.Kind != spec.DNS && target.Host != "" && !literal {
 			runner = each.Wrap(e, target.Host, family(e), runner)
 		}
+		if env.Fence != nil {
+			runner = fenced{runner, env.Fence}
+		}
 		return runner, nil
 	}
 	if refusal, ok := err.(*probe.Refusal); ok { //nolint:errorlint // kinds return it unwrapped
 		return nil, refusal
 	}
 	return nil, &probe.Refusal{Reason: fmt.Sprintf("this prober cannot compile %s: %s", c.GetName(), err)}
+}
+
+// fenced is a runner whose probes go nowhere but where the prober's fence permits.
+type fenced struct {
+	probe.Runner
+	fence *probe.Fence
+}
+
+// Probe implements probe.Runner.
+func (r fenced) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
+	o.Fence = r.fence
+	return r.Runner.Probe(ctx, o)
 }
 
 func compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, error) {

@@ -108,10 +108,16 @@ func Fail(class meshv1.Result_ErrorClass, phase meshv1.Result_Phase, sentence st
 	return Want{Outcome: meshv1.Result_FAIL, Class: class, Phase: phase, Error: sentence}
 }
 
+// Error is the result of a probe that failed by the prober's own trouble.
+func Error(sentence string) Want {
+	return Want{Outcome: meshv1.Result_ERROR, Class: meshv1.Result_PROBER, Error: sentence}
+}
+
 // Match checks a result.
 func (w Want) Match(t testing.TB, r *meshv1.Result) {
 	t.Helper()
-	if r.Outcome != w.Outcome || r.ErrorClass != w.Class || r.FailedPhase != w.Phase || !strings.Contains(r.Error, w.Error) {
+	phase := r.FailedPhase == w.Phase || w.Outcome == meshv1.Result_ERROR && w.Phase == 0
+	if r.Outcome != w.Outcome || r.ErrorClass != w.Class || !phase || !strings.Contains(r.Error, w.Error) {
 		t.Errorf("got  %v %v in %v: %s\nwant %v %v in %v: %s", r.Outcome, r.ErrorClass, r.FailedPhase, r.Error, w.Outcome, w.Class, w.Phase, w.Error)
 	}
 }

@@ -161,6 +161,9 @@ func (r *runner) dial(ctx context.Context, a *probe.Attempt) (net.Conn, error) {
 	a.Meeting(r.target.Path)
 	a.Enter(meshv1.Result_CONNECT)
 	a.Connecting(r.target.Path)
+	if err := a.Options().Fence.PermitsSocket(r.target.Path); err != nil {
+		return nil, err
+	}
 	var dialer net.Dialer
 	return dialer.DialContext(ctx, "unix", r.target.Path)
 }

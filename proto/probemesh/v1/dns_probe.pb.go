@@ -153,7 +153,7 @@ const (
 	DnssecResult_INSECURE DnssecResult_Status = 2
 	// It should be signed validly, and is not.
 	DnssecResult_BOGUS DnssecResult_Status = 3
-	// Not known: there is no trust anchor for it, or the chain could not be fetched.
+	// Not known: there is no trust anchor for it, or the chain could not be fetched. When that is because the prober's own resolver gives no answer, the outcome is ERROR.
 	DnssecResult_INDETERMINATE DnssecResult_Status = 4
 )
 
@@ -717,7 +717,7 @@ type DnsSerials struct {
 	MaxLag int32 `protobuf:"varint,1,opt,name=max_lag,json=maxLag,proto3" json:"max_lag,omitempty"`
 	// How many addresses of servers are asked at most, 1 to 32. If unset, 16. When there are more, the result says so.
 	MaxServers int32 `protobuf:"varint,2,opt,name=max_servers,json=maxServers,proto3" json:"max_servers,omitempty"`
-	// How many of the asked addresses may give no authoritative answer, 0 to 31. If unset, 0.
+	// How many of the asked addresses may give no authoritative answer, 0 to 31. If unset, 0. Servers that the prober cannot ask for what it lacks itself, such as IPv6, do not count.
 	MaxUnanswered int32 `protobuf:"varint,3,opt,name=max_unanswered,json=maxUnanswered,proto3" json:"max_unanswered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1062,7 +1062,10 @@ type DnsServer struct {
 	// Which server of several answered (NSID), when asked for.
 	Nsid string `protobuf:"bytes,6,opt,name=nsid,proto3" json:"nsid,omitempty"`
 	// How long it took to answer.
-	Duration      *durationpb.Duration `protobuf:"bytes,7,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,7,opt,name=duration,proto3" json:"duration,omitempty"`
+	// True when this prober could not ask it: it has no network of the IP family of the server's addresses, may not connect to them, or its own resolver does not work. `error` says which. Such a
+	// server counts neither as one that answers nor as one that does not; when all are such, the outcome is ERROR.
+	LeftOut       bool `protobuf:"varint,8,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1144,6 +1147,13 @@ func (x *DnsServer) GetDuration() *durationpb.Duration {
 		return x.Duration
 	}
 	return nil
+}
+
+func (x *DnsServer) GetLeftOut() bool {
+	if x != nil {
+		return x.LeftOut
+	}
+	return false
 }
 
 // ResponseDns is a DNS answer.
@@ -1459,7 +1469,7 @@ const file_probemesh_v1_dns_probe_proto_rawDesc = "" +
 	"\x06SECURE\x10\x01\x12\f\n" +
 	"\bINSECURE\x10\x02\x12\t\n" +
 	"\x05BOGUS\x10\x03\x12\x11\n" +
-	"\rINDETERMINATE\x10\x04\"\xc4\x01\n" +
+	"\rINDETERMINATE\x10\x04\"\xdf\x01\n" +
 	"\tDnsServer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -1467,7 +1477,8 @@ const file_probemesh_v1_dns_probe_proto_rawDesc = "" +
 	"\x03lag\x18\x04 \x01(\rR\x03lag\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x12\n" +
 	"\x04nsid\x18\x06 \x01(\tR\x04nsid\x125\n" +
-	"\bduration\x18\a \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xf7\x04\n" +
+	"\bduration\x18\a \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x19\n" +
+	"\bleft_out\x18\b \x01(\bR\aleftOut\"\xf7\x04\n" +
 	"\vResponseDns\x12\x14\n" +
 	"\x05rcode\x18\x01 \x01(\tR\x05rcode\x12\x18\n" +
 	"\aanswers\x18\x02 \x03(\tR\aanswers\x12\x16\n" +
