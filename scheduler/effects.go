@@ -235,7 +235,7 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 		c.damping, c.damped = c.damping.Add(now), name
 	}
 	s.leaveGroup(c, c.incident)
-	c.incident, c.incidentRev, c.effectUntil = e.Incident, e.ModRevision, time.Time{}
+	c.incident, c.incidentRev, c.hearsay, c.effectUntil = e.Incident, e.ModRevision, false, time.Time{}
 	s.noteGroup(c)
 	c.updated = now
 	if c.shown == verdict.Down && openSeverity(e.Incident.GetIncident()) == verdict.Down {
@@ -270,7 +270,7 @@ func (s *State) goneIncident(now time.Time, key string) {
 	if c := s.checks[key]; c != nil && c.incident != nil {
 		gone := c.incident
 		s.leaveGroup(c, gone)
-		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
+		c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
 		c.updated = now
 		s.endOfOutage(c, gone, now)
 		s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})

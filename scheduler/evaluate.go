@@ -19,6 +19,7 @@ const effectTimeout = 5 * time.Second
 func (s *State) evaluate(c *check, now time.Time) {
 	if c.gone || c.spec.GetPaused() {
 		s.dropOutages(c, now)
+		c.dropHearsay()
 	}
 	if c.gone {
 		s.retire(c)
@@ -73,6 +74,8 @@ func (s *State) act(c *check, now time.Time, d incident.Decision) {
 	switch {
 	case s.storeLost():
 		s.withoutStore(c, now, d)
+		return
+	case s.awaitStored(c, now):
 		return
 	case len(c.outages) > 0 && s.join(c, now, d):
 		s.undecide(c, now, false)

@@ -87,6 +87,12 @@ type (
 		// Unsettled: what other servers did without the store may not be known here yet. Nothing is opened until it is.
 		Unsettled bool
 	}
+	// IncidentKnown says that an incident of a check is open, by what another server knows of it that cannot read etcd either. Check, name, verdict, reason, start, group
+	// and break-glass key are all that it has. It counts only while etcd is lost; the caller has seen to it that etcd has told this server nothing of ModRevision.
+	IncidentKnown struct {
+		Incident    *meshv1.Incident
+		ModRevision int64
+	}
 	// OutageSeen says what a server knows of an outage: another one, or this one before it was started anew.
 	OutageSeen struct{ Outage Outage }
 	// OutageOver says that an outage was found in the store, joined: it needs nothing more.
@@ -128,6 +134,7 @@ func (Leadership) event()     {}
 func (ProberOnline) event()   {}
 func (ProberOffline) event()  {}
 func (Store) event()          {}
+func (IncidentKnown) event()  {}
 func (OutageSeen) event()     {}
 func (OutageOver) event()     {}
 func (Cast) event()           {}

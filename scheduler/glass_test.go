@@ -400,3 +400,78 @@ func TestOutageThatAnotherLeaderHasDecidedByItsVotesIsNotWrittenDownAgain(t *tes
 		})
 	}
 }
+
+// A server that lost etcd before the others did hears from them, when they have lost it too, that an incident is open of which etcd has not told it.
+func TestIncidentThatOnlyOtherServersKnowIsNotToldAgain(t *testing.T) {
+	known := func(r *rig) IncidentKnown {
+		return IncidentKnown{ModRevision: 77, Incident: &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, StartTime: timestamppb.New(r.now)}}
+	}
+	stored := func(r *rig) IncidentPut {
+		i := known(r).Incident
+		i.State, i.Receivers, i.Summary = meshv1.Incident_OPEN, []string{"receivers/ops"}, "all of it"
+		return IncidentPut{Key: "checks/shop", Incident: &statev1.StoredIncident{Incident: i}, ModRevision: 77}
+	}
+	for name, early := range map[string]bool{"before the glass would be broken": true, "after it was": false} {
+		t.Run(name, func(t *testing.T) {
+			r := lostShop(t)
+			if early {
+				r.apply(known(r))
+			}
+			r.rounds(2, fail)
+			r.apply(known(r), known(r))
+			r.rounds(2, fail)
+			if early {
+				r.wantGlass()
+			} else if r.wantGlass("OPENED"); !r.joinedGlass() {
+				t.Fatal("the message that waits is not taken back")
+			}
+			if st := r.status("shop"); st.GetIncident() != "incidents/01x" || st.GetUndecided() {
+				t.Fatalf("status %v", st)
+			}
+			r.rounds(6, ok) // the end is told, under the incident's own id
+			all := r.glass()
+			if b := all[len(all)-1]; b.Notification.GetTransition() != meshv1.Notification_RESOLVED || b.Outage.Incident != "incidents/01x" || b.Outage.Key != "01x" {
+				t.Fatalf("message %+v", b)
+			}
+			r.regain()
+			r.after(3 * time.Second)
+			if len(r.resolved()) != 0 {
+				t.Fatal("an incident was written from what another server knew of it")
+			}
+			r.apply(stored(r))
+			r.after(time.Second)
+			if len(r.opened()) != 0 || len(r.resolved()) != 1 || len(r.resolved()[0].Incident.GetIncident().GetReceivers()) != 1 {
+				t.Fatalf("opened %v, resolved %v", r.opened(), r.resolved())
+			}
+		})
+	}
+}
+
+// joinedGlass tells whether the mind has said of an outage that no message about it is to be sent any more.
+func (r *rig) joinedGlass() bool {
+	for _, a := range r.acted {
+		if _, yes := a.(OutageJoined); yes {
+			return true
+		}
+	}
+	return false
+}
+
+// What another server spoke of, and etcd knows nothing of, does not keep the check from being decided for ever.
+func TestIncidentThatEtcdNeverTellsOfIsForgotten(t *testing.T) {
+	r := lostShop(t)
+	r.apply(IncidentKnown{ModRevision: 77, Incident: &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN}})
+	r.rounds(2, fail)
+	r.wantGlass()
+	r.regain()
+	r.rounds(2, fail)
+	if len(r.opened()) != 1 {
+		t.Fatalf("%d incidents opened, want 1", len(r.opened()))
+	}
+	// While etcd answers, etcd alone counts.
+	r.rounds(6, ok)
+	r.apply(IncidentKnown{ModRevision: 99, Incident: &meshv1.Incident{Name: "incidents/01y", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN}})
+	if i := r.s.Incident("checks/shop"); i != nil {
+		t.Fatalf("incident %v", i)
+	}
+}

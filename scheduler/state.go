@@ -225,6 +225,8 @@ func (s *State) apply(now time.Time, e Event) {
 		s.leadership(now, e)
 	case Store:
 		s.takeStore(now, e)
+	case IncidentKnown:
+		s.knowIncident(now, e)
 	case OutageSeen:
 		s.seeOutage(now, e)
 	case OutageOver:
@@ -279,7 +281,7 @@ func (s *State) leadership(now time.Time, e Leadership) {
 func (s *State) reset(now time.Time) {
 	for _, c := range s.checks {
 		c.gone = true
-		c.incident, c.incidentRev, c.effectUntil, c.roundAt = nil, 0, time.Time{}, time.Time{}
+		c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
 		s.schedule(c, now)
 	}
 	s.receivers = map[string]*meshv1.Receiver{}

@@ -146,8 +146,8 @@ type span struct{ from, to time.Time }
 // splits are faults that keep servers from hearing each other, or have one forget what it knew.
 var splits = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true, "pause": true, "slow": true, "cut off datacenter": true,
 	"one way from datacenter": true, "one way between servers": true, "one way from": true, "one way to": true,
-	// These let one lose etcd before the others do, and know less than they when they lose it too.
-	"one way to etcd from": true, "slow to etcd from": true, "one way from etcd to": true, "watches are silent": true, "watch events are lost": true, "reads are stale": true}
+	// These have etcd keep to itself what it has written: nobody knows of it when etcd is lost.
+	"watches are silent": true, "watch events are lost": true, "reads are stale": true}
 
 // stops are faults after which the server is started again.
 var stops = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true}

@@ -36,6 +36,10 @@ type Mesh interface {
 	Ready() <-chan struct{}
 	// Term is the newest term that the store has told of, 0 for none.
 	Term() int64
+	// Applied is the etcd revision up to which the store has told of everything.
+	Applied() int64
+	// OpenAfter are the incidents of checks that are open and were changed after a revision. They are the caller's.
+	OpenAfter(revision int64) []*peerv1.KnownIncident
 	// Others are the other servers: those that the store has, and those that are heard.
 	Others() []Peer
 }
@@ -83,6 +87,7 @@ type Glass struct {
 	stamp    stamp
 	said     scheduler.Store
 	back     time.Time // since when this server reads etcd again, after a loss or its start
+	known    known     // its list is read under mu too
 	checked  bool      // whether the store was asked for outages that are joined, since then
 
 	// mu guards what follows.
@@ -194,6 +199,7 @@ func (g *Glass) step(ctx context.Context, mesh Mesh, now time.Time) {
 	g.mu.Unlock()
 	if now.Sub(g.listened) >= beat { // what the mind answers wakes this loop
 		g.listened = now
+		g.know(mesh, failed, peers)
 		g.hear(mesh, peers)
 	}
 	g.say(ctx, mesh, now, failed, j, peers)
@@ -315,6 +321,9 @@ func (g *Glass) hear(mesh Mesh, peers []Peer) {
 		return // it knows no checks yet
 	}
 	var events []scheduler.Event
+	if g.said.Lost {
+		events = learned(mesh.Applied(), peers)
+	}
 	g.mu.Lock()
 	for _, p := range peers {
 		for _, o := range p.Beat.GetOutages() {
@@ -361,6 +370,7 @@ func (g *Glass) Fill(b *peerv1.Beat) {
 	defer g.mu.Unlock()
 	if lost {
 		b.EtcdLostTime = timestamppb.New(since)
+		b.KnownIncidents = part(g.known.list, b)
 	} else if g.blind > 0 {
 		b.EtcdLostTime = b.GetTime() // what is under way may still be delivered: until it is answered, this server has not settled
 	}
@@ -370,12 +380,18 @@ func (g *Glass) Fill(b *peerv1.Beat) {
 			list = append(list, e.outage)
 		}
 	}
-	if n := len(list); n > inBeat {
-		parts := (n + inBeat - 1) / inBeat
-		from := int(b.GetTime().GetSeconds()%int64(parts)) * inBeat
-		list = list[from:min(from+inBeat, n)]
-	}
-	for _, o := range list {
+	for _, o := range part(list, b) {
 		b.Outages = append(b.Outages, cloneOutage(o))
 	}
+}
+
+// part is what a beat carries of a list: all of it, or a part that changes with every second.
+func part[T any](list []T, b *peerv1.Beat) []T {
+	n := len(list)
+	if n <= inBeat {
+		return list
+	}
+	parts := (n + inBeat - 1) / inBeat
+	from := int(b.GetTime().GetSeconds()%int64(parts)) * inBeat
+	return list[from:min(from+inBeat, n)]
 }

@@ -14,12 +14,14 @@ import (
 // lostEtcd is a pulse, and a mesh of one server, without etcd.
 type lostEtcd struct{ ready chan struct{} }
 
-func (lostEtcd) Lost() (time.Time, bool)  { return time.Now().Add(-10 * time.Second), true }
-func (lostEtcd) Answered() bool           { return true }
-func (lostEtcd) Apply(...scheduler.Event) {}
-func (l lostEtcd) Ready() <-chan struct{} { return l.ready }
-func (lostEtcd) Term() int64              { return 1 }
-func (lostEtcd) Others() []Peer           { return nil }
+func (lostEtcd) Lost() (time.Time, bool)                 { return time.Now().Add(-10 * time.Second), true }
+func (lostEtcd) Answered() bool                          { return true }
+func (lostEtcd) Apply(...scheduler.Event)                {}
+func (l lostEtcd) Ready() <-chan struct{}                { return l.ready }
+func (lostEtcd) Term() int64                             { return 1 }
+func (lostEtcd) Applied() int64                          { return 0 }
+func (lostEtcd) OpenAfter(int64) []*peerv1.KnownIncident { return nil }
+func (lostEtcd) Others() []Peer                          { return nil }
 
 func TestDiskThatHangsHoldsUpNeitherMessagesNorBeatsNorTheMind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,12 @@
 package controller
 
-import "github.com/probemesh/probemesh/scheduler"
+import (
+	"cmp"
+	"slices"
+
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
+	"github.com/probemesh/probemesh/scheduler"
+)
 
 // Apply gives events to the mind that come neither from the store nor from sessions: how etcd is, and what other servers know of outages. It must not be called
 // from Deps.Glass.
@@ -11,6 +17,27 @@ func (c *Controller) Term() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.term
+}
+
+// Applied is the etcd revision up to which the store has told of everything; 0 before it has told of anything.
+func (c *Controller) Applied() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.revision
+}
+
+// OpenAfter are the incidents of checks that are open and were changed after a revision of etcd, by check. They are the caller's.
+func (c *Controller) OpenAfter(revision int64) []*peerv1.KnownIncident {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*peerv1.KnownIncident
+	for _, k := range c.mind.OpenAfter(revision) {
+		i := k.Incident
+		list = append(list, &peerv1.KnownIncident{ModRevision: k.ModRevision, Incident: i.GetName(), Check: i.GetCheck(), Verdict: i.GetVerdict(), Reason: i.GetReason(),
+			StartTime: i.GetStartTime(), BreakGlassKey: i.GetBreakGlassKey(), Group: i.GetGroup()})
+	}
+	slices.SortFunc(list, func(a, b *peerv1.KnownIncident) int { return cmp.Compare(a.GetCheck(), b.GetCheck()) })
+	return list
 }
 
 // Undecided is how many checks have a verdict that nobody can write down.

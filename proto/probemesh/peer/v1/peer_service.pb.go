@@ -478,9 +478,12 @@ type Beat struct {
 	// when there are more, the beats of one second carry one part of them, those of the next second the next.
 	Outages []*Outage `protobuf:"bytes,12,rep,name=outages,proto3" json:"outages,omitempty"`
 	// Since when it has been stopping: it does not stand for election any more. Unset otherwise.
-	StopTime      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	StopTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
+	// While it cannot read etcd: incidents of checks that are open as far as etcd has told it, and that some other server that it hears has not been told of, because
+	// that one lost etcd before. At most 64 in one beat, as of `outages`.
+	KnownIncidents []*KnownIncident `protobuf:"bytes,14,rep,name=known_incidents,json=knownIncidents,proto3" json:"known_incidents,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Beat) Reset() {
@@ -604,6 +607,122 @@ func (x *Beat) GetStopTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Beat) GetKnownIncidents() []*KnownIncident {
+	if x != nil {
+		return x.KnownIncidents
+	}
+	return nil
+}
+
+// KnownIncident is an incident that is open in etcd, for a server that cannot read it there.
+type KnownIncident struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The etcd revision of its last change. A server that has applied this revision knows better and takes no notice.
+	ModRevision int64 `protobuf:"varint,1,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
+	// `incidents/{incident}`.
+	Incident string `protobuf:"bytes,2,opt,name=incident,proto3" json:"incident,omitempty"`
+	// `checks/{check}`.
+	Check string `protobuf:"bytes,3,opt,name=check,proto3" json:"check,omitempty"`
+	// DOWN or DEGRADED.
+	Verdict v1.CheckStatus_Verdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=probemesh.v1.CheckStatus_Verdict" json:"verdict,omitempty"`
+	// Why it is that.
+	Reason v1.CheckStatus_Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=probemesh.v1.CheckStatus_Reason" json:"reason,omitempty"`
+	// When the target failed.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The key of its break-glass message, if it had one.
+	BreakGlassKey string `protobuf:"bytes,7,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
+	// The incident of the group that it is part of, `incidents/{incident}`; empty when it is none.
+	Group         string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownIncident) Reset() {
+	*x = KnownIncident{}
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownIncident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownIncident) ProtoMessage() {}
+
+func (x *KnownIncident) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownIncident.ProtoReflect.Descriptor instead.
+func (*KnownIncident) Descriptor() ([]byte, []int) {
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *KnownIncident) GetModRevision() int64 {
+	if x != nil {
+		return x.ModRevision
+	}
+	return 0
+}
+
+func (x *KnownIncident) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *KnownIncident) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *KnownIncident) GetVerdict() v1.CheckStatus_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return v1.CheckStatus_Verdict(0)
+}
+
+func (x *KnownIncident) GetReason() v1.CheckStatus_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return v1.CheckStatus_Reason(0)
+}
+
+func (x *KnownIncident) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *KnownIncident) GetBreakGlassKey() string {
+	if x != nil {
+		return x.BreakGlassKey
+	}
+	return ""
+}
+
+func (x *KnownIncident) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // Missed is a server that another one does not hear.
 type Missed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -621,7 +740,7 @@ type Missed struct {
 
 func (x *Missed) Reset() {
 	*x = Missed{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +752,7 @@ func (x *Missed) String() string {
 func (*Missed) ProtoMessage() {}
 
 func (x *Missed) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +765,7 @@ func (x *Missed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Missed.ProtoReflect.Descriptor instead.
 func (*Missed) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{5}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Missed) GetServer() string {
@@ -704,7 +823,7 @@ type Outage struct {
 
 func (x *Outage) Reset() {
 	*x = Outage{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +835,7 @@ func (x *Outage) String() string {
 func (*Outage) ProtoMessage() {}
 
 func (x *Outage) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +848,7 @@ func (x *Outage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outage.ProtoReflect.Descriptor instead.
 func (*Outage) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Outage) GetCheck() string {
@@ -816,7 +935,7 @@ type OutageDelivery struct {
 
 func (x *OutageDelivery) Reset() {
 	*x = OutageDelivery{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +947,7 @@ func (x *OutageDelivery) String() string {
 func (*OutageDelivery) ProtoMessage() {}
 
 func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +960,7 @@ func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutageDelivery.ProtoReflect.Descriptor instead.
 func (*OutageDelivery) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OutageDelivery) GetReceiver() string {
@@ -901,7 +1020,7 @@ type Presences struct {
 
 func (x *Presences) Reset() {
 	*x = Presences{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1032,7 @@ func (x *Presences) String() string {
 func (*Presences) ProtoMessage() {}
 
 func (x *Presences) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1045,7 @@ func (x *Presences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presences.ProtoReflect.Descriptor instead.
 func (*Presences) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Presences) GetFirst() bool {
@@ -987,7 +1106,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1118,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1131,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Presence) GetProber() string {
@@ -1124,7 +1243,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1255,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1268,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Votes) GetResults() []*v1.Result {
@@ -1174,7 +1293,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1305,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1318,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *History) GetPosition() uint64 {
@@ -1238,7 +1357,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1369,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1382,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HistoryEntry) GetResult() *v1.Result {
@@ -1298,7 +1417,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1429,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1442,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Acknowledgement) GetPosition() uint64 {
@@ -1346,7 +1465,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1477,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1490,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Run) GetProber() string {
@@ -1403,7 +1522,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1534,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1547,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Refusal) GetProber() string {
@@ -1483,7 +1602,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\x05R\bprotocol\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x05 \x01(\tR\n" +
-	"datacenter\"\xa4\x04\n" +
+	"datacenter\"\xef\x04\n" +
 	"\x04Beat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -1499,7 +1618,18 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tdiskStall\x12@\n" +
 	"\x0eetcd_lost_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fetcdLostTime\x123\n" +
 	"\aoutages\x18\f \x03(\v2\x19.probemesh.peer.v1.OutageR\aoutages\x127\n" +
-	"\tstop_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\"\x88\x01\n" +
+	"\tstop_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\x12I\n" +
+	"\x0fknown_incidents\x18\x0e \x03(\v2 .probemesh.peer.v1.KnownIncidentR\x0eknownIncidents\"\xd4\x02\n" +
+	"\rKnownIncident\x12!\n" +
+	"\fmod_revision\x18\x01 \x01(\x03R\vmodRevision\x12\x1a\n" +
+	"\bincident\x18\x02 \x01(\tR\bincident\x12\x14\n" +
+	"\x05check\x18\x03 \x01(\tR\x05check\x12;\n" +
+	"\averdict\x18\x04 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
+	"\x06reason\x18\x05 \x01(\x0e2 .probemesh.v1.CheckStatus.ReasonR\x06reason\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12&\n" +
+	"\x0fbreak_glass_key\x18\a \x01(\tR\rbreakGlassKey\x12\x14\n" +
+	"\x05group\x18\b \x01(\tR\x05group\"\x88\x01\n" +
 	"\x06Missed\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x123\n" +
@@ -1584,76 +1714,82 @@ func file_probemesh_peer_v1_peer_service_proto_rawDescGZIP() []byte {
 	return file_probemesh_peer_v1_peer_service_proto_rawDescData
 }
 
-var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
 	(*FollowRequest)(nil),           // 0: probemesh.peer.v1.FollowRequest
 	(*FollowResponse)(nil),          // 1: probemesh.peer.v1.FollowResponse
 	(*Start)(nil),                   // 2: probemesh.peer.v1.Start
 	(*Started)(nil),                 // 3: probemesh.peer.v1.Started
 	(*Beat)(nil),                    // 4: probemesh.peer.v1.Beat
-	(*Missed)(nil),                  // 5: probemesh.peer.v1.Missed
-	(*Outage)(nil),                  // 6: probemesh.peer.v1.Outage
-	(*OutageDelivery)(nil),          // 7: probemesh.peer.v1.OutageDelivery
-	(*Presences)(nil),               // 8: probemesh.peer.v1.Presences
-	(*Presence)(nil),                // 9: probemesh.peer.v1.Presence
-	(*Votes)(nil),                   // 10: probemesh.peer.v1.Votes
-	(*History)(nil),                 // 11: probemesh.peer.v1.History
-	(*HistoryEntry)(nil),            // 12: probemesh.peer.v1.HistoryEntry
-	(*Acknowledgement)(nil),         // 13: probemesh.peer.v1.Acknowledgement
-	(*Run)(nil),                     // 14: probemesh.peer.v1.Run
-	(*Refusal)(nil),                 // 15: probemesh.peer.v1.Refusal
-	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 17: google.protobuf.Duration
-	(v1.CheckStatus_Verdict)(0),     // 18: probemesh.v1.CheckStatus.Verdict
-	(v1.Notification_Transition)(0), // 19: probemesh.v1.Notification.Transition
-	(*v1.AssignmentRefusal)(nil),    // 20: probemesh.v1.AssignmentRefusal
-	(*v1.CanaryState)(nil),          // 21: probemesh.v1.CanaryState
-	(*v1.Result)(nil),               // 22: probemesh.v1.Result
-	(*v1.RunNow)(nil),               // 23: probemesh.v1.RunNow
+	(*KnownIncident)(nil),           // 5: probemesh.peer.v1.KnownIncident
+	(*Missed)(nil),                  // 6: probemesh.peer.v1.Missed
+	(*Outage)(nil),                  // 7: probemesh.peer.v1.Outage
+	(*OutageDelivery)(nil),          // 8: probemesh.peer.v1.OutageDelivery
+	(*Presences)(nil),               // 9: probemesh.peer.v1.Presences
+	(*Presence)(nil),                // 10: probemesh.peer.v1.Presence
+	(*Votes)(nil),                   // 11: probemesh.peer.v1.Votes
+	(*History)(nil),                 // 12: probemesh.peer.v1.History
+	(*HistoryEntry)(nil),            // 13: probemesh.peer.v1.HistoryEntry
+	(*Acknowledgement)(nil),         // 14: probemesh.peer.v1.Acknowledgement
+	(*Run)(nil),                     // 15: probemesh.peer.v1.Run
+	(*Refusal)(nil),                 // 16: probemesh.peer.v1.Refusal
+	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
+	(v1.CheckStatus_Verdict)(0),     // 19: probemesh.v1.CheckStatus.Verdict
+	(v1.CheckStatus_Reason)(0),      // 20: probemesh.v1.CheckStatus.Reason
+	(v1.Notification_Transition)(0), // 21: probemesh.v1.Notification.Transition
+	(*v1.AssignmentRefusal)(nil),    // 22: probemesh.v1.AssignmentRefusal
+	(*v1.CanaryState)(nil),          // 23: probemesh.v1.CanaryState
+	(*v1.Result)(nil),               // 24: probemesh.v1.Result
+	(*v1.RunNow)(nil),               // 25: probemesh.v1.RunNow
 }
 var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	2,  // 0: probemesh.peer.v1.FollowRequest.start:type_name -> probemesh.peer.v1.Start
-	13, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
-	14, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
+	14, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
+	15, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
 	3,  // 3: probemesh.peer.v1.FollowResponse.started:type_name -> probemesh.peer.v1.Started
 	4,  // 4: probemesh.peer.v1.FollowResponse.beat:type_name -> probemesh.peer.v1.Beat
-	8,  // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
-	10, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
-	11, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
-	15, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
-	16, // 9: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
-	5,  // 10: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
-	17, // 11: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
-	17, // 12: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
-	16, // 13: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
-	6,  // 14: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
-	16, // 15: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
-	17, // 16: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
-	18, // 17: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	16, // 18: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
-	16, // 19: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
-	16, // 20: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
-	7,  // 21: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
-	19, // 22: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
-	16, // 23: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
-	9,  // 24: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	16, // 25: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	17, // 26: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	17, // 27: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	20, // 28: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	21, // 29: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	17, // 30: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
-	22, // 31: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	12, // 32: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	22, // 33: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	23, // 34: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 35: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 36: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	36, // [36:37] is the sub-list for method output_type
-	35, // [35:36] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	9,  // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
+	11, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
+	12, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
+	16, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
+	17, // 9: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
+	6,  // 10: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
+	18, // 11: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
+	18, // 12: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
+	17, // 13: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
+	7,  // 14: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
+	17, // 15: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: probemesh.peer.v1.Beat.known_incidents:type_name -> probemesh.peer.v1.KnownIncident
+	19, // 17: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	20, // 18: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	17, // 19: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
+	18, // 20: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
+	19, // 21: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	17, // 22: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
+	17, // 23: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
+	17, // 24: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 25: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
+	21, // 26: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	17, // 27: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	10, // 28: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	17, // 29: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	18, // 30: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	18, // 31: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	22, // 32: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	23, // 33: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	18, // 34: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	24, // 35: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	13, // 36: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	24, // 37: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	25, // 38: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 39: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 40: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
@@ -1680,7 +1816,7 @@ func file_probemesh_peer_v1_peer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_peer_v1_peer_service_proto_rawDesc), len(file_probemesh_peer_v1_peer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,61 @@
+package scheduler
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// hearsayFor is how long after etcd is back, and everything settled, an incident that only another server spoke of keeps a check waiting for etcd to tell of it itself.
+const hearsayFor = 10 * time.Second
+
+// knowIncident takes over that an incident is open, from a server that etcd told of it before both lost etcd. It stands for the stored one as long as etcd is lost, so
+// that nobody is told of it a second time; nothing is ever written from it, since it is not all of it.
+func (s *State) knowIncident(now time.Time, e IncidentKnown) {
+	c := s.checks[e.Incident.GetCheck()]
+	if c == nil || c.gone || !s.storeLost() || c.incidentRev >= e.ModRevision || c.incident.GetIncident().GetName() == e.Incident.GetName() {
+		return
+	}
+	st := &statev1.StoredIncident{Incident: proto.CloneOf(e.Incident)}
+	st.Incident.State = meshv1.Incident_OPEN
+	s.leaveGroup(c, c.incident)
+	c.incident, c.incidentRev, c.hearsay = st, e.ModRevision, true
+	s.dropCovered(c, st)
+	c.updated = now
+	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
+	s.schedule(c, now)
+}
+
+// awaitStored tells whether a check must wait for etcd to tell of its incident, of which only another server has spoken so far. It does not wait for ever.
+func (s *State) awaitStored(c *check, now time.Time) bool {
+	if !c.hearsay {
+		return false
+	}
+	if s.store.settled.IsZero() || now.Sub(s.store.settled) < hearsayFor {
+		s.schedule(c, now.Add(time.Second))
+		return true
+	}
+	c.dropHearsay()
+	s.schedule(c, now)
+	return true
+}
+
+// dropHearsay forgets an incident of which only another server has spoken.
+func (c *check) dropHearsay() {
+	if c.hearsay {
+		c.incident, c.incidentRev, c.hearsay = nil, 0, false
+	}
+}
+
+// OpenAfter are the incidents of checks that are open and were changed after a revision of etcd, as etcd told this server, in no order. They must not be changed.
+func (s *State) OpenAfter(revision int64) (list []IncidentKnown) {
+	for _, c := range s.checks {
+		if c.incident != nil && !c.hearsay && c.incidentRev > revision {
+			list = append(list, IncidentKnown{Incident: c.incident.GetIncident(), ModRevision: c.incidentRev})
+		}
+	}
+	return list
+}
