@@ -47,6 +47,7 @@ type check struct {
 	shown       verdict.Verdict
 	reason      meshv1.CheckStatus_Reason
 	since       time.Time
+	turns       int // how often it has turned to something else than unknown
 	updated     time.Time
 	incident    *statev1.StoredIncident
 	incidentRev int64

@@ -242,7 +242,13 @@ func (s *State) show(c *check, now time.Time, v verdict.Verdict, reason meshv1.C
 	} else {
 		delete(s.unknown, c.name)
 	}
+	turned := c.shown != v && v != verdict.Unknown
 	c.shown, c.reason, c.updated = v, reason, now
+	if turned {
+		if c.turns++; c.turns == 1 {
+			c.since = s.recollect(c, c.since)
+		}
+	}
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(before), After: shownVerdict(v), Reason: reason})
 }
 

@@ -59,6 +59,9 @@ type (
 		Leading bool
 		Term    int64
 	}
+	// Recalled says what this server held true before it was started anew, by the name of the check. The first verdict that the mind comes to by itself holds since then,
+	// if it is the same. Nothing is decided by it.
+	Recalled struct{ Verdicts map[string]Recollection }
 	// ProberOnline says that a prober, by its bare name, has a session at a server; again when that is another one.
 	ProberOnline struct {
 		Name   string
@@ -130,6 +133,7 @@ func (BuildPut) event()       {}
 func (BuildGone) event()      {}
 func (BuildPolicyPut) event() {}
 func (Reset) event()          {}
+func (Recalled) event()       {}
 func (Leadership) event()     {}
 func (ProberOnline) event()   {}
 func (ProberOffline) event()  {}

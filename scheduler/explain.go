@@ -163,6 +163,9 @@ func (c *check) voteLine(i int, now time.Time) string {
 	if x.result.GetError() != "" {
 		line += "\n    " + x.result.GetError()
 	}
+	for _, l := range detail(x.result) {
+		line += "\n    " + l
+	}
 	if x.pending(now) {
 		line += "\n    asked to probe again " + alert.Span(now.Sub(x.asked)) + " ago"
 	}

@@ -111,6 +111,7 @@ type State struct {
 	actions   []Action
 	next      time.Time // next housekeeping
 	receivers map[string]*meshv1.Receiver
+	recalled  map[string]Recollection // what was held true before this server was started, by check; nil when nothing is left
 	// unknown are the checks shown as UNKNOWN, for the mesh's own condition; assigned the probers whose assignments changed in this Apply.
 	unknown  map[string]*check
 	assigned map[string]bool
@@ -188,6 +189,8 @@ func (s *State) apply(now time.Time, e Event) {
 		s.putCheck(now, e)
 	case CheckGone:
 		s.goneCheck(now, e.Name)
+	case Recalled:
+		s.recall(now, e)
 	case EnrolmentPut:
 		s.roster.enrol(e.Enrolment, now)
 		s.enrolBuild(spec.ID(e.Enrolment.GetName()))

@@ -29,8 +29,14 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 	if !c.undecided.IsZero() {
 		st.Undecided, st.UndecidedTime, st.UndecidedSummary = true, timestamppb.New(c.undecided), s.undecidedSentence(c)
 	}
+	if f := c.failure(); f != nil {
+		st.FailureClass, st.Failure = f.ErrorClass, f.Error
+	}
 	if votes {
 		st.Votes = c.voteList(now, true)
+		for i, v := range st.Votes {
+			v.Steps, v.Addresses = c.seats[i].result.GetSteps(), c.seats[i].result.GetAddresses()
+		}
 	}
 	return st, true
 }
@@ -53,17 +59,17 @@ func (c *check) sentence() string {
 	case meshv1.CheckStatus_QUORUM_UP:
 		return fmt.Sprintf("%s it answer, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_QUORUM_DOWN:
-		return fmt.Sprintf("%s it fail (%s), quorum %d", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum)
+		return fmt.Sprintf("%s it fail (%s), quorum %d%s", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum, c.because())
 	case meshv1.CheckStatus_MINORITY_DOWN:
-		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum)
+		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d%s", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum, c.because())
 	case meshv1.CheckStatus_QUORUM_DEGRADED:
 		return fmt.Sprintf("%s it degraded (%s), quorum %d: %s", alert.See(t.Degraded, t.Fresh), alert.Places(c.limping()), c.policy.Quorum, c.why())
 	case meshv1.CheckStatus_NOT_DISTINCT:
-		return fmt.Sprintf("%s it fail (%s), but all of them share one %s, so that may be at fault", alert.See(t.Failing, t.Fresh), failing, t.Undistinct)
+		return fmt.Sprintf("%s it fail (%s), but all of them share one %s, so that may be at fault%s", alert.See(t.Failing, t.Fresh), failing, t.Undistinct, c.because())
 	case meshv1.CheckStatus_DISPUTED:
-		return fmt.Sprintf("%s it fail (%s), but others see it answer; those that failed must fail again, quorum %d", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum)
+		return fmt.Sprintf("%s it fail (%s), but others see it answer; those that failed must fail again, quorum %d%s", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum, c.because())
 	case meshv1.CheckStatus_CONFIRMING:
-		return fmt.Sprintf("it failed from %s, others are being asked", failing)
+		return fmt.Sprintf("it failed from %s, others are being asked%s", failing, c.because())
 	case meshv1.CheckStatus_RECOVERING:
 		return fmt.Sprintf("%s it answer again, not yet for two rounds, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_NO_VOTES:

@@ -63,6 +63,7 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	boot   string
+	began  time.Time            // when this process was started
 	tls    *tls.Config          // nil: plain text
 	lock   *fileutil.LockedFile // the data directory is ours
 	grpcL  net.Listener
@@ -100,7 +101,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	cfg = cfg.WithDefaults()
 	var boot [16]byte
 	_, _ = rand.Read(boot[:]) // never fails
-	s := &Server{cfg: cfg, log: deps.Log, tel: deps.Telemetry, boot: hex.EncodeToString(boot[:]), ready: make(chan struct{})}
+	s := &Server{cfg: cfg, log: deps.Log, tel: deps.Telemetry, boot: hex.EncodeToString(boot[:]), began: time.Now(), ready: make(chan struct{})}
 	var err error
 	if s.tls, err = rpc.ServerTLS(cfg.TLS); err != nil {
 		return nil, err
@@ -251,7 +252,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	}
 	s.mesh, err = controller.New(controller.Config{Server: s.cfg.Name, BootID: s.boot, KeepIncidents: s.cfg.KeepIncidents}, controller.Deps{
 		Glass: s.glass.Take, Peers: s.peers,
-		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
+		Store: s.store, Notifier: s.notify, Verdicts: s.recordVerdicts, Recall: s.recall, Log: s.log, Meter: s.tel.Meter(meterName + "/controller"), Tracer: s.tel.Tracer(meterName + "/controller"),
 	})
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
@@ -320,14 +321,6 @@ func (s *Server) record() *statev1.ServerRecord {
 		Name: spec.Name(spec.Servers, s.cfg.Name), Datacenter: s.cfg.Datacenter, GrpcAddress: a.GRPC, HttpAddress: a.HTTP, Version: version.Build(), BootId: s.boot,
 		StartTime: timestamppb.Now(), Labels: s.cfg.Labels,
 	}
-}
-
-func (s *Server) recordVerdicts(ctx context.Context, at time.Time, verdicts map[string]meshv1.CheckStatus_Verdict) error {
-	samples := make([]history.VerdictSample, 0, len(verdicts))
-	for check, v := range verdicts {
-		samples = append(samples, history.VerdictSample{Check: check, Verdict: v, Time: at})
-	}
-	return s.hist.RecordVerdicts(ctx, samples)
 }
 
 // incomplete tells whether a prober of the check has results in its spool that are not here yet.

@@ -38,8 +38,8 @@ type Notifier interface {
 	Run(ctx context.Context, fence store.Fence) error
 }
 
-// VerdictRecorder takes the verdicts of all checks for the history. It may block; the controller does not wait for it.
-type VerdictRecorder func(ctx context.Context, at time.Time, verdicts map[string]meshv1.CheckStatus_Verdict) error
+// VerdictRecorder takes the statuses of all checks, without votes, for the history. It may block; the controller does not wait for it.
+type VerdictRecorder func(ctx context.Context, at time.Time, statuses []*meshv1.CheckStatus) error
 
 // Deps are the parts that the controller works with.
 type Deps struct {
@@ -47,6 +47,8 @@ type Deps struct {
 	Notifier Notifier
 	// Verdicts may be nil: then nothing is recorded.
 	Verdicts VerdictRecorder
+	// Recall reads what this server recorded before it was started, so that a verdict that it comes to again is shown since when it holds. It may block. Nil: nothing is.
+	Recall func(ctx context.Context) (scheduler.Recalled, error)
 	// Peers are the other servers. Nil: there are none.
 	Peers Peers
 	// Glass takes what the mind wishes for while etcd is lost: scheduler.BreakGlass and scheduler.OutageJoined. It is called with the mutex held, must not block and
@@ -151,6 +153,9 @@ func (c *Controller) Serve(ctx context.Context) error {
 	}
 	if c.deps.Verdicts != nil {
 		wg.Go(func() { c.recordVerdicts(ctx) })
+	}
+	if c.deps.Recall != nil {
+		wg.Go(func() { c.recall(ctx) })
 	}
 	err := c.deps.Store.Follow(ctx, c.follow)
 	cancel()
@@ -385,9 +390,9 @@ func (c *Controller) recordVerdicts(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			all := map[string]meshv1.CheckStatus_Verdict{}
+			var all []*meshv1.CheckStatus
 			c.EachStatus("", func(s *meshv1.CheckStatus) bool {
-				all[s.GetCheck()] = s.GetVerdict()
+				all = append(all, s)
 				return true
 			})
 			err := c.deps.Verdicts(ctx, now, all)
@@ -397,4 +402,16 @@ func (c *Controller) recordVerdicts(ctx context.Context) {
 			failing = err != nil
 		}
 	}
+}
+
+// recall tells the mind once what was recorded before this server was started. It is for people to read: without it verdicts begin anew, and nothing else is different.
+func (c *Controller) recall(ctx context.Context) {
+	e, err := c.deps.Recall(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.log.Warn("since when verdicts hold could not be read from the history; they begin anew", "err", err)
+		}
+		return
+	}
+	c.apply(e)
 }

@@ -319,7 +319,7 @@ func TestAKilledProcessKeepsWhatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := h.RecordVerdicts(t.Context(), []VerdictSample{{"checks/shop", meshv1.CheckStatus_UP, at}}); err != nil {
+	if err := h.RecordVerdicts(t.Context(), []VerdictSample{{Check: "checks/shop", Verdict: meshv1.CheckStatus_UP, Time: at}}); err != nil {
 		t.Fatal(err)
 	}
 	log := &lines{}

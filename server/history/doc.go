@@ -1,7 +1,8 @@
 // Package history keeps the results of probes as time series and answers questions about them.
 //
 // Every server has a history of its own, an embedded Prometheus TSDB, and appends every result that it sees, so that the past survives the loss of any
-// server. Verdicts and alerts never wait for it and never read from it.
+// server. Verdicts and alerts never wait for it and never read from it; a server that
+// starts anew reads there since when each verdict holds that it comes to again.
 //
 // # What is written
 //
@@ -15,7 +16,7 @@
 //     probemesh_probe_addresses and probemesh_probe_addresses_ok.
 //   - A result with outcome SLOW is not written: the final result of the same probe follows.
 //   - probemesh_check_verdict{check} is the mesh's verdict, as the number of the enum CheckStatus.Verdict (1 UP, 2 DEGRADED, 3 DOWN, 4 UNKNOWN, 5 PAUSED),
-//     sampled every [Config.VerdictPeriod].
+//     sampled every [Config.VerdictPeriod]; probemesh_check_verdict_since_timestamp_seconds{check} is since when it holds, in Unix time.
 //
 // # When a result is safe
 //

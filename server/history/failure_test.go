@@ -113,7 +113,7 @@ func TestAFailedAppendWritesNothingAndMayBeRepeated(t *testing.T) {
 	if err := h.Append(t.Context(), entries); !fault.IsReason(err, meshv1.ErrorReason_HISTORY_UNAVAILABLE) {
 		t.Fatalf("Append: %v", err)
 	}
-	if err := h.RecordVerdicts(t.Context(), []VerdictSample{{"shop", meshv1.CheckStatus_UP, now()}}); !fault.IsReason(err, meshv1.ErrorReason_HISTORY_UNAVAILABLE) {
+	if err := h.RecordVerdicts(t.Context(), []VerdictSample{{Check: "shop", Verdict: meshv1.CheckStatus_UP, Time: now()}}); !fault.IsReason(err, meshv1.ErrorReason_HISTORY_UNAVAILABLE) {
 		t.Fatalf("RecordVerdicts: %v", err)
 	}
 	add.Store(nil)

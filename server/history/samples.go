@@ -73,6 +73,7 @@ const (
 	metricError    = "probemesh_probe_error"
 	metricDegraded = "probemesh_probe_degraded"
 	metricVerdict  = "probemesh_check_verdict"
+	metricSince    = "probemesh_check_verdict_since_timestamp_seconds"
 	phase          = "phase"
 	servingStatus  = "serving_status"
 )

@@ -85,7 +85,7 @@ func TestGetUptimeSeesVerdictsAndProbers(t *testing.T) {
 		if i >= 12 && i < 18 {
 			v, outcome = meshv1.CheckStatus_DOWN, meshv1.Result_FAIL
 		}
-		if err := h.RecordVerdicts(t.Context(), []VerdictSample{{"checks/shop", v, at}, {"checks/other", meshv1.CheckStatus_UP, at}}); err != nil {
+		if err := h.RecordVerdicts(t.Context(), []VerdictSample{{Check: "checks/shop", Verdict: v, Time: at}, {Check: "checks/other", Verdict: meshv1.CheckStatus_UP, Time: at}}); err != nil {
 			t.Fatal(err)
 		}
 		e := with(httpOK("probers/fra-1", at, 250*time.Millisecond), func(e *Entry) { e.Result.Outcome = outcome })
@@ -175,5 +175,32 @@ func TestAStepKeepsTheNewestSampleAndIncompleteIsPassedOn(t *testing.T) {
 	l := answer.Series[0].Labels
 	if l["check"] != "shop" || l["prober"] != "p" || l["datacenter"] != "fra" || l["instance"] != "https://shop.example.com/" || l["job"] != "probemesh" {
 		t.Errorf("labels %v", l)
+	}
+}
+
+func TestTheNewestVerdictsAreFoundAgainWithSinceWhenTheyHold(t *testing.T) {
+	dir := t.TempDir()
+	at := now().Truncate(time.Second)
+	since := at.Add(-40 * time.Hour).Add(250 * time.Millisecond)
+	h, err := Open(Config{Dir: dir}, Dependencies{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []VerdictSample{
+		{Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, Time: at.Add(-10 * time.Second), Since: at.Add(-time.Minute)},
+		{Check: "checks/shop", Verdict: meshv1.CheckStatus_UP, Time: at, Since: since},
+		{Check: "checks/old", Verdict: meshv1.CheckStatus_UP, Time: at.Add(-20 * time.Minute), Since: since},
+		{Check: "checks/bare", Verdict: meshv1.CheckStatus_UP, Time: at},
+	} {
+		if err := h.RecordVerdicts(t.Context(), []VerdictSample{v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := openTest(t, Config{Dir: dir}, Dependencies{}).LastVerdicts(t.Context(), at.Add(time.Minute), 15*time.Minute)
+	if err != nil || len(got) != 1 || got[0].Check != "checks/shop" || got[0].Verdict != meshv1.CheckStatus_UP || !got[0].Since.Equal(since) {
+		t.Fatalf("found %+v, %v; want shop UP since %s alone", got, err, since)
 	}
 }

@@ -23,32 +23,37 @@ type VerdictSample struct {
 	Verdict meshv1.CheckStatus_Verdict
 	// Time is when it was read.
 	Time time.Time
+	// Since is since when it holds; the zero time is not recorded.
+	Since time.Time
 }
+
+// verdictSeries is one of the two series of a check.
+type verdictSeries struct{ metric, check string }
 
 // verdictRefs is where the verdict series are in the store, a bounded cache that starts again when it is full.
 type verdictRefs struct {
 	limit int
 	mu    sync.Mutex
-	refs  map[string]storage.SeriesRef
+	refs  map[verdictSeries]storage.SeriesRef
 }
 
 func newVerdictRefs(limit int) *verdictRefs {
-	return &verdictRefs{limit: limit, refs: make(map[string]storage.SeriesRef)}
+	return &verdictRefs{limit: limit, refs: make(map[verdictSeries]storage.SeriesRef)}
 }
 
-func (v *verdictRefs) get(check string) storage.SeriesRef {
+func (v *verdictRefs) get(of verdictSeries) storage.SeriesRef {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.refs[check]
+	return v.refs[of]
 }
 
-func (v *verdictRefs) put(check string, ref storage.SeriesRef) {
+func (v *verdictRefs) put(of verdictSeries, ref storage.SeriesRef) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.refs) >= v.limit {
 		clear(v.refs)
 	}
-	v.refs[check] = ref
+	v.refs[of] = ref
 }
 
 func (v *verdictRefs) forget() {
@@ -74,25 +79,13 @@ func (h *History) RecordVerdicts(ctx context.Context, verdicts []VerdictSample) 
 	defer release()
 	app := s.appendable.Appender(ctx)
 	for _, v := range verdicts {
-		id := spec.ID(v.Check)
-		ref := h.verdicts.get(id)
-		got, err := storage.SeriesRef(0), error(nil)
-		if ref != 0 {
-			got, err = app.Append(ref, labels.EmptyLabels(), v.Time.UnixMilli(), float64(v.Verdict))
+		if err := h.appendVerdict(ctx, app, verdictSeries{metricVerdict, spec.ID(v.Check)}, v.Time, float64(v.Verdict)); err != nil {
+			return h.rollback(app, err)
 		}
-		if ref == 0 || errors.Is(err, tsdb.ErrInvalidSample) {
-			got, err = app.Append(0, labels.FromStrings(model.MetricNameLabel, metricVerdict, "check", id, "job", job), v.Time.UnixMilli(), float64(v.Verdict))
+		if v.Since.IsZero() {
+			continue
 		}
-		switch {
-		case err == nil:
-			if got != ref {
-				h.verdicts.put(id, got)
-			}
-		case errors.Is(err, storage.ErrTooOldSample), errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrOutOfOrderSample),
-			errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
-			h.instruments.results.Add(ctx, 1, h.instruments.fates[tooOld])
-			h.complaints[tooOld].add(h.log, tooOld, 1, time.Now())
-		default:
+		if err := h.appendVerdict(ctx, app, verdictSeries{metricSince, spec.ID(v.Check)}, v.Time, float64(v.Since.UnixMilli())/1000); err != nil {
 			return h.rollback(app, err)
 		}
 	}
@@ -102,4 +95,64 @@ func (h *History) RecordVerdicts(ctx context.Context, verdicts []VerdictSample) 
 		return unavailable(err)
 	}
 	return nil
+}
+
+// appendVerdict adds one sample. One that is too old for the store is counted and no error.
+func (h *History) appendVerdict(ctx context.Context, app storage.Appender, of verdictSeries, at time.Time, value float64) error {
+	ref := h.verdicts.get(of)
+	got, err := storage.SeriesRef(0), error(nil)
+	if ref != 0 {
+		got, err = app.Append(ref, labels.EmptyLabels(), at.UnixMilli(), value)
+	}
+	if ref == 0 || errors.Is(err, tsdb.ErrInvalidSample) {
+		got, err = app.Append(0, labels.FromStrings(model.MetricNameLabel, of.metric, "check", of.check, "job", job), at.UnixMilli(), value)
+	}
+	switch {
+	case err == nil:
+		if got != ref {
+			h.verdicts.put(of, got)
+		}
+		return nil
+	case errors.Is(err, storage.ErrTooOldSample), errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrOutOfOrderSample),
+		errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
+		h.instruments.results.Add(ctx, 1, h.instruments.fates[tooOld])
+		h.complaints[tooOld].add(h.log, tooOld, 1, time.Now())
+		return nil
+	}
+	return err
+}
+
+// LastVerdicts are the newest verdicts that were recorded with their Since in the period before now, one of each check, in any order.
+func (h *History) LastVerdicts(ctx context.Context, now time.Time, period time.Duration) ([]VerdictSample, error) {
+	newest := func(s *series, p point) error {
+		s.points = append(s.points[:0], p)
+		return nil
+	}
+	var out []VerdictSample
+	err := h.ask(ctx, "verdicts", func(ctx context.Context, st *store) error {
+		first, last := now.Add(-period).UnixMilli(), now.UnixMilli()
+		verdicts, err := st.read(ctx, first, last, newest, equal(model.MetricNameLabel, metricVerdict))
+		if err != nil {
+			return err
+		}
+		sinces, err := st.read(ctx, first, last, newest, equal(model.MetricNameLabel, metricSince))
+		if err != nil {
+			return err
+		}
+		since := make(map[string]point, len(sinces))
+		for _, s := range sinces {
+			since[s.labels.Get("check")] = s.points[0]
+		}
+		for _, s := range verdicts {
+			check := s.labels.Get("check")
+			if p, ok := since[check]; ok && p.t == s.points[0].t {
+				out = append(out, VerdictSample{Check: spec.Name(spec.Checks, check), Verdict: meshv1.CheckStatus_Verdict(s.points[0].v), Time: time.UnixMilli(p.t), Since: time.UnixMilli(int64(p.v*1000 + 0.5))})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, answerError(err)
+	}
+	return out, nil
 }

@@ -220,7 +220,8 @@ type CheckStatus struct {
 	Reason CheckStatus_Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=probemesh.v1.CheckStatus_Reason" json:"reason,omitempty"`
 	// The same in one sentence, with the arithmetic.
 	Summary string `protobuf:"bytes,4,opt,name=summary,proto3" json:"summary,omitempty"`
-	// Since when the verdict holds.
+	// Since when the verdict holds. A server that starts again goes on from what its own history has, if that is at most 15 minutes old and the first verdict it
+	// comes to is the same; otherwise this is when it came to it.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// The datacenters whose newest fresh vote is FAIL, sorted.
 	FailingDatacenters []string `protobuf:"bytes,6,rep,name=failing_datacenters,json=failingDatacenters,proto3" json:"failing_datacenters,omitempty"`
@@ -246,7 +247,11 @@ type CheckStatus struct {
 	// The datacenters all of whose newest fresh votes are OK and degraded, sorted.
 	DegradedDatacenters []string `protobuf:"bytes,16,rep,name=degraded_datacenters,json=degradedDatacenters,proto3" json:"degraded_datacenters,omitempty"`
 	// The incident of kind GROUP that the open incident belongs to, `incidents/{incident}`; empty when there is none, or it stands by itself.
-	Group         string `protobuf:"bytes,20,opt,name=group,proto3" json:"group,omitempty"`
+	Group string `protobuf:"bytes,20,opt,name=group,proto3" json:"group,omitempty"`
+	// The kind of failure that most of the fresh failing votes have (of several with as many, that of the first of them by rank). Unset when none fails.
+	FailureClass Result_ErrorClass `protobuf:"varint,17,opt,name=failure_class,json=failureClass,proto3,enum=probemesh.v1.Result_ErrorClass" json:"failure_class,omitempty"`
+	// What one of the votes of that kind says, in a sentence. Empty when none fails.
+	Failure       string `protobuf:"bytes,18,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +405,20 @@ func (x *CheckStatus) GetGroup() string {
 	return ""
 }
 
+func (x *CheckStatus) GetFailureClass() Result_ErrorClass {
+	if x != nil {
+		return x.FailureClass
+	}
+	return Result_ERROR_CLASS_UNSPECIFIED
+}
+
+func (x *CheckStatus) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // Vote is a prober's newest result for a check, as the verdict counts it.
 type Vote struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -440,7 +459,11 @@ type Vote struct {
 	// Why the vote counts less than others although nothing is wrong with it: its prober runs a build on trial. A sentence; empty when it does not.
 	OnTrial string `protobuf:"bytes,18,opt,name=on_trial,json=onTrial,proto3" json:"on_trial,omitempty"`
 	// With outcome OK: why it is degraded all the same, in a sentence; empty when it is not.
-	Degraded      string `protobuf:"bytes,19,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded string `protobuf:"bytes,19,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// What the steps of a check that has several did, as of `Result.steps`. Only in the answer to `ExplainCheck`, and in a status asked for with votes.
+	Steps []*StepResult `protobuf:"bytes,20,rep,name=steps,proto3" json:"steps,omitempty"`
+	// What the probe of each address said, as of `Result.addresses`. Only where `steps` is.
+	Addresses     []*AddressResult `protobuf:"bytes,21,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,11 +631,25 @@ func (x *Vote) GetDegraded() string {
 	return ""
 }
 
+func (x *Vote) GetSteps() []*StepResult {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Vote) GetAddresses() []*AddressResult {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\x94\t\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xf4\t\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -634,7 +671,9 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x0eundecided_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\rundecidedTime\x12+\n" +
 	"\x11undecided_summary\x18\x0f \x01(\tR\x10undecidedSummary\x121\n" +
 	"\x14degraded_datacenters\x18\x10 \x03(\tR\x13degradedDatacenters\x12\x14\n" +
-	"\x05group\x18\x14 \x01(\tR\x05group\"[\n" +
+	"\x05group\x18\x14 \x01(\tR\x05group\x12D\n" +
+	"\rfailure_class\x18\x11 \x01(\x0e2\x1f.probemesh.v1.Result.ErrorClassR\ffailureClass\x12\x18\n" +
+	"\afailure\x18\x12 \x01(\tR\afailure\"[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\f\n" +
@@ -667,7 +706,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\fSHARED_CAUSE\x10\x14\x12\x10\n" +
 	"\fBUILD_HALTED\x10\x10\x12\x12\n" +
 	"\x0eBUILD_ON_TRIAL\x10\x11\x12\x13\n" +
-	"\x0fQUORUM_DEGRADED\x10\x15\"\x98\x06\n" +
+	"\x0fQUORUM_DEGRADED\x10\x15\"\x83\a\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
@@ -692,7 +731,9 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x05phase\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x05phase\x12\x1b\n" +
 	"\tset_aside\x18\x11 \x01(\tR\bsetAside\x12\x19\n" +
 	"\bon_trial\x18\x12 \x01(\tR\aonTrial\x12\x1a\n" +
-	"\bdegraded\x18\x13 \x01(\tR\bdegraded\x1a:\n" +
+	"\bdegraded\x18\x13 \x01(\tR\bdegraded\x12.\n" +
+	"\x05steps\x18\x14 \x03(\v2\x18.probemesh.v1.StepResultR\x05steps\x129\n" +
+	"\taddresses\x18\x15 \x03(\v2\x1b.probemesh.v1.AddressResultR\taddresses\x1a:\n" +
 	"\fDomainsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B:Z8github.com/probemesh/probemesh/proto/probemesh/v1;meshv1b\x06proto3"
@@ -718,11 +759,13 @@ var file_probemesh_v1_status_proto_goTypes = []any{
 	(*Vote)(nil),                  // 3: probemesh.v1.Vote
 	nil,                           // 4: probemesh.v1.Vote.DomainsEntry
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(Result_Outcome)(0),           // 6: probemesh.v1.Result.Outcome
-	(Result_ErrorClass)(0),        // 7: probemesh.v1.Result.ErrorClass
+	(Result_ErrorClass)(0),        // 6: probemesh.v1.Result.ErrorClass
+	(Result_Outcome)(0),           // 7: probemesh.v1.Result.Outcome
 	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 	(*Timings)(nil),               // 9: probemesh.v1.Timings
 	(*Evidence)(nil),              // 10: probemesh.v1.Evidence
+	(*StepResult)(nil),            // 11: probemesh.v1.StepResult
+	(*AddressResult)(nil),         // 12: probemesh.v1.AddressResult
 }
 var file_probemesh_v1_status_proto_depIdxs = []int32{
 	0,  // 0: probemesh.v1.CheckStatus.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
@@ -731,19 +774,22 @@ var file_probemesh_v1_status_proto_depIdxs = []int32{
 	3,  // 3: probemesh.v1.CheckStatus.votes:type_name -> probemesh.v1.Vote
 	5,  // 4: probemesh.v1.CheckStatus.update_time:type_name -> google.protobuf.Timestamp
 	5,  // 5: probemesh.v1.CheckStatus.undecided_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: probemesh.v1.Vote.domains:type_name -> probemesh.v1.Vote.DomainsEntry
-	6,  // 7: probemesh.v1.Vote.outcome:type_name -> probemesh.v1.Result.Outcome
-	7,  // 8: probemesh.v1.Vote.error_class:type_name -> probemesh.v1.Result.ErrorClass
-	5,  // 9: probemesh.v1.Vote.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: probemesh.v1.Vote.duration:type_name -> google.protobuf.Duration
-	9,  // 11: probemesh.v1.Vote.timings:type_name -> probemesh.v1.Timings
-	10, // 12: probemesh.v1.Vote.evidence:type_name -> probemesh.v1.Evidence
-	8,  // 13: probemesh.v1.Vote.phase:type_name -> google.protobuf.Duration
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	6,  // 6: probemesh.v1.CheckStatus.failure_class:type_name -> probemesh.v1.Result.ErrorClass
+	4,  // 7: probemesh.v1.Vote.domains:type_name -> probemesh.v1.Vote.DomainsEntry
+	7,  // 8: probemesh.v1.Vote.outcome:type_name -> probemesh.v1.Result.Outcome
+	6,  // 9: probemesh.v1.Vote.error_class:type_name -> probemesh.v1.Result.ErrorClass
+	5,  // 10: probemesh.v1.Vote.start_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: probemesh.v1.Vote.duration:type_name -> google.protobuf.Duration
+	9,  // 12: probemesh.v1.Vote.timings:type_name -> probemesh.v1.Timings
+	10, // 13: probemesh.v1.Vote.evidence:type_name -> probemesh.v1.Evidence
+	8,  // 14: probemesh.v1.Vote.phase:type_name -> google.protobuf.Duration
+	11, // 15: probemesh.v1.Vote.steps:type_name -> probemesh.v1.StepResult
+	12, // 16: probemesh.v1.Vote.addresses:type_name -> probemesh.v1.AddressResult
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_status_proto_init() }
