@@ -116,7 +116,7 @@ func credentials(f *faults, h *meshv1.HttpProbe) {
 			f.add("http.digest_auth.username", "contains control characters; remove them (often a line end)")
 		}
 	}
-	oauth2(f, h.Oauth2)
+	oauth2(f, h.Oauth2, h.ProxyUrl)
 	if s := h.AwsSigv4; s != nil {
 		for _, field := range []struct{ name, value string }{{"access_key_id", s.AccessKeyId}, {"secret_access_key", s.SecretAccessKey}, {"region", s.Region}, {"service", s.Service}} {
 			if field.value == "" {
@@ -133,7 +133,7 @@ func credentials(f *faults, h *meshv1.HttpProbe) {
 }
 
 // oauth2 checks how tokens are to be had.
-func oauth2(f *faults, o *meshv1.OAuth2ClientCredentials) {
+func oauth2(f *faults, o *meshv1.OAuth2ClientCredentials, proxyURL string) {
 	if o == nil {
 		return
 	}
@@ -163,5 +163,8 @@ func oauth2(f *faults, o *meshv1.OAuth2ClientCredentials) {
 		}
 	}
 	enum(f, "http.oauth2.auth_style", o.AuthStyle)
+	if o.WithoutProxy && proxyURL == "" {
+		f.add("http.oauth2.without_proxy", "is given without http.proxy_url; remove it")
+	}
 	tlsConfig(f, "http.oauth2.tls", o.Tls)
 }

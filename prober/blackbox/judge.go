@@ -103,10 +103,10 @@ func (x *exchange) judgeText(ctx context.Context, a *probe.Attempt, body *counte
 		return "", err
 	}
 	if patterns {
-		why := x.judgePatterns(text)
-		x.out.flag("probe_failed_due_to_regex", why != "")
-		if why != "" {
-			return why, nil
+		why, err := x.judgePatterns(ctx, text)
+		x.out.flag("probe_failed_due_to_regex", why != "" || err != nil)
+		if why != "" || err != nil {
+			return why, err
 		}
 	}
 	if x.o.FailIfBodyJSONMatchesCEL == nil && x.o.FailIfBodyJSONNotMatchesCEL == nil {
@@ -117,18 +117,18 @@ func (x *exchange) judgeText(ctx context.Context, a *probe.Attempt, body *counte
 	return why, nil
 }
 
-func (x *exchange) judgePatterns(text []byte) string {
+func (x *exchange) judgePatterns(ctx context.Context, text []byte) (string, error) {
 	for _, r := range x.o.FailIfBodyMatchesRegexp {
-		if r.Match(text) {
-			return "the body matches " + r.String()
+		if found, err := matches(ctx, r.Regexp, text); found || err != nil {
+			return "the body matches " + r.String(), err
 		}
 	}
 	for _, r := range x.o.FailIfBodyNotMatchesRegexp {
-		if !r.Match(text) {
-			return "the body does not match " + r.String()
+		if found, err := matches(ctx, r.Regexp, text); !found || err != nil {
+			return "the body does not match " + r.String(), err
 		}
 	}
-	return ""
+	return "", nil
 }
 
 func (x *exchange) judgeJSON(ctx context.Context, text []byte) string {

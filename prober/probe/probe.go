@@ -38,7 +38,7 @@ type Runner interface {
 
 // Options of one probe. The zero value is a scheduled probe.
 type Options struct {
-	// Fresh asks for a new connection even where the check keeps one, as a confirmation does.
+	// Fresh asks for a new connection even where the check keeps one, and for a full handshake even where it resumes sessions, as a confirmation does.
 	Fresh bool
 	// Evidence asks for evidence also when the outcome is OK, as a run that a user asked for does.
 	Evidence bool

@@ -111,6 +111,16 @@ func (r *rejection) Error() string { return r.err.Error() }
 // Unwrap gives what it rests on.
 func (r *rejection) Unwrap() error { return r.err }
 
+// Anew is a configuration without the sessions that another keeps, for handshakes that must be full: the other itself when it keeps none.
+func Anew(config *tls.Config) *tls.Config {
+	if config == nil || config.ClientSessionCache == nil {
+		return config
+	}
+	config = config.Clone()
+	config.ClientSessionCache = nil
+	return config
+}
+
 // Handshake completes a TLS handshake over conn in phase HANDSHAKE and notes what it showed. conn stays the caller's to close when it fails.
 func Handshake(ctx context.Context, a *Attempt, conn net.Conn, config *tls.Config) (*tls.Conn, error) {
 	a.Enter(meshv1.Result_HANDSHAKE)

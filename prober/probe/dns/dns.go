@@ -111,7 +111,10 @@ func (r *runner) Close() {}
 
 // talk asks the question and judges the answer.
 func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, error) {
-	server := &peer{r: r, a: a, fence: a.Options().Fence, transport: r.options.GetTransport(), host: r.target.Host, port: r.port}
+	server := &peer{r: r, a: a, fence: a.Options().Fence, transport: r.options.GetTransport(), host: r.target.Host, port: r.port, tls: r.tls}
+	if a.Options().Fresh {
+		server.tls = probe.Anew(r.tls)
+	}
 	if server.host == "" {
 		var err error
 		if server.host, err = r.resolver(); err != nil {

@@ -168,7 +168,7 @@ func (p *peer) openQUIC(ctx context.Context) (line, error) {
 	}
 	enter(p.a, meshv1.Result_HANDSHAKE)
 	l := &quicLine{socket: socket, transport: &quic.Transport{Conn: socketOf{socket}}}
-	l.conn, err = l.transport.Dial(ctx, socket.RemoteAddr(), p.r.tls, &quic.Config{
+	l.conn, err = l.transport.Dial(ctx, socket.RemoteAddr(), p.tls, &quic.Config{
 		Versions:                       []quic.Version{quic.Version1},
 		HandshakeIdleTimeout:           p.r.plan.Timeout,
 		MaxIdleTimeout:                 2 * p.r.plan.Timeout,
@@ -189,7 +189,7 @@ func (p *peer) openQUIC(ctx context.Context) (line, error) {
 	}
 	if p.a != nil {
 		state := l.conn.ConnectionState().TLS
-		p.a.Secured(&state, !p.r.tls.InsecureSkipVerify)
+		p.a.Secured(&state, !p.tls.InsecureSkipVerify)
 	}
 	return l, nil
 }

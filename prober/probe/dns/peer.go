@@ -30,6 +30,7 @@ type peer struct {
 	r         *runner
 	a         *probe.Attempt // nil after settle
 	fence     *probe.Fence   // of the probe
+	tls       *tls.Config    // nil without an encrypted transport
 	own       bool           // the prober's own resolver, for which no fence is asked
 	transport meshv1.DnsProbe_Transport
 	host      string // an address after settle
@@ -286,9 +287,9 @@ func (p *peer) secure(ctx context.Context) (*tls.Conn, error) {
 	}
 	var secured *tls.Conn
 	if p.a != nil {
-		secured, err = probe.Handshake(ctx, p.a, conn, p.r.tls)
+		secured, err = probe.Handshake(ctx, p.a, conn, p.tls)
 	} else {
-		secured = tls.Client(conn, p.r.tls)
+		secured = tls.Client(conn, p.tls)
 		err = secured.HandshakeContext(ctx)
 	}
 	if err != nil {

@@ -57,6 +57,8 @@ type runner struct {
 	usual   *nethttp.Transport // as the check asks for
 	fresh   *nethttp.Transport // never keeps a connection; the same as usual unless the check asks for keep_alive
 	foreign *nethttp.Transport // for redirects to other hosts: without server name and client certificate; the same as fresh when it has neither
+	// In place of fresh and foreign for probes with full handshakes; nil unless the check resumes sessions.
+	full, fullForeign *nethttp.Transport
 
 	mu      sync.Mutex         // guards what is made when it is first needed: see security and handed
 	secured *security          // nil until then
@@ -114,6 +116,9 @@ func (r *runner) transports(interval time.Duration) {
 	if others != own {
 		r.foreign = r.transport(others, false)
 	}
+	if r.options.GetTls().GetResumeSessions() {
+		r.full, r.fullForeign = r.transport(probe.Anew(own), false), r.transport(probe.Anew(others), false)
+	}
 	if r.options.GetKeepAlive() {
 		r.usual = r.transport(own, true)
 		r.usual.IdleConnTimeout = interval + time.Minute
@@ -140,12 +145,12 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 func (r *runner) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.hand} {
+	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.full, r.fullForeign, r.hand} {
 		if t != nil {
 			t.CloseIdleConnections()
 		}
 	}
 	if r.tokens != nil {
-		r.tokens.transport.CloseIdleConnections()
+		r.tokens.close()
 	}
 }

@@ -65,6 +65,9 @@ func (v *visit) dialQUIC(req *nethttp.Request, config *tls.Config) (*quicLink, e
 		return nil, fmt.Errorf("a UDP socket is a %T", socket)
 	}
 	v.a.Connecting(udp.RemoteAddr().String())
+	if v.a.Options().Fresh {
+		config = probe.Anew(config)
+	}
 	config = http3.ConfigureTLSConfig(config)
 	if config.ServerName == "" {
 		config.ServerName = req.URL.Hostname()

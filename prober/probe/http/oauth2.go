@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ type tokens struct {
 	header    nethttp.Header
 	form      string
 	transport *nethttp.Transport
+	full      *nethttp.Transport // for full handshakes; the same as transport unless that resumes sessions
 
 	mu      sync.Mutex // guards everything below
 	newest  string
@@ -68,10 +70,30 @@ func newTokens(r *runner, o *meshv1.OAuth2ClientCredentials, env probe.Env) (*to
 		request.SetBasicAuth(url.QueryEscape(o.GetClientId()), url.QueryEscape(o.GetClientSecret())) // RFC 6749, section 2.3.1
 	}
 	t.form = form.Encode()
-	dialer := probe.Dialer{Family: r.options.GetIpFamily()}
-	t.transport = &nethttp.Transport{TLSClientConfig: config, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxResponseHeaders,
-		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, Protocols: protocols(meshv1.HttpProbe_HTTP1), DialContext: dialFor(dialer)}
+	proxied := r.options.GetProxyUrl() != "" && !o.GetWithoutProxy()
+	if proxied && u.Scheme == "http" && r.proxyAuth != nil {
+		t.header["Proxy-Authorization"] = r.proxyAuth
+	}
+	transport := func(config *tls.Config) *nethttp.Transport {
+		out := &nethttp.Transport{TLSClientConfig: config, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxResponseHeaders,
+			ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, Protocols: protocols(meshv1.HttpProbe_HTTP1), DialContext: dialFor(probe.Dialer{Family: r.options.GetIpFamily()})}
+		if proxied {
+			r.throughProxy(out)
+		}
+		return out
+	}
+	t.transport = transport(config)
+	t.full = t.transport
+	if config.ClientSessionCache != nil {
+		t.full = transport(probe.Anew(config))
+	}
 	return t, nil
+}
+
+// close gives back what is kept between probes.
+func (t *tokens) close() {
+	t.transport.CloseIdleConnections()
+	t.full.CloseIdleConnections()
 }
 
 // authorize makes the visit send a token. afresh gets a new one although one is kept.
@@ -132,7 +154,11 @@ type tokenAnswer struct {
 func (t *tokens) ask(ctx context.Context, a *probe.Attempt) (string, time.Duration, error) {
 	req := (&nethttp.Request{Method: nethttp.MethodPost, URL: t.url, Host: t.url.Host, Header: t.header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: io.NopCloser(strings.NewReader(t.form)), ContentLength: int64(len(t.form))}).WithContext(tracedContext(ctx, a, true))
-	resp, err := t.transport.RoundTrip(req)
+	transport := t.transport
+	if a.Options().Fresh {
+		transport = t.full
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return "", 0, err
 	}

@@ -78,6 +78,9 @@ func (v *visit) handshake(conn net.Conn, u *url.URL, own bool) (*tls.Conn, error
 	default:
 		config = named(s.others, u.Hostname(), v.alpn())
 	}
+	if v.a.Options().Fresh {
+		config = probe.Anew(config)
+	}
 	return probe.Handshake(v.base, v.a, conn, config)
 }
 

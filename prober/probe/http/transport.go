@@ -28,14 +28,19 @@ func (r *runner) transport(config *tls.Config, keep bool) *nethttp.Transport {
 		Protocols:              protocols(r.options.GetVersion()),
 		DialContext:            r.dial,
 	}
-	if text := r.options.GetProxyUrl(); text != "" {
-		if u, err := url.Parse(text); err == nil {
-			t.Proxy = nethttp.ProxyURL(u)
-			t.ProxyConnectHeader = r.proxyHeader()
-			t.OnProxyConnectResponse = proxyAnswer
-		}
+	if r.options.GetProxyUrl() != "" {
+		r.throughProxy(t)
 	}
 	return t
+}
+
+// throughProxy has a transport connect through the check's proxy.
+func (r *runner) throughProxy(t *nethttp.Transport) {
+	if u, err := url.Parse(r.options.GetProxyUrl()); err == nil {
+		t.Proxy = nethttp.ProxyURL(u)
+		t.ProxyConnectHeader = r.proxyHeader()
+		t.OnProxyConnectResponse = proxyAnswer
+	}
 }
 
 // dial connects for a transport, on behalf of the attempt in the context.

@@ -207,16 +207,25 @@ func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, er
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3:
 		return v.quic(req, v.secured.others)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP2 && v.newConnection() && v.options.GetProxyUrl() == "":
-		if own {
-			return v.single(v.fresh, req)
-		}
-		return v.single(v.foreign, req)
-	case !own:
-		return v.foreign.RoundTrip(req)
-	case v.a.Options().Fresh:
-		return v.fresh.RoundTrip(req)
+		return v.single(v.carrier(own), req)
 	}
-	return v.usual.RoundTrip(req)
+	return v.carrier(own).RoundTrip(req)
+}
+
+// carrier is the transport for requests to the host of the check, or to others.
+func (v *visit) carrier(own bool) *nethttp.Transport {
+	fresh := v.a.Options().Fresh
+	switch {
+	case fresh && own && v.full != nil:
+		return v.full
+	case fresh && v.full != nil:
+		return v.fullForeign
+	case !own:
+		return v.foreign
+	case fresh:
+		return v.fresh
+	}
+	return v.usual
 }
 
 // unacceptable is the failure of a last answer that is not what the check asks for, whatever it says.

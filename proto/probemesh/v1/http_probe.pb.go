@@ -315,8 +315,8 @@ func (x *DigestAuth) GetPassword() string {
 }
 
 // OAuth2ClientCredentials is how a prober gets the bearer token that it sends (RFC 6749, section 4.4). The token is kept until it expires, in memory only; a probe that
-// is asked for afresh, as a confirmation is, gets a new one, and so does one whose token the target refuses with 401, once. When no token can be had, the probe fails
-// and the sentence names the token's server, not the target.
+// is asked for afresh, as a confirmation is, gets a new one, and so does one whose token the target refuses with 401, once. The server of tokens is part of what is probed: without it
+// nobody can use the target. When no token can be had, the probe fails, with the class of what went wrong there and a sentence that begins with its URL; the target is not asked.
 type OAuth2ClientCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where tokens are to be had: an http or https URI without user information, at most 2,048 bytes.
@@ -332,7 +332,9 @@ type OAuth2ClientCredentials struct {
 	// Where the client's credentials go.
 	AuthStyle OAuth2ClientCredentials_AuthStyle `protobuf:"varint,6,opt,name=auth_style,json=authStyle,proto3,enum=probemesh.v1.OAuth2ClientCredentials_AuthStyle" json:"auth_style,omitempty"`
 	// TLS options for `token_url`; those of the check are not used there.
-	Tls           *TlsConfig `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *TlsConfig `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
+	// True: `token_url` is connected to directly although the check has a `proxy_url`. If unset, through that proxy. Only with `proxy_url`.
+	WithoutProxy  bool `protobuf:"varint,8,opt,name=without_proxy,json=withoutProxy,proto3" json:"without_proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +416,13 @@ func (x *OAuth2ClientCredentials) GetTls() *TlsConfig {
 		return x.Tls
 	}
 	return nil
+}
+
+func (x *OAuth2ClientCredentials) GetWithoutProxy() bool {
+	if x != nil {
+		return x.WithoutProxy
+	}
+	return false
 }
 
 // AwsSigV4 signs requests as AWS asks for (Signature Version 4). Only requests to the host of the check are signed.
@@ -1294,7 +1303,7 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"\n" +
 	"DigestAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xe0\x03\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x85\x04\n" +
 	"\x17OAuth2ClientCredentials\x12\x1b\n" +
 	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12#\n" +
@@ -1305,7 +1314,8 @@ const file_probemesh_v1_http_probe_proto_rawDesc = "" +
 	"parameters\x12N\n" +
 	"\n" +
 	"auth_style\x18\x06 \x01(\x0e2/.probemesh.v1.OAuth2ClientCredentials.AuthStyleR\tauthStyle\x12)\n" +
-	"\x03tls\x18\a \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x1a=\n" +
+	"\x03tls\x18\a \x01(\v2\x17.probemesh.v1.TlsConfigR\x03tls\x12#\n" +
+	"\rwithout_proxy\x18\b \x01(\bR\fwithoutProxy\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
