@@ -79,6 +79,9 @@ type Server struct {
 	goodbyes int
 	batches  []*meshv1.ResultBatch
 	largest  int
+	ok       int64  // results that say so
+	other    int64  // that say something else
+	why      string // what the last one of those says
 }
 
 // Start listens.
@@ -155,6 +158,41 @@ func (s *Server) Say(m *meshv1.ServerMessage) bool {
 // Sync asks for the inventory, after which the prober gets the difference.
 func (s *Server) Sync() bool {
 	return s.Say(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_InventoryRequest{InventoryRequest: &meshv1.InventoryRequest{}}})
+}
+
+// Tally counts the results that came live or late: those that are OK and the others. SLOW ones do not count, since the probe's end counts. why is
+// what the last one of the others says.
+func (s *Server) Tally() (ok, other int64, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ok, s.other, s.why
+}
+
+// tallyLocked counts a batch.
+func (s *Server) tallyLocked(b *meshv1.ResultBatch) {
+	if b.GetKind() == meshv1.ResultBatch_STATE {
+		return
+	}
+	for _, r := range b.GetResults() {
+		switch r.GetOutcome() {
+		case meshv1.Result_OK:
+			s.ok++
+		case meshv1.Result_SLOW:
+		default:
+			s.other++
+			s.why = r.GetError()
+		}
+	}
+}
+
+// Holding is how many assignments the prober said it holds when it last acknowledged an update; -1 when it never did.
+func (s *Server) Holding() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.acks) == 0 {
+		return -1
+	}
+	return int(s.acks[len(s.acks)-1].GetHeld())
 }
 
 // Attached tells whether there is a session.
@@ -371,11 +409,12 @@ func (s *Server) receive(st *stream, l *ledger) error {
 			if s.Deaf {
 				continue
 			}
+			s.mu.Lock()
+			s.tallyLocked(m.Results)
 			if !s.Forgetful {
-				s.mu.Lock()
 				s.batches = append(s.batches, m.Results)
-				s.mu.Unlock()
 			}
+			s.mu.Unlock()
 			if m.Results.GetKind() != meshv1.ResultBatch_STATE {
 				st.send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_ResultAck{ResultAck: &meshv1.ResultAck{Sequence: l.add(m.Results)}}})
 			}
