@@ -1,16 +1,70 @@
 package cli
 
-import "runtime/debug"
+import (
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
 
-// proberGC is the garbage collector's target in a prober, in percent of what is alive: what thousands of compiled checks hold stays for days, so that doubling it, as is the
-// default, would be most of the process's memory, while the garbage of a probe is small. At 5,000 checks every 10 s it costs about 3 % of a core more.
-const proberGC = 30
+// A prober's garbage collector. What thousands of compiled checks hold stays for days, so that doubling it, as is the default, would be most of the process's memory, while the garbage of a
+// probe is small: at rest 30 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
+// given room for the garbage of two seconds, but never more than once again what is alive, or 32 MB.
+const (
+	gcLeast  = 30              // percent of what is alive
+	gcPeriod = 2 * time.Second // between two collections, at least, where the room allows it
+	gcRoom   = 32 << 20        // bytes that any prober may have for garbage
+	gcLook   = time.Second     // how often the rate of garbage is looked at
+	gcChange = 1.25            // a target that differs less from the one in force is not set: to set it stops the world for a moment
+	gcHeld   = 4 << 20         // bytes alive below which the runtime counts as many
+)
 
-// frugal sets that target unless the operator has said another one (GOGC). The function returned puts back the one of before.
+// frugal keeps the collector's target by what the process does, unless the operator has said one (GOGC). The function returned ends that and puts back the one of before.
 func frugal(getenv func(string) string) (restore func()) {
 	if getenv("GOGC") != "" {
 		return func() {}
 	}
-	before := debug.SetGCPercent(proberGC)
-	return func() { debug.SetGCPercent(before) }
+	before := debug.SetGCPercent(gcLeast)
+	done := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() { keepGC(done) })
+	return func() {
+		close(done)
+		group.Wait()
+		debug.SetGCPercent(before)
+	}
+}
+
+// keepGC looks at the rate of garbage until done is closed.
+func keepGC(done <-chan struct{}) {
+	ticker := time.NewTicker(gcLook)
+	defer ticker.Stop()
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	set, made, since := gcLeast, uint64(0), time.Now()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+		}
+		metrics.Read(samples)
+		all, now := samples[3].Value.Uint64(), time.Now()
+		rate := float64(all-made) / now.Sub(since).Seconds()
+		if made > 0 {
+			want := gcTarget(samples[0].Value.Uint64(), samples[1].Value.Uint64()+samples[2].Value.Uint64(), rate)
+			if r := float64(want) / float64(set); r >= gcChange || r <= 1/gcChange || want == gcLeast && set != want {
+				debug.SetGCPercent(want)
+				set = want
+			}
+		}
+		made, since = all, now
+	}
+}
+
+// gcTarget is the target in percent for bytes that are alive in the heap and others that are looked at with them, at a rate of garbage in bytes a second.
+func gcTarget(live, roots uint64, rate float64) int {
+	base := float64(max(live, gcHeld) + roots)
+	room := min(rate*gcPeriod.Seconds(), max(base, gcRoom))
+	return max(gcLeast, int(math.Ceil(100*room/base)))
 }
