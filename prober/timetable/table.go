@@ -1,7 +1,6 @@
 package timetable
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/assignment"
@@ -16,8 +15,7 @@ type Row struct {
 	// Phase is where in the interval, on the mesh's clock, the probe starts.
 	Phase time.Duration
 
-	due   time.Time // on the prober's own clock, so that a step of the mesh's clock moves no planned start
-	index int
+	index int // in the heap, where its next start is planned
 }
 
 // Table is the pure part: which check is due when. It has no clock; `local` is the prober's own clock and `offset` that clock minus the mesh's. Not safe
@@ -43,22 +41,22 @@ func (t *Table) Set(check string, interval, phase time.Duration, local time.Time
 	if ok && r.Interval == interval && r.Phase == phase {
 		return
 	}
-	due := inPhase(local, offset, interval, phase)
+	due := inPhase(local, offset, interval, phase).UnixNano()
 	if ok {
-		r.Interval, r.Phase, r.due = interval, phase, due
-		heap.Fix(&t.heap, r.index)
+		r.Interval, r.Phase = interval, phase
+		t.heap.fix(r.index, due)
 		return
 	}
-	r = &Row{Check: check, Interval: interval, Phase: phase, due: due}
+	r = &Row{Check: check, Interval: interval, Phase: phase}
 	t.rows[check] = r
-	heap.Push(&t.heap, r)
+	t.heap.push(r, due)
 }
 
 // Remove takes a check out; one that is not there is no fault.
 func (t *Table) Remove(check string) {
 	if r, ok := t.rows[check]; ok {
 		delete(t.rows, check)
-		heap.Remove(&t.heap, r.index)
+		t.heap.remove(r.index)
 	}
 }
 
@@ -67,7 +65,7 @@ func (t *Table) Next() (time.Time, bool) {
 	if len(t.heap) == 0 {
 		return time.Time{}, false
 	}
-	return t.heap[0].due, true
+	return time.Unix(0, t.heap[0].due), true
 }
 
 // Start is one start that is due.
@@ -83,10 +81,11 @@ type Start struct {
 
 // Pop appends to starts those that are due at local, and plans the next one of each.
 func (t *Table) Pop(starts []Start, local time.Time, offset time.Duration) []Start {
-	for len(t.heap) > 0 && !t.heap[0].due.After(local) {
-		r := t.heap[0]
-		starts = append(starts, Start{Check: r.Check, Due: r.due, Missed: local.Sub(r.due) >= r.Interval})
-		after := r.due.Add(r.Interval / 2)
+	now := local.UnixNano()
+	for len(t.heap) > 0 && t.heap[0].due <= now {
+		r, due := t.heap[0].row, time.Unix(0, t.heap[0].due)
+		starts = append(starts, Start{Check: r.Check, Due: due, Missed: local.Sub(due) >= r.Interval})
+		after := due.Add(r.Interval / 2)
 		if after.Before(local) {
 			after = local
 		}
@@ -94,8 +93,7 @@ func (t *Table) Pop(starts []Start, local time.Time, offset time.Duration) []Sta
 		if !next.After(local) {
 			next = inPhase(local.Add(1), offset, r.Interval, r.Phase)
 		}
-		r.due = next
-		heap.Fix(&t.heap, 0)
+		t.heap.fix(0, next.UnixNano())
 	}
 	return starts
 }
@@ -103,25 +101,4 @@ func (t *Table) Pop(starts []Start, local time.Time, offset time.Duration) []Sta
 // inPhase is the first moment in phase at or after local, on the prober's own clock.
 func inPhase(local time.Time, offset, interval, phase time.Duration) time.Time {
 	return assignment.Next(local.Add(-offset), interval, phase).Add(offset)
-}
-
-type rowHeap []*Row
-
-func (h rowHeap) Len() int           { return len(h) }
-func (h rowHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h rowHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-func (h *rowHeap) Push(x any) {
-	r := x.(*Row)
-	r.index = len(*h)
-	*h = append(*h, r)
-}
-func (h *rowHeap) Pop() any {
-	old := *h
-	r := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return r
 }

@@ -51,6 +51,15 @@ type Stats struct {
 	Missed int64
 }
 
+// state is what a check does that is not at rest.
+type state uint8
+
+const (
+	runs  state = iota + 1
+	waits       // in waiting
+	gone        // in waiting, and removed: it is passed over there
+)
+
 // Timetable starts probes. Safe for concurrent use.
 type Timetable struct {
 	clock    Clock
@@ -60,10 +69,11 @@ type Timetable struct {
 
 	mu      sync.Mutex // guards everything below
 	table   *Table
-	busy    map[string]bool  // checks that run or wait
+	busy    map[string]state // checks that run or wait
 	held    map[string]Start // starts that came due while their check was busy
 	popped  []Start          // used again by startDue
 	waiting []Start          // first come, first served; at most one a check
+	gone    int              // of those in waiting that are passed over
 	running int
 	idle    int        // goroutines that wait for an element of next and are not promised one
 	next    chan Start // one element for each goroutine that was idle and is to run something; closed when no probe starts any more
@@ -78,7 +88,7 @@ func New(clock Clock, inFlight int, probe Probe) *Timetable {
 	if inFlight <= 0 {
 		panic("timetable: no probe may run")
 	}
-	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]bool{}, held: map[string]Start{}, next: make(chan Start, idleMax)}
+	return &Timetable{clock: clock, probe: probe, inFlight: inFlight, wake: make(chan struct{}, 1), table: NewTable(), busy: map[string]state{}, held: map[string]Start{}, next: make(chan Start, idleMax)}
 }
 
 // Set puts a check in, or changes it; interval must be positive. It may be called before Run.
@@ -94,12 +104,9 @@ func (t *Timetable) Remove(check string) {
 	t.mu.Lock()
 	t.table.Remove(check)
 	delete(t.held, check)
-	for i, s := range t.waiting {
-		if s.Check == check {
-			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
-			delete(t.busy, check)
-			break
-		}
+	if t.busy[check] == waits {
+		t.busy[check] = gone
+		t.gone++
 	}
 	t.mu.Unlock()
 	t.nudge()
@@ -109,7 +116,7 @@ func (t *Timetable) Remove(check string) {
 func (t *Timetable) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Stats{Checks: t.table.Len(), Running: t.running, Waiting: len(t.waiting), Skipped: t.skipped, Missed: t.missed}
+	return Stats{Checks: t.table.Len(), Running: t.running, Waiting: len(t.waiting) - t.gone, Skipped: t.skipped, Missed: t.missed}
 }
 
 // Run starts probes until ctx ends; then it starts no more, gives those that run up to grace to finish, cancels the rest, and returns nil when all have
@@ -133,7 +140,7 @@ func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	t.mu.Lock()
-	t.waiting = nil
+	t.waiting, t.gone = nil, 0
 	clear(t.held)
 	t.stopped = true
 	close(t.next)
@@ -154,17 +161,18 @@ func (t *Timetable) startDue(ctx context.Context) time.Duration {
 		switch {
 		case s.Missed:
 			t.missed++
-		case t.busy[s.Check]:
+		case t.busy[s.Check] != 0:
 			if _, twice := t.held[s.Check]; twice {
 				t.skipped++
 			} else {
 				t.held[s.Check] = s
 			}
 		default:
-			t.busy[s.Check] = true
 			if t.running < t.inFlight {
+				t.busy[s.Check] = runs
 				t.startLocked(ctx, s)
 			} else {
+				t.busy[s.Check] = waits
 				t.waiting = append(t.waiting, s)
 			}
 		}
@@ -215,13 +223,13 @@ func (t *Timetable) ended(ctx context.Context, check string) (s Start, more, kee
 	delete(t.busy, check)
 	if again, ok := t.held[check]; ok {
 		delete(t.held, check)
-		t.busy[check] = true
+		t.busy[check] = waits
 		t.waiting = append(t.waiting, again)
 	}
-	if len(t.waiting) > 0 && ctx.Err() == nil {
-		s = t.waiting[0]
-		t.waiting = t.waiting[1:]
-		return s, true, false
+	if ctx.Err() == nil {
+		if s, more = t.firstLocked(); more {
+			return s, true, false
+		}
 	}
 	t.running--
 	if t.stopped || t.idle >= idleMax {
@@ -229,6 +237,25 @@ func (t *Timetable) ended(ctx context.Context, check string) (s Start, more, kee
 	}
 	t.idle++
 	return Start{}, false, true
+}
+
+// firstLocked takes the first that waits and is not gone. A check that was removed and put in again meanwhile has its new start in place of the old one, if that has come due.
+func (t *Timetable) firstLocked() (s Start, ok bool) {
+	for len(t.waiting) > 0 {
+		s, t.waiting = t.waiting[0], t.waiting[1:]
+		if t.busy[s.Check] == waits {
+			t.busy[s.Check] = runs
+			return s, true
+		}
+		t.gone--
+		delete(t.busy, s.Check)
+		if again, held := t.held[s.Check]; held {
+			delete(t.held, s.Check)
+			t.busy[s.Check] = runs
+			return again, true
+		}
+	}
+	return Start{}, false
 }
 
 func (t *Timetable) nudge() {
