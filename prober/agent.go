@@ -37,6 +37,7 @@ type agent struct {
 	tracer    trace.Tracer
 	log       *slog.Logger
 	runs      *runs
+	scratch   sync.Pool // of *[]byte, what results are encoded into for a moment
 
 	mu       sync.RWMutex // guards everything below
 	jobs     map[string]*job

@@ -49,17 +49,32 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	a.record(ctx, span, r)
 
 	// First its number, then it is shown to others: a session that begins now reads the newest results.
-	a.spool.Append(r, unsynced)
-	changed := !o.foreign && j.learn(r, unsynced)
+	scratch, ok := a.scratch.Get().(*[]byte)
+	if !ok {
+		b := make([]byte, 0, 512)
+		scratch = &b
+	}
+	encoded := a.spool.Append(r, unsynced, (*scratch)[:0])
+	if len(encoded) == 0 {
+		return // it cannot be encoded, which has been counted and logged: nobody could send it
+	}
+	changed := !o.foreign && j.learn(r, encoded, unsynced)
 	switch {
 	case o.runID != "":
 		a.link.Send(r, link.Run)
 	case changed:
 		a.link.Send(r, link.Changed)
 	default:
-		a.link.Send(r, link.Routine)
+		a.link.SendRoutine(r, encoded)
 	}
+	if cap(encoded) <= scratchMost {
+		*scratch = encoded
+	}
+	a.scratch.Put(scratch)
 }
+
+// scratchMost is the largest such buffer that is kept. Evidence needs more, and is rare.
+const scratchMost = 4 << 10
 
 // record tells span and log of a result, where somebody listens: nearly every probe is neither traced nor logged, and should cost nothing here.
 func (a *agent) record(ctx context.Context, span trace.Span, r *meshv1.Result) {

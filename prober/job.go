@@ -1,6 +1,7 @@
 package prober
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ func (j *job) inherit(old *job) {
 	}
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	j.usual, j.seen, j.newest, j.unsynced = old.usual, old.seen, old.newest, old.unsynced
+	j.usual, j.seen, j.newest, j.unsynced = old.usual, old.seen, slices.Clone(old.newest), old.unsynced // a probe of old that still runs writes over its newest
 }
 
 // use keeps the runner open until done is called; false when the job is retired.
@@ -97,8 +98,8 @@ func (j *job) slowAfter() time.Duration {
 	return min(max(4*j.usual, j.timeout/10), j.timeout/3)
 }
 
-// learn takes a result in and tells whether it says something else than the one before.
-func (j *job) learn(r *meshv1.Result, unsynced bool) (changed bool) {
+// learn takes a result in, which it is given as encoded too, and tells whether it says something else than the one before.
+func (j *job) learn(r *meshv1.Result, encoded []byte, unsynced bool) (changed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if d := r.GetDuration().AsDuration(); r.GetOutcome() == meshv1.Result_OK && d > 0 {
@@ -112,12 +113,11 @@ func (j *job) learn(r *meshv1.Result, unsynced bool) (changed bool) {
 	if j.newest != nil && now.start.Before(old.start) && j.unsynced == unsynced {
 		return false // a run that was asked for overtook it
 	}
-	encoded, err := proto.Marshal(r)
-	if err != nil {
-		panic("prober: a result cannot be encoded: " + err.Error()) // the spool has encoded it before
-	}
 	first := j.newest == nil
-	j.seen, j.newest, j.unsynced = now, encoded, unsynced
+	if cap(j.newest) > 2*len(encoded) {
+		j.newest = nil // it was about a failure, with evidence
+	}
+	j.seen, j.newest, j.unsynced = now, append(j.newest[:0], encoded...), unsynced
 	return first || old.outcome != now.outcome || old.class != now.class || old.degraded != now.degraded
 }
 

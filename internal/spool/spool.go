@@ -117,8 +117,9 @@ func (s *Spool) Range() (first, last uint64) {
 }
 
 // Append gives r the next sequence number and keeps it. r is not referenced afterwards. unsynced says that its start time is on a clock that was
-// never compared with the mesh's. It never fails: what cannot be kept is dropped, counted and logged.
-func (s *Spool) Append(r *meshv1.Result, unsynced bool) {
+// never compared with the mesh's. It never fails: what cannot be kept is dropped, counted and logged. It returns r as it was encoded, number included, appended to into, so that
+// whoever needs that too need not do it again; what cannot be kept is not appended.
+func (s *Spool) Append(r *meshv1.Result, unsynced bool, into []byte) []byte {
 	var flags byte
 	if unsynced {
 		flags = flagUnsynced
@@ -127,9 +128,11 @@ func (s *Spool) Append(r *meshv1.Result, unsynced bool) {
 	defer s.mu.Unlock()
 	r.Sequence = s.next
 	s.next++
-	if err := s.putLocked(r, r.Sequence, flags); err != nil {
+	encoded, err := s.putLocked(r, r.Sequence, flags, into)
+	if err != nil {
 		s.log.Error("result cannot be encoded and is lost", "check", r.GetCheck(), "err", err)
 	}
+	return encoded
 }
 
 // Put gives each message the next number, in order, and keeps it; it returns the last number. Messages are not referenced afterwards. What cannot be kept is
@@ -138,7 +141,7 @@ func (s *Spool) Put(messages ...proto.Message) (last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range messages {
-		if err := s.putLocked(m, s.next, 0); err != nil {
+		if _, err := s.putLocked(m, s.next, 0, nil); err != nil {
 			s.log.Error("message cannot be encoded and is lost", "err", err)
 		}
 		s.next++
@@ -155,12 +158,17 @@ func (s *Spool) Flush() {
 	}
 }
 
-func (s *Spool) putLocked(m proto.Message, sequence uint64, flags byte) error {
+// putLocked keeps a message, and appends it as it was encoded to into unless that is nil.
+func (s *Spool) putLocked(m proto.Message, sequence uint64, flags byte, into []byte) ([]byte, error) {
+	before := len(s.pending)
 	b, err := appendRecord(s.pending, m, sequence, flags)
 	s.pending = b
 	if err != nil {
 		s.dropped++
-		return err
+		return into, err
+	}
+	if into != nil {
+		into = append(into, b[before+recordHeader:]...)
 	}
 	if s.pendingCount == 0 {
 		s.pendingFirst = sequence
@@ -177,7 +185,7 @@ func (s *Spool) putLocked(m proto.Message, sequence uint64, flags byte) error {
 		}
 		s.boundMemoryLocked()
 	}
-	return nil
+	return into, nil
 }
 
 // Ack lets go of the result with that number and all lower ones. A number that was never given out is an error, and changes nothing.

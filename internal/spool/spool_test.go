@@ -29,7 +29,7 @@ func open(t testing.TB, dir string, limit int64) *Spool {
 // add appends results named from..to.
 func add(s *Spool, from, to int) {
 	for i := from; i <= to; i++ {
-		s.Append(&meshv1.Result{Check: fmt.Sprint("checks/c", i), Outcome: meshv1.Result_OK, Error: strings.Repeat("x", 100)}, false)
+		s.Append(&meshv1.Result{Check: fmt.Sprint("checks/c", i), Outcome: meshv1.Result_OK, Error: strings.Repeat("x", 100)}, false, nil)
 	}
 }
 
@@ -345,7 +345,7 @@ func BenchmarkAppend(b *testing.B) {
 			s := open(b, b.TempDir(), 64<<20)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				s.Append(r, false)
+				s.Append(r, false, nil)
 				if acked && i%100 == 99 {
 					s.Ack(r.GetSequence())
 				}

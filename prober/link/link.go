@@ -132,6 +132,20 @@ func (l *Link) Stats() Stats {
 	return st
 }
 
+// SendRoutine sends a LIVE result that says nothing new, as [Link.Send] does with [Routine]. encoded is the result as it is encoded; it is copied, and r is not kept: nearly all results
+// go this way, and each would else be encoded once more a second later, and live so long.
+func (l *Link) SendRoutine(r *meshv1.Result, encoded []byte) {
+	l.mu.Lock()
+	s := l.current
+	if s == nil {
+		s = l.next
+	}
+	l.mu.Unlock()
+	if s == nil || !s.out.add(encoded) {
+		l.Send(r, Routine)
+	}
+}
+
 // Send sends a LIVE result, which must not be changed afterwards. It never blocks. Without a session, or with a full queue, the result goes later as
 // BACKLOG, from the spool; a SLOW one, which has no number, is dropped and counted. While sessions overlap, the result of a run that was asked for goes to all of
 // them: one of the servers waits for it, and nobody is harmed by the second.

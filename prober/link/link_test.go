@@ -124,7 +124,7 @@ func filled(t *testing.T, n int) *spool.Spool {
 	for i := range n {
 		r := result(i + 1)
 		r.StartTime = timestamppb.New(time.Unix(int64(i), 0))
-		s.Append(r, i == 0)
+		s.Append(r, i == 0, nil)
 	}
 	return s
 }
@@ -176,7 +176,7 @@ func TestTheBacklogStopsAtTheWindowAndResendGoesBack(t *testing.T) {
 		if len(got) != 2501 || got[0] != 500 {
 			t.Fatalf("%d results from %d on; want 2501 from 500 on", len(got), got[0])
 		}
-		s.Append(result(3001), false)
+		s.Append(result(3001), false, nil)
 		b.extend(3001)
 		if got := drain(b, time.Second, true); !slices.Equal(got, []uint64{3001}) {
 			t.Errorf("after the extension: %v", got)

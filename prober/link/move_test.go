@@ -66,7 +66,7 @@ func (m *maker) make(check, run string, p Priority) {
 	r := &meshv1.Result{Check: check, RunId: run, StartTime: timestamppb.New(m.clock.Mesh()), Duration: durationpb.New(time.Millisecond), Outcome: meshv1.Result_OK}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.spool.Append(r, false)
+	m.spool.Append(r, false, nil)
 	m.made, m.newest[check] = append(m.made, r), r
 	m.link.Send(r, p)
 }

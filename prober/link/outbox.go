@@ -43,6 +43,7 @@ type outbox struct {
 	mu            sync.Mutex // guards everything below
 	control       []*meshv1.ProberMessage
 	results       [priorities][]*meshv1.Result
+	routine       routine
 	routineSince  time.Time // when the oldest unchanged result came
 	inventory     []*meshv1.InventoryItem
 	inventoryRev  int64
@@ -67,17 +68,43 @@ func (o *outbox) nudge() {
 func (o *outbox) push(r *meshv1.Result, p Priority) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.results[p]) >= queueMax[p] {
+	n := len(o.results[p])
+	if p == Routine {
+		n += o.routine.len()
+	}
+	if n >= queueMax[p] {
 		return false
 	}
-	if p == Routine && len(o.results[p]) == 0 {
-		o.routineSince = time.Now()
-	}
 	o.results[p] = append(o.results[p], r)
-	if p != Routine || len(o.results[p]) == 1 || len(o.results[p]) == routineFull {
+	if p == Routine {
+		o.routineLocked()
+	} else {
 		o.nudge()
 	}
 	return true
+}
+
+// add adds an unchanged result as it was encoded; false when the queue is full, or when the result does not fit into a frame and so has to go as push takes it.
+func (o *outbox) add(encoded []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.routine.len()+len(o.results[Routine]) >= queueMax[Routine] || len(encoded) > o.frame-frameRoom {
+		return false
+	}
+	o.routine.add(encoded)
+	o.routineLocked()
+	return true
+}
+
+// routineLocked notes that an unchanged result has come.
+func (o *outbox) routineLocked() {
+	n := o.routine.len() + len(o.results[Routine])
+	if n == 1 {
+		o.routineSince = time.Now()
+	}
+	if n == 1 || n == routineFull {
+		o.nudge()
+	}
 }
 
 // say adds a control message; false when there are too many: the server does not read.
@@ -112,6 +139,7 @@ func (o *outbox) retire() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.state, o.inventory, o.inventoryDue, o.results[Routine] = nil, nil, false, nil
+	o.routine = routine{}
 }
 
 // frameSize is how many bytes of items a message may have.
@@ -135,6 +163,7 @@ func (o *outbox) depth() (d [priorities]int) {
 	for p := range d {
 		d[p] = len(o.results[p])
 	}
+	d[Routine] += o.routine.len()
 	return d
 }
 
@@ -168,15 +197,17 @@ func (o *outbox) next(now time.Time) (m *meshv1.ProberMessage, wait time.Duratio
 	if len(o.state) > 0 {
 		return batch(meshv1.ResultBatch_STATE, o.take(&o.state)), 0
 	}
-	if n := len(o.results[Routine]); n > 0 {
-		wait = routineAge - now.Sub(o.routineSince)
-		if wait > 0 && n < routineFull && !o.sendAllAtOnce {
-			return nil, wait
-		}
-		m = batch(meshv1.ResultBatch_LIVE, o.take(&o.results[Routine]))
-		return m, 0
+	n := o.routine.len() + len(o.results[Routine])
+	if n == 0 {
+		return nil, 0
 	}
-	return nil, 0
+	if wait = routineAge - now.Sub(o.routineSince); wait > 0 && n < routineFull && !o.sendAllAtOnce {
+		return nil, wait
+	}
+	if len(o.results[Routine]) > 0 {
+		return batch(meshv1.ResultBatch_LIVE, o.take(&o.results[Routine])), 0
+	}
+	return o.routine.next(o.frame), 0
 }
 
 func (o *outbox) nextInventory() *meshv1.ProberMessage {
