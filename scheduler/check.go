@@ -66,6 +66,7 @@ type check struct {
 	ordinalTerm int64
 	undecided   time.Time // since when nobody can write down what the votes call for
 	index       int       // in the heap, -1 when not
+	kept        *kept     // what results told before they failed; nil while they tell it
 }
 
 // seat is a prober's place in a check, beside its vote.
@@ -149,7 +150,7 @@ func (s *State) resolve(c *check) {
 			c.votes[i] = blank(c.votes[i])
 			c.seats[i] = seat{rank: c.seats[i].rank}
 		}
-		c.work, c.workHash = work, h
+		c.work, c.workHash, c.kept = work, h, nil
 		c.work.Revision = h
 	}
 }

@@ -115,6 +115,12 @@ func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) strin
 		fmt.Fprintf(&b, "  %s\n", u)
 	}
 	fmt.Fprintf(&b, "  %s, since %s\n", c.spec.GetUri(), c.since.UTC().Format(time.RFC3339))
+	if names := c.canonicalNames(); len(names) > 0 {
+		fmt.Fprintf(&b, "  an alias of %s\n", strings.Join(names, ", "))
+	}
+	if issuers := c.issuers(); len(issuers) > 0 {
+		fmt.Fprintf(&b, "  certificates issued by %s\n", strings.Join(issuers, "; "))
+	}
 	section := func(title string, lines []string) {
 		fmt.Fprintf(&b, "\n%s\n", title)
 		for _, l := range lines {

@@ -128,46 +128,6 @@ func (s *State) openGroup(now time.Time, cause grouping.Cause, members []*check)
 	s.do(*g.opening)
 }
 
-func sharedCause(c grouping.Cause, members []*check) *meshv1.SharedCause {
-	x := &meshv1.SharedCause{Side: sideOf(c), Dimension: c.Value.Dimension, Value: c.Value.Value, Members: int32(len(members)), Sharing: int32(c.Extent.All), Answering: int32(c.Extent.Answering)}
-	for _, a := range c.Also {
-		x.Also = append(x.Also, a.String())
-	}
-	return x
-}
-
-// groupSentence announces a group:
-//
-//	198 checks with host=db1.example.com are DOWN together (api, db and 196 more), of 200 that have it, and 1 answers. Others of them that fail are added without a further message.
-func groupSentence(i *meshv1.Incident, names []string) string {
-	list, x := nameSome(names), i.GetShared()
-	if x.GetSide() == meshv1.SharedCause_NOTHING {
-		return fmt.Sprintf("%d more checks turned %s within seconds (%s). Nothing that is known of them explains it; they are told of together, since so many turned at once.", len(names), i.GetVerdict(), list)
-	}
-	answers := "none is seen to answer"
-	if n := int(x.GetAnswering()); n > 0 {
-		answers = fmt.Sprintf("%d %s seen to answer", n, plural(n, "is", "are"))
-	}
-	also := ""
-	if len(x.GetAlso()) > 0 {
-		also = " (also " + strings.Join(x.GetAlso(), ", ") + ")"
-	}
-	return fmt.Sprintf("%d checks with %s=%s%s are %s together (%s); %d have it, and %s. Others of them that fail are added without a further message.",
-		len(names), x.GetDimension(), x.GetValue(), also, i.GetVerdict(), list, x.GetSharing(), answers)
-}
-
-// nameSome lists checks for a sentence, at most five of them by name.
-func nameSome(checks []string) string {
-	var ids []string
-	for _, c := range checks[:min(len(checks), 5)] {
-		ids = append(ids, spec.ID(c))
-	}
-	if more := len(checks) - len(ids); more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(ids, ", "), more)
-	}
-	return strings.Join(ids, ", ")
-}
-
 // oweGroup makes the outbox entries of a group for the receivers given, or all of them. Each names those of the checks that this receiver is told of.
 func (s *State) oweGroup(st *statev1.StoredIncident, t meshv1.Notification_Transition, now time.Time, only ...string) []*statev1.OutboxEntry {
 	out := s.owe(st, nil, t, now)
@@ -467,7 +427,7 @@ func (s *State) resolveGroup(now time.Time, g *group) {
 	i.State, i.EndTime, i.ResolveTime = meshv1.Incident_RESOLVED, timestamppb.New(g.emptySince), timestamppb.New(now)
 	what := "that were told of together"
 	if x := i.GetShared(); x.GetSide() == meshv1.SharedCause_TARGETS {
-		what = fmt.Sprintf("with %s=%s", x.GetDimension(), x.GetValue())
+		what = sharing(grouping.Value{Dimension: x.GetDimension(), Value: x.GetValue()})
 	}
 	i.Summary = fmt.Sprintf("The %d checks %s are not %s together any more after %s; any that still is has been told of by itself.", i.GetShared().GetMembers(), what, i.GetVerdict(), alert.Span(lasted))
 	i.AffectedCount = 0

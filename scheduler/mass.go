@@ -33,6 +33,8 @@ type mass struct {
 	recent map[*check]time.Time
 	// sounded are the hosts whose other checks were asked lately.
 	sounded map[string]sounding
+	// soundedShared are the checks that were asked last because they share a CNAME or an issuer with those that turned, and when.
+	soundedShared sharedSounding
 	// held are checks whose incident is due and waits until the time for what the others do; true: it need not any more. The time is zero when all that are held have been explained.
 	held  map[*check]bool
 	until time.Time
@@ -61,6 +63,7 @@ func newMass() mass {
 
 // forget drops what only a leader needs.
 func (m *mass) forget() {
+	m.soundedShared = sharedSounding{}
 	m.recent, m.sounded, m.held, m.at, m.told = map[*check]time.Time{}, map[string]sounding{}, map[*check]bool{}, map[*check]time.Time{}, map[string]*bucket{}
 }
 
@@ -122,82 +125,6 @@ func (m *mass) setHost(c *check, host string) {
 	if c.hostname = host; host != "" {
 		m.byHost[host] = append(m.byHost[host], c)
 	}
-}
-
-// values are what the check has on the side of the targets: its host, the addresses that its probers met there, their networks, and its labels.
-func (c *check) values() []grouping.Value {
-	var list []grouping.Value
-	add := func(d, v string) {
-		if x := (grouping.Value{Dimension: d, Value: v}); v != "" && !slices.Contains(list, x) {
-			list = append(list, x)
-		}
-	}
-	add("host", c.hostname)
-	for _, a := range c.addresses() {
-		add("address", a.String())
-		add("network", networkOf(a).String())
-	}
-	for k, v := range c.spec.GetLabels() {
-		add("label."+k, v)
-	}
-	return list
-}
-
-// maxAddresses bounds the addresses that are kept in mind of one check: one that has more is spread over so many that none of them explains anything.
-const maxAddresses = 8
-
-// addresses are those that the newest results tell of. A loopback address is nothing that two checks share: what listens there are different programs.
-func (c *check) addresses() []netip.Addr {
-	var list []netip.Addr
-	add := func(text string) {
-		a, err := netip.ParseAddr(text)
-		if p, perr := netip.ParseAddrPort(text); perr == nil {
-			a, err = p.Addr(), nil
-		}
-		if a = a.Unmap().WithZone(""); err == nil && !a.IsLoopback() && len(list) < maxAddresses && !slices.Contains(list, a) {
-			list = append(list, a)
-		}
-	}
-	for i := range c.seats {
-		r := c.seats[i].result
-		if r == nil {
-			continue
-		}
-		if r.GetRemoteAddress() != "" {
-			add(r.GetRemoteAddress())
-		}
-		for _, a := range r.GetEvidence().GetResolvedAddresses() {
-			add(a)
-		}
-	}
-	return list
-}
-
-// networkOf is the network in which addresses are commonly given out together: /24, or /48 for IPv6.
-func networkOf(a netip.Addr) netip.Prefix {
-	bits := 24
-	if a.Is6() {
-		bits = 48
-	}
-	p, _ := a.Prefix(bits)
-	return p
-}
-
-// has tells whether the check has the value.
-func (c *check) has(v grouping.Value) bool {
-	if label, ok := strings.CutPrefix(v.Dimension, "label."); ok {
-		have, is := c.spec.GetLabels()[label]
-		return is && have == v.Value
-	}
-	switch v.Dimension {
-	case "host":
-		return c.hostname == v.Value
-	case "address":
-		return slices.ContainsFunc(c.addresses(), func(a netip.Addr) bool { return a.String() == v.Value })
-	case "network":
-		return slices.ContainsFunc(c.addresses(), func(a netip.Addr) bool { return networkOf(a).String() == v.Value })
-	}
-	return false
 }
 
 // turned notes that a check has begun to fail, and sounds its host: a few of the other checks of the same host are asked at once, so that by the time this one is confirmed
@@ -309,6 +236,7 @@ func (s *State) hold(c *check, now time.Time, d incident.Decision) bool {
 		s.schedule(c, now) // they are explained in this very call of Apply, before it is looked at
 		return true
 	case s.many(now):
+		s.soundShared(now)
 		s.holdUntil(c, now, holdFor)
 		return true
 	case s.sounding(c, now):
@@ -436,7 +364,7 @@ func (s *State) burst(now time.Time, held []*check) grouping.Burst {
 	turned := make(map[*check]bool, len(held))
 	for _, c := range held {
 		turned[c] = true
-		x := grouping.Check{Name: c.name, Subject: c.hostname, Has: c.values()}
+		x := grouping.Check{Name: c.name, Subject: c.hostname, Has: c.values(c.failsByTLS())}
 		for i := range c.votes {
 			switch v := &c.votes[i]; {
 			case c.tally.FailVotes&(1<<i) != 0:
@@ -448,12 +376,13 @@ func (s *State) burst(now time.Time, held []*check) grouping.Burst {
 		b.Checks = append(b.Checks, x)
 	}
 	candidates := grouping.Candidates(b.Checks)
+	b.Cleared = s.cleared(now)
 	for _, c := range s.checks {
 		if c.gone || c.spec.GetPaused() {
 			continue
 		}
 		answers := s.sawSince(c, onset, b.Probers) && !turned[c]
-		for _, v := range c.values() {
+		for _, v := range c.values(true) {
 			if !candidates[v] {
 				continue
 			}

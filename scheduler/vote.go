@@ -62,6 +62,7 @@ func (s *State) cast(now time.Time, e Cast) {
 	}
 	*v = verdict.Cast(before, out, r.GetDegraded() != "", start)
 	s.Counters.Votes++
+	c.learn(x.result, r)
 	x.result = r
 	c.updated = now
 	quiet := !answered && before.Outcome == v.Outcome && !before.Degraded && !v.Degraded && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()

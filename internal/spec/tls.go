@@ -238,3 +238,20 @@ func tlsProbeDefaults(o *meshv1.TlsProbe) *meshv1.TlsProbe {
 	o.Tls = tlsDefaults(o.Tls)
 	return o
 }
+
+// TLSOf are the TLS options of a check, whatever its kind; nil without any.
+func TLSOf(c *meshv1.Check) *meshv1.TlsConfig {
+	switch {
+	case c.GetTls() != nil:
+		return c.GetTls().GetTls()
+	case c.GetHttp() != nil:
+		return c.GetHttp().GetTls()
+	case c.GetGrpc() != nil:
+		return c.GetGrpc().GetTls()
+	case c.GetTcp() != nil:
+		return c.GetTcp().GetTls()
+	case c.GetWebsocket() != nil:
+		return c.GetWebsocket().GetTls()
+	}
+	return c.GetDns().GetTls()
+}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/expect"
+	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe/tls/inspect"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -64,7 +65,7 @@ func NewPlan(c *meshv1.Check, exprs []string) (*Plan, error) {
 		return nil, err
 	}
 	return &Plan{Check: c.GetName(), Timeout: c.GetTimeout().AsDuration(), Expect: program, URI: c.GetUri(),
-		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove(), tls: tlsOptions(c), host: nameIn(c.GetUri())}, nil
+		FailAbove: c.GetFailAbove(), DegradedAbove: c.GetDegradedAbove(), tls: spec.TLSOf(c), host: nameIn(c.GetUri())}, nil
 }
 
 // nameIn is the host of a URI when it is a name; empty when it is an address.

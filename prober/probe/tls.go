@@ -147,23 +147,6 @@ func NoteHandshakeError(a *Attempt, err error) {
 	}
 }
 
-// tlsOptions are the TLS options of a check, whatever its kind; nil without any.
-func tlsOptions(c *meshv1.Check) *meshv1.TlsConfig {
-	switch {
-	case c.GetTls() != nil:
-		return c.GetTls().GetTls()
-	case c.GetHttp() != nil:
-		return c.GetHttp().GetTls()
-	case c.GetGrpc() != nil:
-		return c.GetGrpc().GetTls()
-	case c.GetTcp() != nil:
-		return c.GetTcp().GetTls()
-	case c.GetWebsocket() != nil:
-		return c.GetWebsocket().GetTls()
-	}
-	return c.GetDns().GetTls()
-}
-
 // namesOf are the names of a certificate in one line, for a sentence.
 func namesOf(c *x509.Certificate) string {
 	names := inspect.Names(c, 5)

@@ -1,7 +1,7 @@
 // Package grouping explains why many checks turned at once: by what they share.
 //
 // A cause may be on the side of the probers (a datacenter, a provider, a resolver, a build: all that fails is seen to fail by probers of one failure domain alone) or of the
-// targets (a host, an address, a network, a label that the checks' owners have given them). [Explain] takes what is known of a burst of checks that are about to be told of
+// targets (a host, a name that the hosts are aliases of, an address, a network, who issued the certificates, a label that the checks' owners have given them). [Explain] takes what is known of a burst of checks that are about to be told of
 // and gives the few causes that explain most of them, and the checks that none explains. Everything is a pure function of its arguments; the order of what is given does
 // not matter.
 //
@@ -14,8 +14,14 @@
 //   - of the checks that have it and of which anything was seen since the burst began, at least [Share] (80 %) turned. Checks that were not probed meanwhile say nothing, for
 //     or against: with an interval of a minute most have not been within two seconds.
 //
+// Where a mesh is probed seldom, what turned is all that was seen. Callers that had some of the others probed because of the burst say of which values most answer ([Burst.Cleared]): these explain
+// nothing.
+//
+// An issuer must have more for it, since most checks of a mesh may share one: [IssuerShare] (95 %), and fewer than Min that have it and answer, however many turned. The caller gives it only to checks
+// that fail by their certificates or the handshake.
+//
 // Of the candidates, the one that most of the checks have is taken; of those that nearly as many have ([Near], 95 %), the narrowest: that which the fewest checks have in all,
-// then by the order of [dimensions]: an address before its network before a label. Its checks are explained; the rest is looked at again. So two hosts that die at once are two
+// then by the order of [dimensions]: a host before what it is an alias of, before an address, its network, an issuer, and a label. Its checks are explained; the rest is looked at again. So two hosts that die at once are two
 // causes, and a rack of both is one if a label names it.
 //
 // A domain of probers is a candidate when

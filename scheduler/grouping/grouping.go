@@ -65,6 +65,8 @@ type Burst struct {
 	Checks []Check
 	// Extents are of the values that the checks have. A value that is not there is taken to have no check but these.
 	Extents map[Value]Extent
+	// Cleared are values on the side of the targets that do not explain, whatever the extents say: checks that have them were asked, and most answer. May be nil.
+	Cleared map[Value]bool
 	// Probers are all those whose votes count, by name, whether or not they have seen anything since the burst began.
 	Probers map[string]Prober
 	// Crowd is how many checks must have a value on the side of the targets in all, turned or not, for it to be a cause: fewer are told of one by one.
@@ -84,8 +86,19 @@ type Cause struct {
 	Extent Extent
 }
 
-// dimensions are those of targets, the narrowest first; all others, such as labels, come after them, by name.
-var dimensions = [...]string{"host", "address", "network"}
+// Dimensions of targets that need care.
+const (
+	// CNAME is a name that the target's host is an alias of.
+	CNAME = "cname"
+	// Issuer is who issued a certificate of the target. One that turned has it only if that may be why it fails.
+	Issuer = "issuer"
+)
+
+// IssuerShare is the Share for an issuer. Most checks of a mesh may share one, and so have it in common whatever makes them fail.
+const IssuerShare = 0.95
+
+// dimensions are those of targets, in which the one before explains more than the one after where the very same checks have them; all others, such as labels, come after them, by name.
+var dimensions = [...]string{"host", CNAME, "address", "network", Issuer}
 
 func rank(d string) int {
 	if i := slices.Index(dimensions[:], d); i >= 0 {
@@ -152,7 +165,7 @@ func byTargets(b Burst, left []Check) (Cause, bool) {
 	for v, names := range having {
 		e := b.Extents[v]
 		e.All = max(e.All, len(names))
-		if len(names) < Min || e.All < b.Crowd || float64(len(names)) < Share*float64(len(names)+e.Answering) {
+		if len(names) < Min || e.All < b.Crowd || b.Cleared[v] || cleared(v, len(names), e.Answering) {
 			continue
 		}
 		found = append(found, Cause{Side: Targets, Value: v, Checks: names, Extent: e})
@@ -172,6 +185,14 @@ func byTargets(b Burst, left []Check) (Cause, bool) {
 	}
 	slices.SortFunc(best.Also, compare)
 	return best, true
+}
+
+// cleared tells whether a value does not explain why checks turned, because too many that have it answer.
+func cleared(v Value, turned, answering int) bool {
+	if v.Dimension == Issuer {
+		return answering >= Min || float64(turned) < IssuerShare*float64(turned+answering)
+	}
+	return float64(turned) < Share*float64(turned+answering)
 }
 
 func compare(x, y Value) int {

@@ -67,11 +67,25 @@ func TestTargetsAreExplainedByTheNarrowestValueThatCoversThem(t *testing.T) {
 			extents("address=192.0.2.7", 9, 0, "network=192.0.2.0/24", 9, 0), "targets address=192.0.2.7: 9 of 9 also [network=192.0.2.0/24]; alone: 0"},
 		{"a network of many addresses", join(many("a", 6, "address=192.0.2.7", "network=192.0.2.0/24"), many("b", 6, "address=192.0.2.8", "network=192.0.2.0/24")),
 			extents("address=192.0.2.7", 6, 0, "address=192.0.2.8", 6, 0, "network=192.0.2.0/24", 12, 1), "targets network=192.0.2.0/24: 12 of 12; alone: 0"},
+		{"a name that all are aliases of, before the address that it has", many("a", 9, "address=192.0.2.7", "cname=edge.cdn.example"),
+			extents("address=192.0.2.7", 9, 0, "cname=edge.cdn.example", 9, 0), "targets cname=edge.cdn.example: 9 of 9 also [address=192.0.2.7]; alone: 0"},
+		{"an issuer of which nearly none answers", many("a", 40, "issuer=CN=R11"), extents("issuer=CN=R11", 200, 2), "targets issuer=CN=R11: 40 of 200; alone: 0"},
+		{"an issuer of which one in twenty answers", many("a", 40, "issuer=CN=R11"), extents("issuer=CN=R11", 200, 3), "alone: 40"},
+		{"an issuer of which five answer, however many do not", many("a", 400, "issuer=CN=R11"), extents("issuer=CN=R11", 800, 5), "alone: 400"},
+		{"the issuer of all before the label of all", many("a", 40, "issuer=CN=R11", "label.env=prod"), extents("issuer=CN=R11", 40, 0, "label.env=prod", 40, 0),
+			"targets issuer=CN=R11: 40 of 40 also [label.env=prod]; alone: 0"},
 		{"nothing shared", many("a", 500), nil, "alone: 500"},
 	} {
 		if got := told(Explain(Burst{Checks: x.checks, Extents: x.ext})); got != x.want {
 			t.Errorf("%s: %s\nwant %s", x.name, got, x.want)
 		}
+	}
+}
+
+func TestWhatIsClearedExplainsNothing(t *testing.T) {
+	b := Burst{Checks: many("a", 40, "cname=edge.cdn.example", "label.rack=1"), Extents: extents("cname=edge.cdn.example", 90, 5, "label.rack=1", 95, 0), Cleared: map[Value]bool{{CNAME, "edge.cdn.example"}: true}}
+	if got := told(Explain(b)); got != "targets label.rack=1: 40 of 95; alone: 0" {
+		t.Error(got)
 	}
 }
 

@@ -230,6 +230,7 @@ func (c *Controller) Cast(prober string, results []*meshv1.Result) {
 // and the mind of every server knows by the other that a prober is at fault.
 func (c *Controller) count(results []*meshv1.Result, events []scheduler.Event, own bool) {
 	begin := time.Now()
+	shareTexts(results)
 	c.mu.Lock()
 	if own && c.deps.Peers != nil {
 		c.deps.Peers.Votes(results)
