@@ -17,6 +17,7 @@ import (
 	"github.com/probemesh/probemesh/internal/drill"
 	"github.com/probemesh/probemesh/internal/drill/catalog"
 	"github.com/probemesh/probemesh/internal/drill/netns"
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/version"
 )
 
@@ -112,7 +113,7 @@ func chosenDrills(name string, o drill.Options) ([]drill.Scenario, error) {
 	s, ok := catalog.Named(name)
 	if !ok {
 		hint := "`probemesh drill` lists them"
-		if near := configfile.Nearest(name, drillNames()); near != "" {
+		if near := nearest.To(name, drillNames()); near != "" {
 			hint = fmt.Sprintf("did you mean %q?", near)
 		}
 		return nil, usagef("there is no drill %q; %s", name, hint)

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/probemesh/probemesh/internal/nearest"
 )
 
 // usageTemplate is what --help prints after the description. It differs from cobra's own in saying how flags can be given otherwise, and how it ends.
@@ -95,7 +98,7 @@ func helpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil || found == nil || len(rest) > 0 {
-				return usagef("there is no command or topic %q; `probemesh help` lists them", strings.Join(args, " "))
+				return usagef("there is no command or topic %q%s", strings.Join(args, " "), cmp.Or(nearest.Hint(strings.Join(args, " "), commandNames(cmd.Root())), "; `probemesh help` lists them"))
 			}
 			if found.IsAdditionalHelpTopicCommand() {
 				cmd.Println(found.Long)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -64,7 +65,7 @@ func (a *app) memberCommand() *cobra.Command {
 with: probemesh get members`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no %q; write: %s add NAME PEER-URL, or %s remove NAME", args[0], cmd.CommandPath(), cmd.CommandPath())
+				return usagef("there is no %q%s; write: %s add NAME PEER-URL, or %s remove NAME", args[0], strings.TrimSuffix(nearest.Hint(args[0], []string{"add", "remove"}), "?"), cmd.CommandPath(), cmd.CommandPath())
 			}
 			return nil
 		},

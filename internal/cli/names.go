@@ -1,11 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/probemesh/probemesh/internal/configfile"
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/spec"
 )
 
@@ -21,7 +22,10 @@ func kindOf(word string, of []*resource) (*resource, error) {
 		}
 		words = append(words, r.plural, r.singular)
 	}
-	if near := configfile.Nearest(word, words); near != "" {
+	if word == "events" || word == "event" {
+		return nil, usagef("there is no kind %q; what happened is in the timeline of an incident: `probemesh get incidents`, then `probemesh explain incident NAME`", word)
+	}
+	if near := nearest.To(word, words); near != "" {
 		return nil, usagef("there is no kind %q; did you mean %q?", word, near)
 	}
 	return nil, usagef("there is no kind %q; kinds are %s", word, strings.Join(plurals, ", "))
@@ -45,6 +49,13 @@ func oneName(cmd *cobra.Command, collection string, args []string) (string, erro
 	singular := strings.TrimSuffix(collection, "s")
 	if len(args) == 2 && (args[0] == singular || args[0] == collection) {
 		args = args[1:]
+	}
+	if len(args) == 2 {
+		kinds := []string{singular}
+		if strings.HasPrefix(cmd.Use, "explain ") {
+			kinds = []string{"check", "incident"}
+		}
+		return "", usagef("there is no kind %q here%s Write: %s", args[0], cmp.Or(nearest.Hint(args[0], kinds), "."), cmd.UseLine())
 	}
 	if len(args) != 1 || args[0] == singular || args[0] == collection {
 		return "", usagef("which %s? Write: %s", singular, cmd.UseLine())

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/configfile"
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/spf13/cobra"
 )
 
@@ -36,7 +37,7 @@ func checkFormat(got string, formats ...string) error {
 	if contains(formats, got) {
 		return nil
 	}
-	if near := configfile.Nearest(got, formats); near != "" {
+	if near := nearest.To(got, formats); near != "" {
 		return usagef("there is no output format %q; did you mean %q?", got, near)
 	}
 	last := len(formats) - 1

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/version"
 
 	"github.com/probemesh/probemesh/internal/rpc"
@@ -64,8 +66,9 @@ func Run(ctx context.Context, env Environment) int {
 	if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return exitInterrupted
 	}
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command") && !strings.Contains(err.Error(), "Did you mean") {
-		err = usagef("%v; `probemesh help` lists the commands", err)
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") { // cobra's: at the root, nothing but a command may follow
+		word, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "unknown command \""), "\"")
+		err = usagef("there is no command %q%s", word, cmp.Or(nearest.Hint(word, commandNames(root)), "; `probemesh help` lists them"))
 	}
 	a.report(err)
 	return exitCode(err)
@@ -82,11 +85,12 @@ independent failure domains whether it is down, and alerts once.
 Start here:  probemesh up                     a whole mesh in one command
              probemesh apply -f checks.yaml   say what to watch
              probemesh get checks --watch     see it`,
-		Version:           version.String(),
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Version:            version.String(),
+		SilenceUsage:       true,
+		DisableSuggestions: true, // ours is one sentence
+		SilenceErrors:      true,
+		PersistentPreRunE:  func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
+		CompletionOptions:  cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetUsageTemplate(strings.ReplaceAll(usageTemplate, "WIDTH", strconv.Itoa(helpWidth(a.out))))
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -114,6 +118,17 @@ Start here:  probemesh up                     a whole mesh in one command
 	root.SetHelpCommand(helpCommand())
 	fitHelp(root, helpWidth(a.out))
 	return root
+}
+
+// commandNames are the commands that people may type.
+func commandNames(root *cobra.Command) []string {
+	var names []string
+	for _, c := range root.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	return names
 }
 
 // Groups of commands in the help.
@@ -153,7 +168,7 @@ func (a *app) check() error {
 func parseLevel(s string) (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(s)); err != nil {
-		return 0, usagef("--log-level %q is not one of debug, info, warn, error", s)
+		return 0, usagef("--log-level %q is not one of debug, info, warn, error%s", s, nearest.Hint(s, []string{"debug", "info", "warn", "error"}))
 	}
 	return l, nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/probemesh/probemesh/internal/configfile"
+	"github.com/probemesh/probemesh/internal/nearest"
 )
 
 // envPrefix begins the environment variable of every flag.
@@ -93,7 +93,7 @@ func (a *app) settleFromFile(cmd *cobra.Command, given map[string]bool) []string
 }
 
 func unknownSetting(name string, known []string) string {
-	if near := configfile.Nearest(name, known); near != "" {
+	if near := nearest.To(name, known); near != "" {
 		return fmt.Sprintf("no flag has this name; did you mean %q?", strings.ReplaceAll(near, "-", "_"))
 	}
 	return "no flag has this name; `probemesh COMMAND --help` lists them"
@@ -197,7 +197,7 @@ func flagProblem(cmd *cobra.Command, err error) string {
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	if near := configfile.Nearest(name, names); near != "" {
+	if near := nearest.To(name, names); near != "" {
 		return fmt.Sprintf("there is no flag --%s; did you mean --%s?", name, near)
 	}
 	return fmt.Sprintf("there is no flag --%s", name)

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/version"
 )
 
@@ -65,7 +67,7 @@ func (a *app) completionCommand() *cobra.Command {
 			case "fish":
 				return cmd.Root().GenFishCompletion(a.env.Out, true)
 			}
-			return usagef("there is no completion for %q; use bash, zsh or fish", args[0])
+			return usagef("there is no completion for %q%s", args[0], cmp.Or(nearest.Hint(args[0], []string{"bash", "zsh", "fish"}), "; use bash, zsh or fish"))
 		},
 	}
 }

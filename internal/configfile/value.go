@@ -1,6 +1,8 @@
 package configfile
 
 import (
+	"github.com/probemesh/probemesh/internal/nearest"
+
 	"encoding/base64"
 	"math"
 	"strconv"
@@ -78,7 +80,7 @@ func (w *walker) enum(n *yaml.Node, fd protoreflect.FieldDescriptor, path string
 			names = append(names, string(values.Get(i).Name()))
 		}
 	}
-	if near := Nearest(n.Value, names); near != "" {
+	if near := nearest.To(n.Value, names); near != "" {
 		w.fault(n, path, "%q is not one of %s; did you mean %s?", n.Value, strings.Join(names, ", "), near)
 	} else {
 		w.fault(n, path, "%q is not one of %s", n.Value, strings.Join(names, ", "))

@@ -1,6 +1,8 @@
 package configfile
 
 import (
+	"github.com/probemesh/probemesh/internal/nearest"
+
 	"fmt"
 	"sort"
 	"strconv"
@@ -99,7 +101,7 @@ func (w *walker) unknown(key *yaml.Node, d protoreflect.MessageDescriptor, path 
 		w.fault(key, fieldPath, "unknown field %q; %s", key.Value, hint)
 		return
 	}
-	if near := Nearest(key.Value, names); near != "" {
+	if near := nearest.To(key.Value, names); near != "" {
 		w.fault(key, fieldPath, "unknown field %q; did you mean %q?", key.Value, near)
 		w.doc.muted[join(path, near)] = true
 		return

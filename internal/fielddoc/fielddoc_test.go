@@ -46,14 +46,15 @@ func TestTheTableOfAMessageHasTypesAndComments(t *testing.T) {
 			{Name: proto.String("e"), Number: proto.Int32(2), Type: descriptorpb.FieldDescriptorProto_TYPE_ENUM.Enum(), TypeName: proto.String(".a.E"), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()},
 		}}},
 		SourceCodeInfo: &descriptorpb.SourceCodeInfo{Location: []*descriptorpb.SourceCodeInfo_Location{
-			{Path: []int32{4, 0, 2, 0}, Span: []int32{0, 0, 0}, LeadingComments: proto.String(" One | two,\n over lines.\n")}}},
+			{Path: []int32{4, 0, 2, 0}, Span: []int32{0, 0, 0}, LeadingComments: proto.String(" One | two,\n over lines.\n")},
+			{Path: []int32{5, 0, 2, 1}, Span: []int32{0, 0, 0}, LeadingComments: proto.String(" At least one.\n")}}},
 	}
 	plugin, err := protogen.Options{}.New(&pluginpb.CodeGeneratorRequest{FileToGenerate: []string{"a.proto"}, ProtoFile: []*descriptorpb.FileDescriptorProto{file}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tables := tablesOf(plugin.Files)
-	want := "| field | type | |\n|---|---|---|\n| `many` | list of string | One \\| two, over lines. |\n| `e` | `SOME` |  |\n"
+	want := "| field | type | |\n|---|---|---|\n| `many` | list of string | One \\| two, over lines. |\n| `e` | `SOME` | <br>`SOME`: At least one. |\n"
 	if tables["a.B"] != want {
 		t.Errorf("got\n%s\nwant\n%s", tables["a.B"], want)
 	}

@@ -36,7 +36,7 @@ func messageTable(m *protogen.Message) string {
 	var b strings.Builder
 	b.WriteString("| field | type | |\n|---|---|---|\n")
 	for _, f := range m.Fields {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.Desc.Name(), typeOf(f), comment(f.Comments))
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.Desc.Name(), typeOf(f), comment(f.Comments)+meanings(f))
 	}
 	return b.String()
 }
@@ -92,6 +92,20 @@ func choices(e *protogen.Enum) string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// meanings says what each value means that choices lists, a line each in the same cell; empty when the field is no enum, or nothing is said of its values.
+func meanings(f *protogen.Field) string {
+	if f.Desc.Kind() != protoreflect.EnumKind {
+		return ""
+	}
+	var b strings.Builder
+	for _, v := range f.Enum.Values {
+		if said := comment(v.Comments); said != "" && v.Desc.Number() != 0 {
+			fmt.Fprintf(&b, "<br>`%s`: %s", v.Desc.Name(), said)
+		}
+	}
+	return b.String()
 }
 
 // comment returns the comment of a field on one line, as a cell of a table can hold it.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -37,7 +38,7 @@ func tcpSecurity(f *faults, o *meshv1.TcpProbe, t *Target) {
 	begins := o.UseTls || o.Starttls != ""
 	if o.Starttls != "" {
 		if _, ok := StartTLSPort(o.Starttls); !ok {
-			f.add("tcp.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "))
+			f.add("tcp.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s%s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "), nearest.Hint(o.Starttls, StartTLSProtocols()))
 		}
 		if o.UseTls {
 			f.add("tcp.starttls", "is given besides use_tls, with which TLS begins at once; keep one")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -35,7 +36,7 @@ func tlsOptions(f *faults, o *meshv1.TlsProbe, t *Target) {
 	family(f, "tls.ip_family", o.IpFamily, t)
 	expectations(f, "tls.expect", o.Expect)
 	if _, ok := StartTLSPort(o.Starttls); !ok && o.Starttls != "" {
-		f.add("tls.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "))
+		f.add("tls.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s%s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "), nearest.Hint(o.Starttls, StartTLSProtocols()))
 	}
 	if o.EhloName != "" {
 		switch problem := hostProblem(o.EhloName); {

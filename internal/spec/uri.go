@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/probemesh/probemesh/internal/nearest"
 )
 
 // Kind is what sort of probe a check asks for. The scheme of its URI decides it.
@@ -106,6 +108,11 @@ func schemeOf(name string) (scheme, bool) {
 	return scheme{}, false
 }
 
+// schemes are the names of all schemes.
+func schemes() []string {
+	return strings.Split(strings.Replace(knownSchemes, " and ", ", ", 1), ", ")
+}
+
 const knownSchemes = "http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs"
 
 // KindOf is the kind of check that the URI's scheme asks for. The error says which schemes there are. The rest of the URI is not examined.
@@ -129,7 +136,7 @@ func schemeProblem(uri string) string {
 	case !strings.Contains(uri, "://"):
 		return fmt.Sprintf("%q has no known scheme; begin it with one of %s, for example tcp://host:port", clip(uri), knownSchemes)
 	}
-	problem := fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes)
+	problem := fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes) + nearest.Hint(name, schemes())
 	if slices.Contains(StartTLSProtocols(), strings.ToLower(name)) {
 		problem += fmt.Sprintf("; for TLS within it write tls://host with starttls %s, else tcp://host:port with steps", strings.ToLower(name))
 	}

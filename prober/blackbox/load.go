@@ -17,7 +17,7 @@ import (
 	"github.com/miekg/dns"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/probemesh/probemesh/internal/configfile"
+	"github.com/probemesh/probemesh/internal/nearest"
 )
 
 // maxFile is the most bytes that a configuration file may have.
@@ -128,7 +128,7 @@ func sentence(err error) error {
 	for _, l := range faults.Errors {
 		if m := unknownField.FindStringSubmatch(l); m != nil {
 			l = fmt.Sprintf("line %s: there is no option %s here", m[1], m[2])
-			if near := configfile.Nearest(m[2], options(m[3])); near != "" {
+			if near := nearest.To(m[2], options(m[3])); near != "" {
 				l += "; did you mean " + near + "?"
 			}
 		}

@@ -1,11 +1,23 @@
-package configfile
+// Package nearest guesses what a mistyped word was meant to be, of the words that are known. It is the one guess behind every "did you mean".
+package nearest
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
-// Nearest gives the candidate that the word was most likely meant to be, or "" when none is near: at most one edit for each three characters,
+// Hint is `; did you mean "get"?`, to be put behind a sentence that says what is wrong, or "" when no candidate is near, as [To] has it.
+func Hint(word string, candidates []string) string {
+	if near := To(word, candidates); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}
+
+// To gives the candidate that the word was most likely meant to be, or "" when none is near: at most one edit for each three characters,
 // where a swap of neighbours is one edit. Case, `-` and `_` do not count. A word that is near to none may be a
 // part of one. The first of equally near candidates wins.
-func Nearest(word string, candidates []string) string {
+func To(word string, candidates []string) string {
 	best, bestDistance := "", 1+max(1, len(word)/3)
 	folded := fold(word)
 	for _, c := range candidates {
@@ -13,7 +25,7 @@ func Nearest(word string, candidates []string) string {
 			best, bestDistance = c, d
 		}
 	}
-	if best == "" && len(folded) > 1 {
+	if best == "" && len(folded) > 2 {
 		for _, c := range candidates {
 			if strings.Contains(fold(c), folded) {
 				return c
