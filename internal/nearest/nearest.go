@@ -25,7 +25,7 @@ func To(word string, candidates []string) string {
 			best, bestDistance = c, d
 		}
 	}
-	if best == "" && len(folded) > 2 {
+	if best == "" && len(folded) > 1 {
 		for _, c := range candidates {
 			if strings.Contains(fold(c), folded) {
 				return c

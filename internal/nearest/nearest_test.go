@@ -6,7 +6,7 @@ func TestTheWordThatWasMeantIsFound(t *testing.T) {
 	candidates := []string{"https", "http", "tcp", "grpc", "grpcs", "grpc_listen", "interval"}
 	for word, want := range map[string]string{
 		"htps": "https", "tpc": "tcp", "GRPC": "grpc", "gprc": "grpc", "grpc-listn": "grpc_listen", "inter": "interval",
-		"ab": "", "gopher": "", "": "", "in": "",
+		"ab": "", "gopher": "", "": "", "in": "interval",
 	} {
 		if got := To(word, candidates); got != want {
 			t.Errorf("%q was taken for %q, want %q", word, got, want)
