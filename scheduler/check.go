@@ -338,7 +338,7 @@ func (c *check) take(name string) (verdict.Vote, seat) {
 	return verdict.Vote{}, seat{}
 }
 
-// needs are the capabilities that a prober must have for the check: its kind, and the address family if it asks for one.
+// needs are the capabilities that a prober must have for the check: its kind, the address family if it asks for one, and its options that not every build knows.
 func needs(c *meshv1.Check) []string {
 	kind, err := spec.KindOf(c.GetUri())
 	if err != nil {
@@ -370,7 +370,7 @@ func needs(c *meshv1.Check) []string {
 	case meshv1.IpFamily_IPV6:
 		list = append(list, "ipv6")
 	}
-	return list
+	return append(list, spec.OptionNeeds(c)...)
 }
 
 func (s *State) assign(name string, c *check, rank int) {

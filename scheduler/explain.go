@@ -49,10 +49,18 @@ func (s *State) explainPlacement(c *check) []string {
 		}
 	}
 	if n := c.serving(); n < want && !c.spec.GetPaused() {
-		lines = append(lines, fmt.Sprintf("%d of %d %s %s empty: no other prober that is in service there can run kind %s", want-n, want, plural(want, "place", "places"),
-			plural(want-n, "is", "are"), c.needs[0]))
+		lines = append(lines, fmt.Sprintf("%d of %d %s %s empty: no other prober that is in service there can run kind %s%s", want-n, want, plural(want, "place", "places"),
+			plural(want-n, "is", "are"), c.needs[0], besides(c.needs[1:])))
 	}
 	return lines
+}
+
+// besides are the capabilities that a check needs besides its kind.
+func besides(needs []string) string {
+	if len(needs) == 0 {
+		return ""
+	}
+	return " with " + strings.Join(needs, ", ")
 }
 
 func (s *State) phaseOf(c *check, i int) time.Duration {

@@ -157,8 +157,10 @@ func classifyErrno(err error, a *Attempt) (meshv1.Result_ErrorClass, string, boo
 		return meshv1.Result_UNREACHABLE, errno.Error(), true
 	case syscall.EMFILE, syscall.ENFILE:
 		return meshv1.Result_PROBER, "this prober has no file descriptor left (" + errno.Error() + "); raise its limit (ulimit -n)", true
-	case syscall.ENOBUFS, syscall.ENOMEM:
+	case syscall.ENOMEM:
 		return meshv1.Result_PROBER, "this prober has no memory left for sockets (" + errno.Error() + ")", true
+	case syscall.ENOBUFS: // for a packet: send(2), and net_xmit_errno of Linux, which sockets with IP_RECVERR are told of; for a socket: socket(2)
+		return meshv1.Result_PROBER, "this prober's machine could not take it on: the send queue of its network interface is full, or the kernel is short of memory for sockets (" + errno.Error() + "); give the prober less to send, or raise txqueuelen", true
 	case syscall.EADDRNOTAVAIL:
 		return meshv1.Result_PROBER, "this prober has no local address or port left (" + errno.Error() + "); widen net.ipv4.ip_local_port_range", true
 	case syscall.EPERM, syscall.EACCES:

@@ -61,7 +61,7 @@ func TestErrorsAreClassifiedByWhoseFaultTheyAre(t *testing.T) {
 		{&net.DNSError{Err: "server misbehaving", Name: "a", Server: "192.0.2.53:53"}, meshv1.Result_RESOLVE, fail, meshv1.Result_RESOLVER_FAILED, "server misbehaving (resolver 192.0.2.53:53)"},
 		{&net.DNSError{Err: "i/o timeout", Name: "a", IsTimeout: true}, meshv1.Result_RESOLVE, fail, meshv1.Result_RESOLVER_FAILED, "i/o timeout"},
 		{os.NewSyscallError("socket", syscall.EMFILE), meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "ulimit -n"},
-		{syscall.ENOBUFS, meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "memory"},
+		{syscall.ENOBUFS, meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "the send queue of its network interface is full"},
 		{syscall.EADDRNOTAVAIL, meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "ip_local_port_range"},
 		{syscall.EPERM, meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "firewall"},
 		{syscall.EACCES, meshv1.Result_CONNECT, mine, meshv1.Result_PROBER, "permissions"},

@@ -134,7 +134,7 @@ func family(c *meshv1.Check) meshv1.IpFamily_Preference {
 	return meshv1.IpFamily_ANY
 }
 
-// Capabilities is what this machine can do, found out by trying: the kinds that it can run, "ipv4" and "ipv6". It opens and closes a few
+// Capabilities is what this machine can do, found out by trying: the kinds that it can run, "ipv4" and "ipv6"; and the options that not every build knows ([spec.OptionCapabilities]). It opens and closes a few
 // sockets and sends nothing.
 func Capabilities() []string {
 	out := []string{string(spec.HTTP), string(spec.TCP), string(spec.TLS), string(spec.DNS), string(spec.GRPC), string(spec.UDP), string(spec.WEBSOCKET)}
@@ -147,5 +147,5 @@ func Capabilities() []string {
 	if probe.HasFamily(false) {
 		out = append(out, probe.IPv6)
 	}
-	return out
+	return append(out, spec.OptionCapabilities()...)
 }

@@ -507,7 +507,8 @@ type Hello struct {
 	Datacenter string `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// Other failure domains, for example `provider: hetzner`. At most 32.
 	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// What it can do: kinds of check (`http`, `tcp`, `tls`, `dns`, `icmp`, `grpc`) and `ipv4`, `ipv6`.
+	// What it can do: kinds of check (`http`, `tcp`, `tls`, `dns`, `icmp`, `grpc`, `udp`, `websocket`), `ipv4`, `ipv6`, and the options that probers of older builds do not know, by message and field
+	// (`HttpProbe.send_body_to_other_hosts`). A check is placed only on probers that have the capabilities of its kind, its address family and its options. At most 64.
 	Capabilities []string `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// Newest etcd revision whose assignments it has applied; 0 when it holds nothing.
 	Revision int64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
