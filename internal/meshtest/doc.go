@@ -7,7 +7,7 @@
 //
 // TestSchedules draws a schedule of faults from a seed, plays it, mends everything, and holds the mesh to its invariants meanwhile and afterwards: etcd's own record of
 // every transaction, what the probers met and what the receiver was told are compared with each other, and none of it is taken from the minds. A seed that
-// fails prints its schedule and how to play it again:
+// fails prints its schedule, what servers and probers logged meanwhile, and how to play it again:
 //
 //	go test ./internal/meshtest -run 'TestSchedules$' -meshtest.seed=N -v
 //

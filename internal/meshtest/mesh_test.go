@@ -42,6 +42,7 @@ type mesh struct {
 	lacked  string // a probe that missing did not find
 	differ  string // what servers say differently, when alike was asked last
 	log     *slog.Logger
+	journal *journal
 }
 
 // agent is one boot of a prober.
@@ -56,7 +57,8 @@ func inMesh(t *testing.T, f func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &mesh{t: t, etcd: etcdfake.New(t), net: newNetwork(), target: newTarget(), servers: map[string]*server{}, probers: map[string]*agent{},
-			log: slog.New(slog.DiscardHandler)}
+			journal: &journal{}}
+		m.log = slog.New(recorder{j: m.journal})
 		if testing.Verbose() && os.Getenv("MESHTEST_LOG") != "" {
 			m.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		}

@@ -40,9 +40,10 @@ func TestSchedules(t *testing.T) {
 func play(t *testing.T, p plan, prepare func(*mesh), y *tally) {
 	t.Helper()
 	var w *world
+	var ended time.Time
 	defer func() {
 		if t.Failed() && w != nil {
-			t.Logf("%s%s\nreplay: go test ./internal/meshtest -run 'TestSchedules$' -meshtest.seed=%d -meshtest.lasts=%s -v", p, joined(w.log), p.seed, p.lasts)
+			t.Logf("%s%swhat was logged meanwhile:\n%s\nreplay: go test ./internal/meshtest -run 'TestSchedules$' -meshtest.seed=%d -meshtest.lasts=%s -v", p, joined(w.log), w.journal.since(w.begun, ended), p.seed, p.lasts)
 		}
 	}()
 	inMesh(t, func(m *mesh) {
@@ -51,6 +52,7 @@ func play(t *testing.T, p plan, prepare func(*mesh), y *tally) {
 		}
 		w = newWorld(m, p)
 		defer w.users.stop()
+		defer func() { ended = time.Now() }()
 		if y != nil {
 			defer func() { y.add(w, max(len(w.audit.found()), failures(t))) }() // also when it ends early
 		}
