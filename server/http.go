@@ -56,6 +56,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("/api/v1/", h)
 	mux.Handle("/-/", h)
 	mux.HandleFunc("GET /{$}", s.index)
+	mux.HandleFunc("GET /checks/{name}", s.checkPage)
+	mux.HandleFunc("GET /incidents/{name}", s.incidentPage)
 	return mux
 }
 

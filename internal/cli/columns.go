@@ -21,10 +21,15 @@ func (t *table) columns(headings ...string) {
 	}
 }
 
+// whyColumn says what failing probes saw; a table has it only when one does.
+const whyColumn = "WHY"
+
 func checkColumns(t *table, wide bool) {
 	t.columns("NAME*", "VERDICT", "SINCE", "URI*", "INTERVAL", "PROBERS", "QUORUM")
 	if wide {
 		t.columns("TIMEOUT", "RECEIVERS*", "LABELS*", "INCIDENT", "AGE", "SUMMARY*")
+	} else {
+		t.columns(whyColumn + "*")
 	}
 }
 
@@ -45,6 +50,8 @@ func checkRow(m proto.Message, wide bool, now time.Time) []cell {
 	if wide {
 		row = append(row, text(wished(e.GetTimeout())), text(list(c.GetReceivers())), text(pairs(c.GetLabels())),
 			text(orDash(spec.ID(s.GetIncident()))), text(age(c.GetCreateTime(), now)), text(orDash(s.GetSummary())))
+	} else {
+		row = append(row, text(s.GetFailure()))
 	}
 	return row
 }

@@ -208,7 +208,7 @@ func (a *app) show(kind *resource, items []proto.Message, o getOptions) error {
 		}
 		return nil
 	}
-	for _, line := range kind.table(items, o.output == formatWide, time.Now()).lines(a.out) {
+	for _, line := range kind.table(items, o.output == formatWide, time.Now()).withoutEmpty(whyColumn).lines(a.out) {
 		a.print(line)
 	}
 	return nil

@@ -70,6 +70,15 @@ func (t *table) without(i int) *table {
 	return less
 }
 
+// withoutEmpty is the table without the column of that heading, if no row has anything in it.
+func (t *table) withoutEmpty(heading string) *table {
+	i := slices.Index(t.headings, heading)
+	if i < 0 || slices.ContainsFunc(t.rows, func(row []cell) bool { return row[i].text != "" }) {
+		return t
+	}
+	return t.without(i)
+}
+
 // least is how many cells the table needs when everything is cut that may be, but the last column keeps some room if asked for.
 func (t *table) least(room bool) int {
 	total := 2 * (len(t.headings) - 1)
