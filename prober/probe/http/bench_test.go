@@ -1,9 +1,7 @@
 package http_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -11,27 +9,18 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/probemesh/probemesh/prober/probe"
 	"github.com/probemesh/probemesh/prober/probe/http"
 	"github.com/probemesh/probemesh/prober/probe/probetest"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// targetVariable makes the test binary the target of the benchmarks, in a process of its own so that only the client's work is measured.
-const targetVariable = "PROBEMESH_BENCH_TARGET"
-
 // TestBenchTarget is the target process; it serves until its standard input ends.
 func TestBenchTarget(t *testing.T) {
-	if os.Getenv(targetVariable) == "" {
-		t.Skip("it is only run by the benchmarks")
-	}
+	probetest.AsTarget(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,67 +35,28 @@ func TestBenchTarget(t *testing.T) {
 	secure.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	secure.StartTLS()
 	defer secure.Close()
-	_, _ = os.Stdout.WriteString("secure " + base64.StdEncoding.EncodeToString([]byte(ca.PEM)) + " " + secure.URL + "\naddress " + l.Addr().String() + "\n")
-	_, _ = io.Copy(io.Discard, os.Stdin)
+	probetest.Announce("http://"+l.Addr().String()+"/", secure.URL, base64.StdEncoding.EncodeToString([]byte(ca.PEM)))
 	s.Close()
 	<-done
 }
 
 // target starts the target process and gives its URL.
-func target(b *testing.B) string {
-	b.Helper()
-	url, _, _ := targets(b)
-	return url
-}
+func target(b *testing.B) string { return probetest.Target(b)[0] }
 
-// targets starts the target process and gives its URLs, and the authority of the second in PEM.
-func targets(b *testing.B) (plain, secure, authority string) {
+// secureTarget starts the target process and gives its URL of https, and its authority in PEM.
+func secureTarget(b *testing.B) (url, authority string) {
 	b.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestBenchTarget$", "-test.v")
-	cmd.Env = append(os.Environ(), targetVariable+"=1")
-	in, err := cmd.StdinPipe()
+	words := probetest.Target(b)
+	text, err := base64.StdEncoding.DecodeString(words[2])
 	if err != nil {
 		b.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { in.Close(); _ = cmd.Wait() })
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if _, rest, ok := strings.Cut(lines.Text(), "secure "); ok {
-			encoded, url, _ := strings.Cut(rest, " ")
-			text, err := base64.StdEncoding.DecodeString(encoded)
-			if err != nil {
-				b.Fatal(err)
-			}
-			secure, authority = url, string(text)
-		}
-		if _, address, ok := strings.Cut(lines.Text(), "address "); ok {
-			return "http://" + address + "/", secure, authority
-		}
-	}
-	b.Fatal("the target did not start")
-	return "", "", ""
+	return words[1], string(text)
 }
 
 // probing gives a function that probes url once.
 func probing(b *testing.B, url string, o *meshv1.HttpProbe) func() {
-	c, t := probetest.Check(b, url, 5*time.Second, func(c *meshv1.Check) { c.Http = o })
-	r, err := http.Compile(c, t, probetest.Env())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(r.Close)
-	return func() {
-		if got := r.Probe(context.Background(), probe.Options{}); got.Outcome != meshv1.Result_OK {
-			b.Fatal(got)
-		}
-	}
+	return probetest.Probing(b, http.Compile, url, func(c *meshv1.Check) { c.Http = o })
 }
 
 // bare gives a function that requests url once as a plain program would.
@@ -128,29 +78,17 @@ func bare(b *testing.B, url, authority string) func() {
 
 // BenchmarkHTTPProbe is a whole probe: request, result, timings. Run it with -cpu 1 to learn what one core does.
 func BenchmarkHTTPProbe(b *testing.B) {
-	once := probing(b, target(b), nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		once()
-	}
+	probetest.Measure(b, probing(b, target(b), nil))
 }
 
 // BenchmarkHTTPProbeExpect is a probe with expectations of status and body.
 func BenchmarkHTTPProbeExpect(b *testing.B) {
-	once := probing(b, target(b), &meshv1.HttpProbe{Expect: []string{`response.status == 200`, `response.body.contains("xxx")`}})
-	b.ReportAllocs()
-	for b.Loop() {
-		once()
-	}
+	probetest.Measure(b, probing(b, target(b), &meshv1.HttpProbe{Expect: []string{`response.status == 200`, `response.body.contains("xxx")`}}))
 }
 
 // BenchmarkBareHTTP is the same request by net/http alone.
 func BenchmarkBareHTTP(b *testing.B) {
-	once := bare(b, target(b), "")
-	b.ReportAllocs()
-	for b.Loop() {
-		once()
-	}
+	probetest.Measure(b, bare(b, target(b), ""))
 }
 
 // minimal gives a function that requests url once as the smallest client does that still looks at the answer: it connects, writes a fixed text, and reads to the end.
@@ -185,58 +123,26 @@ func minimal(b *testing.B, url string) func() {
 	}
 }
 
-// against does both in turns, so that a noisy machine disturbs them alike, and reports the probe's rate in relation to the other's: "cpu-ratio" by the CPU time of this process, which
-// is what one core can do, and "wall-ratio" by the clock; and both costs.
-func against(b *testing.B, probeOnce, bareOnce func()) {
-	var probed, bared, probedCPU, baredCPU time.Duration
-	for b.Loop() {
-		begin, beginCPU := time.Now(), cpu(b)
-		for range 50 {
-			probeOnce()
-		}
-		middle, middleCPU := time.Now(), cpu(b)
-		for range 50 {
-			bareOnce()
-		}
-		probed, bared = probed+middle.Sub(begin), bared+time.Since(middle)
-		probedCPU, baredCPU = probedCPU+middleCPU-beginCPU, baredCPU+cpu(b)-middleCPU
-	}
-	b.ReportMetric(bared.Seconds()/probed.Seconds(), "wall-ratio")
-	b.ReportMetric(baredCPU.Seconds()/probedCPU.Seconds(), "cpu-ratio")
-	b.ReportMetric(float64(probedCPU.Microseconds())/float64(b.N*50), "cpu-us/probe")
-	b.ReportMetric(float64(baredCPU.Microseconds())/float64(b.N*50), "cpu-us/bare")
-	b.ReportMetric(float64(b.N*50)/probedCPU.Seconds(), "probes/cpu-s")
-}
-
 // BenchmarkHTTPProbeAgainstBare compares with a loop over net/http.
 func BenchmarkHTTPProbeAgainstBare(b *testing.B) {
 	url := target(b)
-	against(b, probing(b, url, nil), bare(b, url, ""))
+	probetest.Against(b, probing(b, url, nil), bare(b, url, ""))
 }
 
 // BenchmarkHTTPProbeAgainstMinimal compares with the smallest client.
 func BenchmarkHTTPProbeAgainstMinimal(b *testing.B) {
 	url := target(b)
-	against(b, probing(b, url, nil), minimal(b, url))
+	probetest.Against(b, probing(b, url, nil), minimal(b, url))
 }
 
 // BenchmarkHTTPSProbeAgainstBare compares with a loop over net/http that verifies the certificate too.
 func BenchmarkHTTPSProbeAgainstBare(b *testing.B) {
-	_, url, authority := targets(b)
-	against(b, probing(b, url, &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: authority}}), bare(b, url, authority))
+	url, authority := secureTarget(b)
+	probetest.Against(b, probing(b, url, &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: authority}}), bare(b, url, authority))
 }
 
 // BenchmarkHTTPSProbeResumed is the same when nine of ten handshakes resume a session.
 func BenchmarkHTTPSProbeResumed(b *testing.B) {
-	_, url, authority := targets(b)
-	against(b, probing(b, url, &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: authority, ResumeSessions: true}}), bare(b, url, authority))
-}
-
-// cpu is the CPU time that this process has used.
-func cpu(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	url, authority := secureTarget(b)
+	probetest.Against(b, probing(b, url, &meshv1.HttpProbe{Tls: &meshv1.TlsConfig{CaPem: authority, ResumeSessions: true}}), bare(b, url, authority))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
@@ -72,11 +71,7 @@ func bare(b *testing.B) func() {
 
 // BenchmarkICMPProbe is a whole probe of one request.
 func BenchmarkICMPProbe(b *testing.B) {
-	once := probing(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		once()
-	}
+	probetest.Measure(b, probing(b))
 }
 
 // BenchmarkSocket is what the opening and closing of a socket of its own costs a probe.
@@ -94,33 +89,7 @@ func BenchmarkSocket(b *testing.B) {
 	}
 }
 
-// BenchmarkICMPProbeAgainstBare does a probe and a plain ping in turns, so that a noisy machine disturbs them alike, and reports the CPU time of both and their ratio. The
-// kernel's share is in it: on loopback the same process pays for the target too.
+// BenchmarkICMPProbeAgainstBare compares with a plain ping. The kernel's share is in it: on loopback the same process pays for the target too.
 func BenchmarkICMPProbeAgainstBare(b *testing.B) {
-	probeOnce, bareOnce := probing(b), bare(b)
-	var probed, bared time.Duration
-	for b.Loop() {
-		begin := cpu(b)
-		for range 50 {
-			probeOnce()
-		}
-		middle := cpu(b)
-		for range 50 {
-			bareOnce()
-		}
-		probed, bared = probed+middle-begin, bared+cpu(b)-middle
-	}
-	b.ReportMetric(bared.Seconds()/probed.Seconds(), "cpu-ratio")
-	b.ReportMetric(float64(probed.Microseconds())/float64(b.N*50), "probe-cpu-us")
-	b.ReportMetric(float64(bared.Microseconds())/float64(b.N*50), "bare-cpu-us")
-}
-
-// cpu is the CPU time that this process has used.
-func cpu(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	probetest.Against(b, probing(b), bare(b))
 }
