@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -26,7 +27,7 @@ func (c *check) values(issuers bool) []grouping.Value {
 		add("address", a.String())
 		add("network", networkOf(a).String())
 	}
-	for _, n := range c.canonicalNames() {
+	for _, n := range c.byAgreement(c.canonicalNames()) {
 		add(grouping.CNAME, n)
 	}
 	if issuers {
@@ -154,6 +155,24 @@ func (c *check) canonicalNames() []string {
 		list = union(list, c.kept.names)
 	}
 	return list
+}
+
+// byAgreement puts those names first that most of its probers see, and of these the canonical one.
+func (c *check) byAgreement(names []string) []string {
+	if len(names) < 2 {
+		return names
+	}
+	slices.Reverse(names)
+	seen := func(n string) (count int) {
+		for i := range c.seats {
+			if slices.Contains(c.seats[i].result.GetCanonicalNames(), n) {
+				count++
+			}
+		}
+		return count
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(seen(b), seen(a)) })
+	return names
 }
 
 // issuers are those of its certificates, likewise; none when the check does not verify them: nobody's fault makes it fail then.

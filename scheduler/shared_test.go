@@ -134,6 +134,15 @@ func TestIntermediateNameExplainsWhereGeographyGivesOthers(t *testing.T) {
 	}
 }
 
+func TestCanonicalNameIsNamedWhereAllSeeTheSameChain(t *testing.T) {
+	r, places := sharedRig(t, 30, aliasOf("z-edge.cdn.example", "a.cdn.example", "m-pop.cdn.example"))
+	r.tell(fail, meshv1.Result_TIMEOUT, aliasOf("z-edge.cdn.example", "a.cdn.example", "m-pop.cdn.example"), places...)
+	r.after(4 * time.Second)
+	if r.named() != "cname=m-pop.cdn.example" {
+		t.Error(r.named())
+	}
+}
+
 func TestCNAMEIsNotBlamedWhileOthersOfItAnswer(t *testing.T) {
 	// Every second check fails; the others answer when they are asked, and are not due otherwise.
 	r, places := sharedRig(t, 40, aliasOf(edge))

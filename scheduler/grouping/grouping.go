@@ -39,7 +39,8 @@ type Check struct {
 	Name string
 	// Subject is what it has in common with related ones: the target's host.
 	Subject string
-	// Has are what it has on the side of the targets, without repetition, in any order.
+	// Has are what it has on the side of the targets, without repetition. Of several names or issuers ([CNAME], [Issuer]) that explain the same, the one is named that comes first in the first of the checks; else the order does
+	// not matter.
 	Has []Value
 	// Failed are the probers that see it fail, Answered those that see it answer, since the burst began.
 	Failed, Answered []string
@@ -176,7 +177,8 @@ func byTargets(b Burst, left []Check) (Cause, bool) {
 	}
 	found = slices.DeleteFunc(found, func(c Cause) bool { return float64(len(c.Checks)) < Near*float64(most) })
 	best := slices.MinFunc(found, func(x, y Cause) int {
-		return cmp.Or(cmp.Compare(x.Extent.All, y.Extent.All), cmp.Compare(rank(x.Value.Dimension), rank(y.Value.Dimension)), compare(x.Value, y.Value))
+		return cmp.Or(cmp.Compare(x.Extent.All, y.Extent.All), cmp.Compare(rank(x.Value.Dimension), rank(y.Value.Dimension)), cmp.Compare(x.Value.Dimension, y.Value.Dimension),
+			cmp.Compare(place(left, x.Value), place(left, y.Value)), compare(x.Value, y.Value))
 	})
 	for _, c := range found {
 		if c.Value != best.Value && c.Extent == best.Extent && slices.Equal(c.Checks, best.Checks) {
@@ -185,6 +187,19 @@ func byTargets(b Burst, left []Check) (Cause, bool) {
 	}
 	slices.SortFunc(best.Also, compare)
 	return best, true
+}
+
+// place is where a name or an issuer comes in the first of the checks that has it.
+func place(checks []Check, v Value) int {
+	if v.Dimension != CNAME && v.Dimension != Issuer {
+		return 0
+	}
+	for i := range checks {
+		if at := slices.Index(checks[i].Has, v); at >= 0 {
+			return at
+		}
+	}
+	return 0
 }
 
 // cleared tells whether a value does not explain why checks turned, because too many that have it answer.

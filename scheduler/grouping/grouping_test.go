@@ -69,6 +69,8 @@ func TestTargetsAreExplainedByTheNarrowestValueThatCoversThem(t *testing.T) {
 			extents("address=192.0.2.7", 6, 0, "address=192.0.2.8", 6, 0, "network=192.0.2.0/24", 12, 1), "targets network=192.0.2.0/24: 12 of 12; alone: 0"},
 		{"a name that all are aliases of, before the address that it has", many("a", 9, "address=192.0.2.7", "cname=edge.cdn.example"),
 			extents("address=192.0.2.7", 9, 0, "cname=edge.cdn.example", 9, 0), "targets cname=edge.cdn.example: 9 of 9 also [address=192.0.2.7]; alone: 0"},
+		{"the first of two that explain the same", many("a", 9, "cname=pop.cdn.example", "cname=edge.cdn.example"),
+			extents("cname=edge.cdn.example", 9, 0, "cname=pop.cdn.example", 9, 0), "targets cname=pop.cdn.example: 9 of 9 also [cname=edge.cdn.example]; alone: 0"},
 		{"an issuer of which nearly none answers", many("a", 40, "issuer=CN=R11"), extents("issuer=CN=R11", 200, 2), "targets issuer=CN=R11: 40 of 200; alone: 0"},
 		{"an issuer of which one in twenty answers", many("a", 40, "issuer=CN=R11"), extents("issuer=CN=R11", 200, 3), "alone: 40"},
 		{"an issuer of which five answer, however many do not", many("a", 400, "issuer=CN=R11"), extents("issuer=CN=R11", 800, 5), "alone: 400"},
