@@ -132,7 +132,7 @@ func (p *Prober) Status() Status {
 // target does ends it. It is called once at a time.
 func (p *Prober) Run(ctx context.Context) error {
 	if err := os.MkdirAll(p.cfg.Data, 0o700); err != nil {
-		return fmt.Errorf("prober: %w", err)
+		return fmt.Errorf("prober: %w; choose a directory that can be written with --data", err)
 	}
 	held, err := lock(p.cfg.Data)
 	if err != nil {

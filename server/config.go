@@ -134,6 +134,16 @@ func (c Config) Validate() error {
 	if len(c.Etcd) == 0 {
 		c.checkMember(bad)
 	}
+	for _, e := range c.Etcd {
+		if _, _, err := net.SplitHostPort(e); err == nil {
+			continue // etcd's clients take HOST:PORT too
+		}
+		u, err := url.Parse(e)
+		web := err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+		if socket := err == nil && (u.Scheme == "unix" || u.Scheme == "unixs") && u.Host+u.Path != ""; !web && !socket {
+			bad("etcd: %q is not the URL of an etcd member; write http://HOST:2379, or several with commas", e)
+		}
+	}
 	if c.DeadMan.URL == "" && (c.DeadMan.Method != "" && c.DeadMan.Method != http.MethodPost || c.DeadMan.Interval != 0 && c.DeadMan.Interval != deadman.DefaultInterval) {
 		bad("dead-man-url: is empty; name the URL to call, or leave --dead-man-method and --dead-man-interval out")
 	}

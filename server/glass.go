@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -13,7 +14,11 @@ import (
 
 // assembleGlass makes what knows that etcd is lost, and what is done then.
 func (s *Server) assembleGlass() (err error) {
-	s.pulse = store.NewPulse(s.store.Ready, s.log, s.tel.Meter(meterName+"/pulse"))
+	log := s.log
+	if len(s.cfg.Etcd) > 0 {
+		log = log.With("etcd", strings.Join(s.cfg.Etcd, ",")) // who reads that it does not answer looks there first
+	}
+	s.pulse = store.NewPulse(s.store.Ready, log, s.tel.Meter(meterName+"/pulse"))
 	s.glass, err = breakglass.New(breakglass.Config{Server: s.cfg.Name, Dir: s.cfg.Data, File: s.cfg.BreakGlass}, breakglass.Deps{
 		Pulse: s.pulse, Joined: s.store.JoinedOutages, Log: s.log, Meter: s.tel.Meter(meterName + "/breakglass"),
 		Send: func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) breakglass.Answer {

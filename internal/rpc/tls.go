@@ -52,7 +52,7 @@ func (f TLSFiles) config() (*tls.Config, error) {
 	if f.Certificate != "" {
 		pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
 		if err != nil {
-			return nil, fmt.Errorf("read the certificate %s and the key %s: %w", f.Certificate, f.Key, err)
+			return nil, fmt.Errorf("read the certificate %s and the key %s: %w; give the two files in PEM that belong to each other", f.Certificate, f.Key, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

@@ -18,7 +18,8 @@ func TestTemplatesAreTakenApartAndExpanded(t *testing.T) {
 		"":                    "",
 		"plain $ {a} $$":      "plain $ {a} $$",
 		"<${a}|${1}|${gone}>": "<\x00\xff|${a}|>",
-		"$${a} and $$${a}":    "${a} and $${a}",
+		"$${a} and $$${a}":    "${a} and $\x00\xff",
+		"$$$${a} $$ {a} $$a$": "$${a} $$ {a} $$a$",
 		`\x41\n`:              `\x41\n`,
 	} {
 		got, err := spec.ParseTemplate(text, false)

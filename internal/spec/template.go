@@ -30,16 +30,21 @@ type templatePart struct {
 	hole    string
 }
 
-// ParseTemplate takes a text apart: `${name}` is a hole, `$${` stands for `${`, and any other dollar sign for itself. With escapes, `\xNN`, `\0`, `\a`, `\b`, `\f`, `\n`, `\r`, `\t`, `\v`
+// ParseTemplate takes a text apart: `${name}` is a hole. Of several dollar signs right before a `{` two stand for one, so `$${` is `${`, and `$$${name}`
+// a dollar sign and a hole. Any other dollar sign stands for itself. With escapes, `\xNN`, `\0`, `\a`, `\b`, `\f`, `\n`, `\r`, `\t`, `\v`
 // and `\\` are bytes. The error follows the name of the field.
 func ParseTemplate(text string, escapes bool) (Template, error) {
 	var t Template
 	var literal strings.Builder
 	for i := 0; i < len(text); {
 		switch rest := text[i:]; {
-		case strings.HasPrefix(rest, "$${"):
-			literal.WriteString("${")
-			i += 3
+		case dollars(rest) >= 2:
+			n := dollars(rest)
+			literal.WriteString(strings.Repeat("$", n/2))
+			if i += n / 2 * 2; n%2 == 0 {
+				literal.WriteByte('{')
+				i++
+			}
 		case strings.HasPrefix(rest, "${"):
 			end := strings.IndexByte(rest, '}')
 			if end < 0 {
@@ -68,6 +73,15 @@ func ParseTemplate(text string, escapes bool) (Template, error) {
 		t.parts = append(t.parts, templatePart{literal: literal.String()})
 	}
 	return t, nil
+}
+
+// dollars counts the dollar signs at the beginning of s; 0 when no `{` follows them.
+func dollars(s string) int {
+	n := len(s) - len(strings.TrimLeft(s, "$"))
+	if n == len(s) || s[n] != '{' {
+		return 0
+	}
+	return n
 }
 
 // unescape reads one escape at the beginning of s: the byte, and how many bytes of s it took.

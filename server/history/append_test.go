@@ -145,11 +145,28 @@ func TestResultsAreWrittenUnderTheNamesOfBlackboxExporter(t *testing.T) {
 		}}},
 		{"icmp", plain("icmp://x", func(r *meshv1.Result) {
 			r.RemoteAddress = "2001:db8::1"
-			r.Icmp = &meshv1.IcmpResult{RttAvg: durationpb.New(7 * time.Millisecond), HopLimit: 57}
+			ms := func(n time.Duration) *durationpb.Duration { return durationpb.New(n * time.Millisecond) }
+			r.Icmp = &meshv1.IcmpResult{Sent: 4, Received: 3, RttMin: ms(5), RttAvg: ms(7), RttMax: ms(9), Jitter: ms(2), HopLimit: 57}
 		}), []map[string]string{basis, {
 			`{__name__="probe_ip_protocol"}`: "6", `{__name__="probe_icmp_reply_hop_limit"}`: "57",
 			`{__name__="probe_icmp_duration_seconds", phase="resolve"}`: "0.001", `{__name__="probe_icmp_duration_seconds", phase="setup"}`: "0.002",
 			`{__name__="probe_icmp_duration_seconds", phase="rtt"}`: "0.007",
+			`{__name__="probemesh_probe_icmp_loss_ratio"}`: "0.25", `{__name__="probemesh_probe_icmp_jitter_seconds"}`: "0.002",
+			`{__name__="probemesh_probe_icmp_rtt_seconds", statistic="min"}`: "0.005", `{__name__="probemesh_probe_icmp_rtt_seconds", statistic="avg"}`: "0.007",
+			`{__name__="probemesh_probe_icmp_rtt_seconds", statistic="max"}`: "0.009",
+		}}},
+		{"icmp, everything lost", plain("icmp://x", func(r *meshv1.Result) {
+			r.Outcome, r.Icmp = meshv1.Result_FAIL, &meshv1.IcmpResult{Sent: 3}
+		}), []map[string]string{basis, {
+			`{__name__="probe_success"}`: "0", `{__name__="probe_icmp_duration_seconds", phase="resolve"}`: "0.001",
+			`{__name__="probe_icmp_duration_seconds", phase="setup"}`: "0.002", `{__name__="probe_icmp_duration_seconds", phase="rtt"}`: "0",
+			`{__name__="probemesh_probe_icmp_loss_ratio"}`: "1",
+		}}},
+		{"udp", plain("udp://x:1", func(r *meshv1.Result) {
+			r.Udp = &meshv1.UdpResult{Sent: 2, Received: 2, RttMin: durationpb.New(time.Millisecond), RttAvg: durationpb.New(2 * time.Millisecond), RttMax: durationpb.New(3 * time.Millisecond)}
+		}), []map[string]string{basis, {
+			`{__name__="probemesh_probe_udp_loss_ratio"}`: "0", `{__name__="probemesh_probe_udp_rtt_seconds", statistic="min"}`: "0.001",
+			`{__name__="probemesh_probe_udp_rtt_seconds", statistic="avg"}`: "0.002", `{__name__="probemesh_probe_udp_rtt_seconds", statistic="max"}`: "0.003",
 		}}},
 		{"grpc", plain("grpc://x:1", func(r *meshv1.Result) {
 			r.Outcome, r.Grpc = meshv1.Result_FAIL, &meshv1.GrpcResult{Status: "UNAVAILABLE", Serving: "NOT_SERVING"}

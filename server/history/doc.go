@@ -14,6 +14,8 @@
 //     result of that prober writes a 0.
 //   - A result that is OK and degraded writes probemesh_probe_degraded 1, and the next one of that prober that is not a 0. With several addresses there are
 //     probemesh_probe_addresses and probemesh_probe_addresses_ok.
+//   - Kinds icmp and udp write probemesh_probe_icmp_loss_ratio and probemesh_probe_udp_loss_ratio (0 to 1, of what was sent), with answers also
+//     probemesh_probe_icmp_rtt_seconds and probemesh_probe_udp_rtt_seconds with the label `statistic` (min, avg, max), and probemesh_probe_icmp_jitter_seconds.
 //   - A result with outcome SLOW is not written: the final result of the same probe follows.
 //   - probemesh_check_verdict{check} is the mesh's verdict, as the number of the enum CheckStatus.Verdict (1 UP, 2 DEGRADED, 3 DOWN, 4 UNKNOWN, 5 PAUSED),
 //     sampled every [Config.VerdictPeriod]; probemesh_check_verdict_since_timestamp_seconds{check} is since when it holds, in Unix time.

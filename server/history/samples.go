@@ -61,6 +61,15 @@ const (
 	slotDegraded
 	slotAddresses
 	slotAddressesOK
+	slotICMPLoss
+	slotICMPJitter
+	slotICMPMin
+	slotICMPAvg
+	slotICMPMax
+	slotUDPLoss
+	slotUDPMin
+	slotUDPAvg
+	slotUDPMax
 	slotCount
 )
 
@@ -76,6 +85,7 @@ const (
 	metricSince    = "probemesh_check_verdict_since_timestamp_seconds"
 	phase          = "phase"
 	servingStatus  = "serving_status"
+	statistic      = "statistic"
 )
 
 // shapes is a constant table: nothing writes to it.
@@ -83,6 +93,15 @@ var shapes = [slotCount]shape{
 	slotDegraded:           {metric: metricDegraded},
 	slotAddresses:          {metric: "probemesh_probe_addresses"},
 	slotAddressesOK:        {metric: "probemesh_probe_addresses_ok"},
+	slotICMPLoss:           {metric: "probemesh_probe_icmp_loss_ratio"},
+	slotICMPJitter:         {metric: "probemesh_probe_icmp_jitter_seconds"},
+	slotICMPMin:            {"probemesh_probe_icmp_rtt_seconds", statistic, "min"},
+	slotICMPAvg:            {"probemesh_probe_icmp_rtt_seconds", statistic, "avg"},
+	slotICMPMax:            {"probemesh_probe_icmp_rtt_seconds", statistic, "max"},
+	slotUDPLoss:            {metric: "probemesh_probe_udp_loss_ratio"},
+	slotUDPMin:             {"probemesh_probe_udp_rtt_seconds", statistic, "min"},
+	slotUDPAvg:             {"probemesh_probe_udp_rtt_seconds", statistic, "avg"},
+	slotUDPMax:             {"probemesh_probe_udp_rtt_seconds", statistic, "max"},
 	slotSuccess:            {metric: metricSuccess},
 	slotError:              {metric: metricError},
 	slotDuration:           {metric: metricDuration},
@@ -159,6 +178,8 @@ func samplesOf(r *meshv1.Result, uri string, out []sample) []sample {
 		out = dnsSamples(r, out)
 	case "icmp":
 		out = icmpSamples(r, out)
+	case "udp":
+		out = udpSamples(r, out)
 	case "grpc", "grpcs":
 		out = grpcSamples(r, out)
 	}
@@ -234,6 +255,29 @@ func icmpSamples(r *meshv1.Result, out []sample) []sample {
 		sample{slot: slotICMPRTT, value: seconds(r.Icmp.GetRttAvg())})
 	if l := r.Icmp.GetHopLimit(); l > 0 {
 		out = append(out, sample{slot: slotICMPHopLimit, value: float64(l)})
+	}
+	if r.Icmp.GetJitter() != nil {
+		out = append(out, sample{slot: slotICMPJitter, value: seconds(r.Icmp.Jitter)})
+	}
+	i := r.Icmp
+	return trips(out, slotICMPLoss, i.GetSent(), i.GetReceived(), slotICMPMin, i.GetRttMin(), i.GetRttAvg(), i.GetRttMax())
+}
+
+func udpSamples(r *meshv1.Result, out []sample) []sample {
+	u := r.Udp
+	return trips(out, slotUDPLoss, u.GetSent(), u.GetReceived(), slotUDPMin, u.GetRttMin(), u.GetRttAvg(), u.GetRttMax())
+}
+
+// trips are the share of what was sent that was lost, if anything was sent, and the round trips, if anything came back. first is the slot of the shortest round
+// trip; the mean and the longest follow it.
+func trips(out []sample, loss slot, sent, received int32, first slot, rtt ...*durationpb.Duration) []sample {
+	if sent > 0 {
+		out = append(out, sample{slot: loss, value: 1 - float64(min(received, sent))/float64(sent)})
+	}
+	for i, d := range rtt {
+		if received > 0 && d != nil {
+			out = append(out, sample{slot: first + slot(i), value: seconds(d)})
+		}
 	}
 	return out
 }

@@ -264,7 +264,7 @@ func (x *EachAddress) GetMinHealthy() int32 {
 	return 0
 }
 
-// Capture names a part of what one step received. Later steps write it as `${name}` in their fields (`$${` is a plain `${`), and expectations read it as
+// Capture names a part of what one step received. Later steps write it as `${name}` in their fields (`$${` is a plain `${`, `$$${name}` a dollar sign and what was captured), and expectations read it as
 // `response.captures.name`. A capture that finds nothing, or more than 4 KiB, fails the step with class EXPECTATION. At most 16 a check.
 type Capture struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
