@@ -114,8 +114,8 @@ func (j *job) learn(r *meshv1.Result, encoded []byte, unsynced bool) (changed bo
 		return false // a run that was asked for overtook it
 	}
 	first := j.newest == nil
-	if cap(j.newest) > 2*len(encoded) {
-		j.newest = nil // it was about a failure, with evidence
+	if c := cap(j.newest); c < len(encoded) || c > 2*len(encoded) {
+		j.newest = make([]byte, 0, len(encoded)) // append would double it; a failure with its evidence leaves much more than is needed
 	}
 	j.seen, j.newest, j.unsynced = now, append(j.newest[:0], encoded...), unsynced
 	return first || old.outcome != now.outcome || old.class != now.class || old.degraded != now.degraded

@@ -4,17 +4,19 @@ import (
 	"math"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 )
 
 // A prober's garbage collector. What thousands of compiled checks hold stays for days, so that doubling it, as is the default, would be most of the process's memory, while the garbage of a
 // probe is small: at rest 30 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
-// given room for the garbage of two seconds, but never more than once again what is alive, or 32 MB.
+// given room for the garbage of two seconds, but never more than once again what is alive, or 16 MB.
 const (
 	gcLeast  = 30              // percent of what is alive
 	gcPeriod = 2 * time.Second // between two collections, at least, where the room allows it
-	gcRoom   = 32 << 20        // bytes that any prober may have for garbage
+	gcRoom   = 16 << 20        // bytes that any prober may have for garbage
+	gcLooks  = 5               // of which the lowest rate counts: what thousands of new checks take to compile is no reason for more room
 	gcLook   = time.Second     // how often the rate of garbage is looked at
 	gcChange = 1.25            // a target that differs less from the one in force is not set: to set it stops the world for a moment
 	gcHeld   = 4 << 20         // bytes alive below which the runtime counts as many
@@ -42,7 +44,8 @@ func keepGC(done <-chan struct{}) {
 	defer ticker.Stop()
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	set, made, since := gcLeast, uint64(0), time.Now()
-	for {
+	var rates [gcLooks]float64 // of the last looks, in a ring; 0 before
+	for look := 0; ; look++ {
 		select {
 		case <-done:
 			return
@@ -50,13 +53,13 @@ func keepGC(done <-chan struct{}) {
 		}
 		metrics.Read(samples)
 		all, now := samples[3].Value.Uint64(), time.Now()
-		rate := float64(all-made) / now.Sub(since).Seconds()
 		if made > 0 {
-			want := gcTarget(samples[0].Value.Uint64(), samples[1].Value.Uint64()+samples[2].Value.Uint64(), rate)
-			if r := float64(want) / float64(set); r >= gcChange || r <= 1/gcChange || want == gcLeast && set != want {
-				debug.SetGCPercent(want)
-				set = want
-			}
+			rates[look%gcLooks] = float64(all-made) / now.Sub(since).Seconds()
+		}
+		want := gcTarget(samples[0].Value.Uint64(), samples[1].Value.Uint64()+samples[2].Value.Uint64(), slices.Min(rates[:]))
+		if r := float64(want) / float64(set); r >= gcChange || r <= 1/gcChange || want == gcLeast && set != want {
+			debug.SetGCPercent(want)
+			set = want
 		}
 		made, since = all, now
 	}

@@ -275,6 +275,7 @@ func (p *peer) dial(ctx context.Context, network string) (net.Conn, error) {
 		} else {
 			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s, 0))
 		}
+		dialer.Control = probe.AddressOnly
 	}
 	return dialer.DialContext(ctx, network, netip.AddrPortFrom(addr, p.port).String())
 }
