@@ -61,7 +61,7 @@ func costKinds(b *testing.B, w *world) []costKind {
 		{"https", "http_ssl", [][]string{{"https", secure, w.path("ca.pem")}}, &meshv1.Check{Uri: "@", Http: &meshv1.HttpProbe{Tls: trust}}, 100, 3_000, []string{secure}},
 		{"resumed", "http_ssl", [][]string{{"https", secure, w.path("ca.pem")}, {"resumed", secure, w.path("ca.pem")}},
 			&meshv1.Check{Uri: "@", Http: &meshv1.HttpProbe{Tls: resumed}}, 100, 4_000, []string{secure}},
-		{"grpc", "grpc", [][]string{{"grpc", w.at["grpc"]}}, &meshv1.Check{Uri: "grpc://@"}, 200, 6_000, []string{w.at["grpc"]}},
+		{"grpc", "grpc_ip4", [][]string{{"grpc", w.at["grpc"]}}, &meshv1.Check{Uri: "grpc://@"}, 200, 6_000, []string{w.at["grpc"]}},
 	}
 	if only := os.Getenv(costOnly); only != "" {
 		wanted := strings.Split(only, ",")
