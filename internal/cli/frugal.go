@@ -10,10 +10,10 @@ import (
 )
 
 // A prober's garbage collector. What thousands of compiled checks hold stays for days, so that doubling it, as is the default, would be most of the process's memory, while the garbage of a
-// probe is small: at rest 30 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
+// probe is small: at rest 25 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
 // given room for the garbage of two seconds, but never more than once again what is alive, or 16 MB.
 const (
-	gcLeast  = 30              // percent of what is alive
+	gcLeast  = 25              // percent of what is alive
 	gcPeriod = 2 * time.Second // between two collections, at least, where the room allows it
 	gcRoom   = 16 << 20        // bytes that any prober may have for garbage
 	gcLooks  = 5               // of which the lowest rate counts: what thousands of new checks take to compile is no reason for more room
