@@ -135,7 +135,7 @@ func (c Config) Validate() error {
 		c.checkMember(bad)
 	}
 	for _, e := range c.Etcd {
-		if _, _, err := net.SplitHostPort(e); err == nil {
+		if _, _, err := net.SplitHostPort(e); err == nil && !strings.Contains(e, "://") {
 			continue // etcd's clients take HOST:PORT too
 		}
 		u, err := url.Parse(e)

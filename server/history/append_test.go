@@ -151,7 +151,7 @@ func TestResultsAreWrittenUnderTheNamesOfBlackboxExporter(t *testing.T) {
 			`{__name__="probe_ip_protocol"}`: "6", `{__name__="probe_icmp_reply_hop_limit"}`: "57",
 			`{__name__="probe_icmp_duration_seconds", phase="resolve"}`: "0.001", `{__name__="probe_icmp_duration_seconds", phase="setup"}`: "0.002",
 			`{__name__="probe_icmp_duration_seconds", phase="rtt"}`: "0.007",
-			`{__name__="probemesh_probe_icmp_loss_ratio"}`: "0.25", `{__name__="probemesh_probe_icmp_jitter_seconds"}`: "0.002",
+			`{__name__="probemesh_probe_icmp_loss_ratio"}`:          "0.25", `{__name__="probemesh_probe_icmp_jitter_seconds"}`: "0.002",
 			`{__name__="probemesh_probe_icmp_rtt_seconds", statistic="min"}`: "0.005", `{__name__="probemesh_probe_icmp_rtt_seconds", statistic="avg"}`: "0.007",
 			`{__name__="probemesh_probe_icmp_rtt_seconds", statistic="max"}`: "0.009",
 		}}},
