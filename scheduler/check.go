@@ -35,7 +35,8 @@ type check struct {
 	interval time.Duration
 	timeout  time.Duration
 	host     string
-	hostname string // of host, without port; set by mass.setHost
+	hostname string            // of host, without port; set by mass.setHost
+	labels   map[string]string // as mass has them; set by mass.setLabels
 	needs    []string
 	gone     bool
 	told     bool // that it is gone
@@ -115,6 +116,7 @@ func (s *State) putCheck(now time.Time, e CheckPut) {
 	c.gone, c.told = false, false
 	same := c.eff != nil && c.revision == e.ModRevision
 	c.spec, c.revision = e.Check, e.ModRevision
+	s.mass.setLabels(c, e.Check.GetLabels())
 	if !same {
 		s.resolve(c)
 	}

@@ -19,8 +19,6 @@ const (
 	burstFor = 5 * time.Second
 	// lookAgain is how soon a held opening is looked at again that waits for its siblings alone.
 	lookAgain = 50 * time.Millisecond
-	// soundEvery is how often a host is sounded at most.
-	soundEvery = 10 * time.Second
 	// toldRate is how many checks of a burst that nothing explains one receiver is told of by themselves, a second, and toldBurst how many at once; the rest are told of together.
 	toldRate, toldBurst = 50.0 / 60, 50
 )
@@ -31,7 +29,9 @@ type mass struct {
 	byHost map[string][]*check
 	// recent are the checks that began to fail lately, and when.
 	recent map[*check]time.Time
-	// sounded are the hosts whose other checks were asked lately.
+	// byLabel are the checks with each label, `label.KEY=VALUE`.
+	byLabel map[string]*ring
+	// sounded are the hosts and labels whose other checks were asked lately.
 	sounded map[string]sounding
 	// soundedShared are the checks that were asked last because they share a CNAME or an issuer with those that turned, and when.
 	soundedShared sharedSounding
@@ -49,13 +49,8 @@ type mass struct {
 	orphans map[*check]bool // members of a group that is not known to be open
 }
 
-type sounding struct {
-	at    time.Time
-	asked []*check
-}
-
 func newMass() mass {
-	m := mass{byHost: map[string][]*check{}}
+	m := mass{byHost: map[string][]*check{}, byLabel: map[string]*ring{}}
 	m.forget()
 	m.reset()
 	return m
@@ -90,6 +85,7 @@ func (m *mass) reset() {
 // dropCheck forgets a check that is no more.
 func (m *mass) dropCheck(c *check) {
 	m.setHost(c, "")
+	m.setLabels(c, nil)
 	delete(m.recent, c)
 	delete(m.held, c)
 	delete(m.at, c)
@@ -127,31 +123,6 @@ func (m *mass) setHost(c *check, host string) {
 	}
 }
 
-// turned notes that a check has begun to fail, and sounds its host: a few of the other checks of the same host are asked at once, so that by the time this one is confirmed
-// it is known whether it is alone. A host is sounded once in a while only, and the budgets hold.
-func (s *State) turned(now time.Time, c *check) {
-	s.mass.recent[c] = now
-	siblings := s.mass.byHost[c.hostname]
-	if len(siblings) < s.cfg.Crowd || now.Sub(s.mass.sounded[c.hostname].at) < soundEvery || s.groupOf(c, now) != nil {
-		return
-	}
-	x := sounding{at: now}
-	for n := 0; n < len(siblings) && len(x.asked) < grouping.Min; n++ {
-		o := siblings[n]
-		if o == c || o.gone || o.spec.GetPaused() || o.tally.FailVotes != 0 {
-			continue
-		}
-		for i := range o.seats {
-			if s.ask(now, o, i) {
-				s.schedule(o, o.seats[i].until)
-				x.asked = append(x.asked, o)
-				break
-			}
-		}
-	}
-	s.mass.sounded[c.hostname] = x
-}
-
 // turnedBefore takes what fails already, as a new leader begins to decide, for failing since now: whatever was due meanwhile is due at once.
 func (s *State) turnedBefore(now time.Time) {
 	for _, c := range s.checks {
@@ -159,40 +130,6 @@ func (s *State) turnedBefore(now time.Time) {
 			s.mass.recent[c] = now
 		}
 	}
-}
-
-// sounding tells whether it is still open what the others of the host say.
-func (s *State) sounding(c *check, now time.Time) bool {
-	x, ok := s.mass.sounded[c.hostname]
-	if !ok || now.Sub(x.at) > burstFor {
-		return false
-	}
-	open := false
-	for _, o := range x.asked {
-		for i := range o.seats {
-			switch v := &o.votes[i]; {
-			case v.Outcome == verdict.OK && !v.Aside && !v.Start.Before(x.at):
-				return false // the host answers
-			case o.seats[i].pending(now):
-				open = true
-			}
-		}
-	}
-	return open
-}
-
-// soundedDown tells whether all of the host's other checks that were asked fail too: it is not alone, and the rest of them will follow.
-func (s *State) soundedDown(c *check, now time.Time) bool {
-	x, ok := s.mass.sounded[c.hostname]
-	if !ok || now.Sub(x.at) > burstFor || len(x.asked) < grouping.Min-1 {
-		return false
-	}
-	for _, o := range x.asked {
-		if o.tally.FailVotes == 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // many tells whether as many checks began to fail lately, and still do, as make a group.

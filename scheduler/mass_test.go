@@ -130,6 +130,16 @@ func TestHostThatDiesIsOneNotificationAndItsReturnAnother(t *testing.T) {
 func TestLoneOutageIsNeverHeld(t *testing.T) {
 	r, places := massRig(t, 50, func(_ int, c *meshv1.Check) { c.Labels = map[string]string{"env": "prod"} })
 	r.votes("c0003", fail, places...)
+	for n := range r.othersAsked("c0003") {
+		r.vote(n, "ams-1", ok)
+	}
+	r.after(lookAgain)
+	r.wantOwed("OPENED checks/c0003")
+	// Nor is one whose siblings say nothing for long.
+	r, places = massRig(t, 50, func(_ int, c *meshv1.Check) { c.Labels = map[string]string{"env": "prod"} })
+	r.votes("c0003", fail, places...)
+	r.wantOwed()
+	r.after(soundFor + lookAgain)
 	r.wantOwed("OPENED checks/c0003")
 	// Nor is one among many of a host that answer for the others.
 	r, places = massRig(t, 50, func(i int, c *meshv1.Check) { c.Uri = fmt.Sprint("tcp://db1.example.com:", 1000+i) })

@@ -1,0 +1,109 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+)
+
+// othersAsked are the checks that somebody is asked about, besides one.
+func (r *rig) othersAsked(but string) map[string]int {
+	n := map[string]int{}
+	for _, a := range r.asked {
+		if c := strings.TrimPrefix(a.Run.GetCheck(), "checks/"); c != but {
+			n[c]++
+		}
+	}
+	return n
+}
+
+// Thirty hosts of a rack die. Before the first of them is confirmed, five others have been asked, on hosts of their own; it is told of with them, and not before.
+func TestLabelIsSoundedSoThatTheFirstOfManyWaitsForTheOthers(t *testing.T) {
+	r, places := massRig(t, 60, func(i int, c *meshv1.Check) {
+		c.Labels = map[string]string{"rack": fmt.Sprint(i % 2), "env": "prod"}
+		c.Uri = fmt.Sprintf("tcp://host%d.example.com:%d", i%30, i)
+	})
+	r.vote("c0003", "ams-1", fail)
+	rack, hosts := 0, map[int]bool{}
+	for n := range r.othersAsked("c0003") {
+		var i int
+		if _, err := fmt.Sscanf(n, "c%d", &i); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 1 {
+			rack++
+		}
+		hosts[i%30] = true
+	}
+	if rack < 5 || hosts[3] || len(r.othersAsked("c0003")) > 10 {
+		t.Fatalf("asked about %v", r.othersAsked("c0003"))
+	}
+	asked := r.othersAsked("c0003")
+	r.votes("c0003", fail, places[1:]...)
+	r.wantOwed()
+	for n := range asked {
+		var i int
+		_, _ = fmt.Sscanf(n, "c%d", &i)
+		if i%2 == 1 {
+			r.votes(n, fail, places...)
+		} else {
+			r.votes(n, ok, places...)
+		}
+	}
+	r.after(3 * time.Second)
+	r.wantOwed("OPENED ")
+	if g := r.openGroups(); len(g) != 1 || g[0].GetShared().GetDimension() != "label.rack" || g[0].GetShared().GetValue() != "1" {
+		t.Errorf("%v", g)
+	}
+}
+
+// One check of a rack fails, and the others that are asked answer: it is told of at once.
+func TestLoneOutageWaitsForNoLabel(t *testing.T) {
+	r, places := massRig(t, 60, func(_ int, c *meshv1.Check) { c.Labels = map[string]string{"rack": "1"} })
+	r.vote("c0003", "ams-1", fail)
+	for n := range r.othersAsked("c0003") {
+		r.votes(n, ok, places...)
+	}
+	r.votes("c0003", fail, places[1:]...)
+	r.wantOwed("OPENED checks/c0003")
+	// Another one in the next seconds asks nobody besides its own probers.
+	r.asked = nil
+	r.vote("c0009", "ams-1", fail)
+	if n := r.othersAsked("c0009"); len(n) != 0 {
+		t.Errorf("asked about %v", n)
+	}
+}
+
+// Labels come and go, and the index of them has nobody twice and nobody who is gone.
+func TestLabelsAreIndexedAsTheyAre(t *testing.T) {
+	m := newMass()
+	var all []*check
+	for i := range 20 {
+		c := &check{name: fmt.Sprint("checks/c", i)}
+		all = append(all, c)
+		m.setLabels(c, map[string]string{"env": "prod", "rack": fmt.Sprint(i % 3)})
+	}
+	m.setLabels(all[4], map[string]string{"env": "prod"})
+	m.setLabels(all[7], map[string]string{"env": "test", "rack": "1"})
+	m.setLabels(all[10], nil)
+	for key, want := range map[string]int{"label.env=prod": 18, "label.env=test": 1, "label.rack=0": 7, "label.rack=1": 5, "label.rack=2": 6} {
+		r := m.byLabel[key]
+		if len(r.list) != want || len(r.at) != want {
+			t.Errorf("%s has %d, %d", key, len(r.list), len(r.at))
+		}
+		for i, c := range r.list {
+			if r.at[c] != i {
+				t.Errorf("%s: %s is at %d, not at %d", key, c.name, i, r.at[c])
+			}
+		}
+	}
+	for _, c := range all {
+		m.setLabels(c, nil)
+	}
+	if len(m.byLabel) != 0 {
+		t.Errorf("left: %v", m.byLabel)
+	}
+}
