@@ -20,7 +20,8 @@
 //
 // The same sum is kept for every value of every domain dimension that at least two probers share and two others do not. What is set aside is the best explanation: of
 // all probers and domains over the threshold, the one whose members' recent observations are likelier by the largest factor if they are sick and all others sound. So a
-// domain is named when its members dissent together, and a prober when it does so alone.
+// domain is named when its members dissent together, and a prober when it does so alone. Of a member whose own sum is over the threshold, what was observed before the
+// sum began to rise does not count.
 //
 // # Coming back
 //

@@ -13,8 +13,7 @@ func halve(d, half time.Duration) float64 { return math.Exp2(-d.Seconds() / half
 // candidate is a domain that may explain the dissent.
 type candidate struct {
 	Finding
-	members []*record
-	score   float64 // how much likelier the recent observations are if it is sick, as a logarithm
+	score float64 // how much likelier what was observed is if it is sick, as a logarithm
 }
 
 // findings are the domains over the threshold, best explanation first. A prober that a better explanation covers is not named again.
@@ -53,24 +52,37 @@ func (b *Book) together(members []*record) bool {
 			judged++
 		}
 		// Half way between a sound and a sick one.
-		if total := r.agreements + r.dissents; r.dissents >= 1 && r.dissents/total > math.Sqrt(b.cfg.Sound*b.cfg.Sick) {
+		if total := r.agreements + r.dissents; r.dissents >= 1 && r.dissents/total > math.Sqrt(b.cfg.Sound*b.cfg.Sick) || b.doubted(r) {
 			n++
 		}
 	}
 	return n >= 2 && 2*n > judged
 }
 
+// doubted tells whether a prober is sick by its own sum.
+func (b *Book) doubted(r *record) bool { return r.sum.value >= b.cfg.Threshold }
+
+// weigh is what a member adds to an explanation: what was observed of it lately; or, if it is doubted, its sum, when that is more. The sum begins where the dissent does, and in a big
+// mesh what was agreed on before would outweigh every dissent, of which only a few count on each subject.
+func (b *Book) weigh(r *record) float64 {
+	plus, minus := b.cfg.weights()
+	lately := r.dissents*plus - r.agreements*minus
+	if b.doubted(r) {
+		return max(lately, r.sum.value)
+	}
+	return lately
+}
+
 // propose adds a candidate if dissent was seen on enough subjects.
 func (b *Book) propose(all []candidate, d Domain, members []*record, value float64) []candidate {
-	c := candidate{Finding: Finding{Domain: d, Sum: value}, members: members}
-	plus, minus := b.cfg.weights()
+	c := candidate{Finding: Finding{Domain: d, Sum: value}}
 	subjects, checks, kinds := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	failed, total, last := 0, 0, time.Time{}
 	for _, r := range members {
 		c.Probers = append(c.Probers, r.name)
 		c.Dissents += r.dissents
 		c.Agreements += r.agreements
-		c.score += r.dissents*plus - r.agreements*minus
+		c.score += b.weigh(r)
 		if r.last.After(last) {
 			last = r.last
 		}
