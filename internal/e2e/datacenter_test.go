@@ -39,7 +39,7 @@ func TestOneDatacenterCannotOpenAnIncident(t *testing.T) {
 	// The prober of b is in a network of its own, and the packets it sends to the target are lost on the way.
 	t.Run("its network loses the packets", func(t *testing.T) {
 		t.Parallel()
-		link := newLink(t)
+		link := newLink(t, 0)
 		m := startMesh(t, "up", []string{"--datacenter", "a"})
 		address := link.forward(t, link.here, m.grpc)
 		target := startWebTarget(t, nil)
@@ -131,8 +131,8 @@ type link struct {
 	there        string    // address of the other end
 }
 
-// newLink makes the network, or skips the test and says why.
-func newLink(t *testing.T) *link {
+// newLink makes the network, or skips the test and says why. Tests that have one at the same time give different numbers, 0 or 1.
+func newLink(t *testing.T, number int) *link {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root; the same claim is tested by a target that refuses one prober")
@@ -142,8 +142,8 @@ func newLink(t *testing.T) *link {
 			t.Skipf("%v; the same claim is tested by a target that refuses one prober", err)
 		}
 	}
-	k := os.Getpid() % 60
-	l := &link{device: fmt.Sprintf("pm%d", os.Getpid()), here: fmt.Sprintf("169.254.%d.1", 100+k), target: fmt.Sprintf("169.254.%d.2", 100+k),
+	k := 60*number + os.Getpid()%60
+	l := &link{device: fmt.Sprintf("pm%d-%d", os.Getpid(), number), here: fmt.Sprintf("169.254.%d.1", 100+k), target: fmt.Sprintf("169.254.%d.2", 100+k),
 		there: fmt.Sprintf("169.254.%d.3", 100+k), holder: exec.Command("sleep", "infinity")}
 	l.holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,35 +30,12 @@ func TestLiarIsSetAsideAndPagesNobody(t *testing.T) {
 const liar = "iad-1"
 
 func lie(t *testing.T, program, fault string) {
-	m := startMesh(t, "server", []string{"--name", "a", "--datacenter", "ams"})
-	procs, dirs := map[string]*process{}, map[string]string{}
-	for _, d := range []string{"ams", "fra", "iad", "nrt", "syd"} {
-		for i := 1; i <= 2; i++ {
-			if d == "iad" && i == 2 {
-				continue // the liar is alone there: its checks would be moved to its neighbour while it is started anew
-			}
-			name := fmt.Sprintf("%s-%d", d, i)
-			dirs[name] = t.TempDir()
-			procs[name] = launchProber(t, m.grpc, name, d, dirs[name])
-		}
+	expect := ""
+	if fault == "slow" {
+		expect = `, http: {expect: [response.status == 200, 'response.duration < duration("400ms")']}` // a slow prober sees what takes too long
 	}
-	for name := range procs {
-		m.awaitProber(name)
-	}
-	users, operators := startReceiver(t), startReceiver(t)
-	var yaml strings.Builder
-	fmt.Fprintf(&yaml, "receivers: [{name: ops, webhook: {url: %q}}, {name: mesh, mesh_incidents: true, webhook: {url: %q}}]\nchecks:\n", users.url, operators.url)
-	var sites []*webTarget
-	for i := range 10 {
-		sites = append(sites, startWebTarget(t, nil))
-		// A slow prober sees what takes too long.
-		fmt.Fprintf(&yaml, "- {name: site-%d, uri: %q, interval: 2s, timeout: 1s, probers: 5, quorum: 3, receivers: [ops], http: {expect: [response.status == 200, 'response.duration < duration(\"400ms\")']}}\n",
-			i, sites[i].url())
-	}
-	m.apply(yaml.String())
-	for i := range sites {
-		m.awaitVerdict(fmt.Sprint("site-", i), meshv1.CheckStatus_UP, 5)
-	}
+	x := newScene(t, expect, nil)
+	m, procs, dirs, users, operators, sites := x.mesh, x.procs, x.dirs, x.users, x.operators, x.sites
 	switch fault {
 	case "stalled":
 		stop := throttle(procs[liar])
@@ -67,7 +43,7 @@ func lie(t *testing.T, program, fault string) {
 	default:
 		build := m.prober(liar).GetBuild()
 		procs[liar].interrupt()
-		procs[liar] = begin(t, "brokenprober "+liar, []string{liar, "iad", m.grpc, dirs[liar], build, fault}, func(c *exec.Cmd) { c.Path, c.Args[0] = program, program })
+		procs[liar] = launchBroken(t, program, m.grpc, dirs[liar], build, fault)
 		m.awaitProber(liar)
 	}
 	// Outages, one after the other: who says OK to all lies only then.
@@ -81,6 +57,7 @@ func lie(t *testing.T, program, fault string) {
 			w.stop()
 		}
 		took = append(took, users.await(t, n+1, meshv1.Notification_OPENED).at.Sub(began))
+		inTime(t, took[len(took)-1])
 		until(t, "all of them are announced", func() (bool, string) { return len(users.distinct()) == n+together, story(users.distinct()) })
 		if together > 1 {
 			time.Sleep(8 * time.Second) // for its votes to be compared

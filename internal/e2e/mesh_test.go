@@ -33,6 +33,7 @@ type mesh struct {
 	grpc string
 	http string
 
+	conn      *grpc.ClientConn
 	checks    meshv1.CheckServiceClient
 	statuses  meshv1.StatusServiceClient
 	incidents meshv1.IncidentServiceClient
@@ -97,6 +98,7 @@ func (m *mesh) ready() {
 func (m *mesh) connect(address string) {
 	m.t.Helper()
 	cc := dial(m.t, address)
+	m.conn = cc
 	m.checks, m.statuses, m.incidents = meshv1.NewCheckServiceClient(cc), meshv1.NewStatusServiceClient(cc), meshv1.NewIncidentServiceClient(cc)
 	m.receivers = meshv1.NewReceiverServiceClient(cc)
 	m.probers, m.history, m.sessions = meshv1.NewProberServiceClient(cc), meshv1.NewHistoryServiceClient(cc), meshv1.NewSessionServiceClient(cc)
