@@ -166,3 +166,14 @@ func proxyAt(f *faults, field, text string) {
 		f.add(field, "has more than a host and a port; write it as http://host:port")
 	}
 }
+
+// withoutJSON refuses expectations that read response.json, of a kind whose answers are bytes without an end: it would be null, and they would never hold.
+func withoutJSON(f *faults, field string, exprs []string) {
+	for i, e := range exprs[:min(len(exprs), maxExpectations)] {
+		// A program that reads the response as a whole reads every field, also one that there is not.
+		if p, err := expect.Compile([]string{e}); err == nil && p.Reads("json") && !p.Reads("") {
+			f.add(fmt.Sprintf("%s[%d]", field, i), "reads response.json, which is never set for this kind; take the value out of the answer with a step's `capture` and its JSON path, "+
+				"and write response.captures.NAME, or look into response.body")
+		}
+	}
+}

@@ -30,6 +30,7 @@ func tcpOptions(f *faults, c *meshv1.Check, t *Target) {
 		f.add("tcp.ip_family", "does not go with a Unix socket; remove it")
 	}
 	expectations(f, "tcp.expect", o.Expect)
+	withoutJSON(f, "tcp.expect", o.Expect)
 }
 
 // tcpSecurity checks the options of TLS, and where it begins.

@@ -43,6 +43,7 @@ func udpOptions(f *faults, c *meshv1.Check, t *Target) {
 	}
 	family(f, "udp.ip_family", o.IpFamily, t)
 	expectations(f, "udp.expect", o.Expect)
+	withoutJSON(f, "udp.expect", o.Expect)
 }
 
 // udpInterval checks that all datagrams can be sent in time.
