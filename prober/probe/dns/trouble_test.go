@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,13 +92,13 @@ func TestServersThatTheProberCannotAskAreLeftOutOfTheCount(t *testing.T) {
 // An authoritative server does not know the zones above its own, and need not.
 func TestABrokenResolverOfTheProberIsNoFailureOfTheTarget(t *testing.T) {
 	w := tree(t, false)
-	var silent bool
+	var silent atomic.Bool
 	authority := listenBoth(t, "127.0.0.1:0", dns.HandlerFunc(func(to dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
 		m.SetReply(q)
 		switch name := strings.ToLower(q.Question[0].Name); {
 		case !strings.HasSuffix(name, "shop.test.") || q.Question[0].Qtype == dns.TypeDS:
-			if silent {
+			if silent.Load() {
 				return
 			}
 			m.Rcode = dns.RcodeRefused
@@ -120,7 +121,7 @@ func TestABrokenResolverOfTheProberIsNoFailureOfTheTarget(t *testing.T) {
 			t.Errorf("got %v", r.GetDns())
 		}
 	}
-	silent = true // and then it is the server that fails, whatever the resolver does
+	silent.Store(true) // and then it is the server that fails, whatever the resolver does
 	if r := probed(t, "dns://"+authority+"/a.shop.test", o, ""); r.Outcome != meshv1.Result_FAIL {
 		t.Errorf("got %v", r)
 	}
