@@ -78,7 +78,10 @@ func (s *skewed) SendMsg(m any) error {
 		return nil
 	}
 	if d := s.k.ahead(s.from, s.to); d != 0 {
-		c := proto.Clone(m.(proto.Message))
+		c, err := anew(m.(proto.Message))
+		if err != nil {
+			return err
+		}
 		shift(c.ProtoReflect(), d)
 		m = c
 	}
@@ -103,6 +106,16 @@ func (s *skewed) RecvMsg(m any) error {
 		v.Results = live
 	}
 	return nil
+}
+
+// anew is a message as whoever reads it decodes it: senders put in some of what they encoded before.
+func anew(m proto.Message) (proto.Message, error) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	c := m.ProtoReflect().New().Interface()
+	return c, proto.Unmarshal(b, c)
 }
 
 // shift moves every time in a message.

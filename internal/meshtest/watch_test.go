@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -338,12 +339,16 @@ func (w *world) told() {
 	}
 }
 
-// about tells whether a notification is about an incident: by its name, or as the message that was sent while nobody could write the incident down.
+// about tells whether a notification is about an incident: by its name, or as the message that was sent while nobody could write the incident down, under a key that the
+// incident has or tells of.
 func about(n *meshv1.Notification, i *meshv1.Incident) bool {
 	if n.GetIncident() == i.GetName() && n.GetIncident() != "" {
 		return true
 	}
-	return n.GetBreakGlass() && n.GetCheck() == i.GetCheck() && (i.GetBreakGlassKey() != "")
+	key := n.GetBreakGlassKey()
+	return n.GetBreakGlass() && n.GetCheck() == i.GetCheck() && (key == i.GetBreakGlassKey() || slices.ContainsFunc(i.GetTimeline(), func(e *meshv1.TimelineEntry) bool {
+		return e.GetEvent() == meshv1.TimelineEntry_BREAK_GLASS && strings.Contains(e.GetText(), key)
+	}))
 }
 
 // excused: servers that do not hear each other while etcd is lost may tell the same outage under two keys, as package breakglass says.
