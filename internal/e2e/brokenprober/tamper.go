@@ -57,7 +57,15 @@ func (t *tampered) SendMsg(m any) error {
 	if shift == 0 && t.fault != "protocol" {
 		return t.ClientStream.SendMsg(m)
 	}
-	said = proto.CloneOf(said)
+	// As whoever reads it decodes it: the prober puts in some of what it encoded before.
+	b, err := proto.Marshal(said)
+	if err != nil {
+		return err
+	}
+	said = &meshv1.ProberMessage{}
+	if err := proto.Unmarshal(b, said); err != nil {
+		return err
+	}
 	if h := said.GetHello(); h != nil && t.fault == "protocol" {
 		h.Protocol = 0
 	}
