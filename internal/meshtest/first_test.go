@@ -11,7 +11,11 @@ import (
 // tell that incident by a break-glass message, whichever place its name gives it: they know that it is open, and say so.
 func TestServerThatLostEtcdFirstTellsNothingThatIsOpen(t *testing.T) {
 	t.Parallel()
-	for i, kind := range []string{"one way to etcd from", "one way from etcd to", "slow to etcd from"} {
+	kinds := []string{"one way from etcd to", "one way to etcd from", "slow to etcd from"}
+	if testing.Short() {
+		kinds = kinds[:1] // the others lose etcd so, and mostly hear of what is written all the same
+	}
+	for i, kind := range kinds {
 		for _, node := range []string{"follower", "leader"} {
 			t.Run(fmt.Sprint(kind, " ", node), func(t *testing.T) {
 				t.Parallel()
