@@ -15,6 +15,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/grouping"
 	"github.com/probemesh/probemesh/scheduler/incident"
 	"github.com/probemesh/probemesh/scheduler/placement"
 	"github.com/probemesh/probemesh/scheduler/verdict"
@@ -23,23 +24,24 @@ import (
 // check is what the mind knows of one check. votes and seats have the same length and order: the probers that run it, by rank, then those it is
 // moving away from while their votes are fresh.
 type check struct {
-	name     string
-	spec     *meshv1.Check
-	revision int64 // etcd revision of the check
-	eff      *meshv1.Check
-	plain    bool          // its placement depends on nothing but the datacenters it is in, and their weights
-	effFor   int           // number of datacenters that eff was resolved for
-	work     *meshv1.Check // what probers get of it
-	workHash int64
-	policy   verdict.Policy
-	interval time.Duration
-	timeout  time.Duration
-	host     string
-	hostname string            // of host, without port; set by mass.setHost
-	labels   map[string]string // as mass has them; set by mass.setLabels
-	needs    []string
-	gone     bool
-	told     bool // that it is gone
+	name      string
+	spec      *meshv1.Check
+	revision  int64 // etcd revision of the check
+	eff       *meshv1.Check
+	plain     bool          // its placement depends on nothing but the datacenters it is in, and their weights
+	effFor    int           // number of datacenters that eff was resolved for
+	work      *meshv1.Check // what probers get of it
+	workHash  int64
+	policy    verdict.Policy
+	interval  time.Duration
+	timeout   time.Duration
+	host      string
+	hostname  string            // of host, without port; set by mass.setHost
+	labels    map[string]string // as mass has them; set by mass.setLabels
+	providers []grouping.Value  // canonical names and issuers, as mass has them; set by mass.setProviders
+	needs     []string
+	gone      bool
+	told      bool // that it is gone
 
 	votes []verdict.Vote
 	seats []seat

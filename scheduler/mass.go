@@ -29,10 +29,10 @@ type mass struct {
 	byHost map[string][]*check
 	// recent are the checks that began to fail lately, and when.
 	recent map[*check]time.Time
-	// byLabel are the checks with each label, `label.KEY=VALUE`.
-	byLabel map[string]*ring
-	// sounded are the hosts and labels whose other checks were asked lately.
-	sounded map[string]sounding
+	// byShare are the checks with each label, each canonical name and each issuer.
+	byShare rings
+	// sounded is what checks share of which others were asked lately.
+	sounded map[grouping.Value]sounding
 	// soundedShared are the checks that were asked last because they share a CNAME or an issuer with those that turned, and when.
 	soundedShared sharedSounding
 	// held are checks whose incident is due and waits until the time for what the others do; true: it need not any more. The time is zero when all that are held have been explained.
@@ -50,7 +50,7 @@ type mass struct {
 }
 
 func newMass() mass {
-	m := mass{byHost: map[string][]*check{}, byLabel: map[string]*ring{}}
+	m := mass{byHost: map[string][]*check{}, byShare: rings{}}
 	m.forget()
 	m.reset()
 	return m
@@ -59,7 +59,7 @@ func newMass() mass {
 // forget drops what only a leader needs.
 func (m *mass) forget() {
 	m.soundedShared = sharedSounding{}
-	m.recent, m.sounded, m.held, m.at, m.told = map[*check]time.Time{}, map[string]sounding{}, map[*check]bool{}, map[*check]time.Time{}, map[string]*bucket{}
+	m.recent, m.sounded, m.held, m.at, m.told = map[*check]time.Time{}, map[grouping.Value]sounding{}, map[*check]bool{}, map[*check]time.Time{}, map[string]*bucket{}
 }
 
 // forgetMass drops what only a leader needs, and what one has wished for and not seen done.
@@ -86,6 +86,7 @@ func (m *mass) reset() {
 func (m *mass) dropCheck(c *check) {
 	m.setHost(c, "")
 	m.setLabels(c, nil)
+	m.setProviders(c, nil)
 	delete(m.recent, c)
 	delete(m.held, c)
 	delete(m.at, c)

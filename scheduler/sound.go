@@ -6,18 +6,21 @@ import (
 	"slices"
 	"time"
 
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/grouping"
 	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 const (
-	// soundEvery is how often a host or a label is sounded at most.
+	// soundEvery is how often a host, a label, a canonical name or an issuer is sounded at most.
 	soundEvery = 10 * time.Second
-	// soundFor is how long an opening waits at most for what others with the same label say: a sound one answers as fast as a confirmation does, and a slow one must not make another's
+	// soundFor is how long an opening waits at most for what others of other hosts say: a sound one answers as fast as a confirmation does, and a slow one must not make another's
 	// outage late.
 	soundFor = time.Second
 	// soundLabels is how many labels of one check are sounded: those with the fewest checks, which say most.
 	soundLabels = 3
+	// soundNames and soundIssuers are how many of the names that its host is an alias of, and of the issuers of its certificates, are sounded, likewise.
+	soundNames, soundIssuers = 2, 1
 )
 
 // sounding is a question to some of the checks that share something.
@@ -27,7 +30,7 @@ type sounding struct {
 	asked []*check
 }
 
-// ring are the checks with one label. Taking one out costs the same however many there are: every check of a mesh may have the label env=prod.
+// ring are the checks with one label, canonical name or issuer. Taking one out costs the same however many there are: every check of a mesh may have the label env=prod.
 type ring struct {
 	list []*check
 	at   map[*check]int
@@ -47,8 +50,27 @@ func (r *ring) remove(c *check) {
 	delete(r.at, c)
 }
 
-// labelKey is a label as the index has it; a host has no "=".
-func labelKey(k, v string) string { return "label." + k + "=" + v }
+// rings are the checks by what they share.
+type rings map[grouping.Value]*ring
+
+func (m rings) put(v grouping.Value, c *check) {
+	r := m[v]
+	if r == nil {
+		r = &ring{at: map[*check]int{}}
+		m[v] = r
+	}
+	r.add(c)
+}
+
+func (m rings) drop(v grouping.Value, c *check) {
+	r := m[v]
+	r.remove(c)
+	if len(r.list) == 0 {
+		delete(m, v)
+	}
+}
+
+func labelValue(k, v string) grouping.Value { return grouping.Value{Dimension: "label." + k, Value: v} }
 
 // setLabels notes which labels a check has.
 func (m *mass) setLabels(c *check, labels map[string]string) {
@@ -56,73 +78,107 @@ func (m *mass) setLabels(c *check, labels map[string]string) {
 		return
 	}
 	for k, v := range c.labels {
-		key := labelKey(k, v)
-		r := m.byLabel[key]
-		r.remove(c)
-		if len(r.list) == 0 {
-			delete(m.byLabel, key)
-		}
+		m.byShare.drop(labelValue(k, v), c)
 	}
 	c.labels = labels
 	for k, v := range labels {
-		key := labelKey(k, v)
-		r := m.byLabel[key]
-		if r == nil {
-			r = &ring{at: map[*check]int{}}
-			m.byLabel[key] = r
-		}
-		r.add(c)
+		m.byShare.put(labelValue(k, v), c)
 	}
+}
+
+// setProviders notes what a check's host is an alias of, and who issued its certificates.
+func (m *mass) setProviders(c *check, list []grouping.Value) {
+	if slices.Equal(c.providers, list) {
+		return
+	}
+	for _, v := range c.providers {
+		m.byShare.drop(v, c)
+	}
+	c.providers = list
+	for _, v := range list {
+		m.byShare.put(v, c)
+	}
+}
+
+// sameProviders tells whether two results tell of the same.
+func sameProviders(a, b *meshv1.Result) bool {
+	return slices.Equal(a.GetCanonicalNames(), b.GetCanonicalNames()) && slices.Equal(issuersIn(a), issuersIn(b))
+}
+
+// sawTLS tells whether somebody's newest result is a failure of the handshake or the certificates.
+func (c *check) sawTLS() bool {
+	return slices.ContainsFunc(c.seats, func(x seat) bool {
+		return x.result.GetOutcome() == meshv1.Result_FAIL && x.result.GetErrorClass() == meshv1.Result_TLS
+	})
 }
 
 // shared is something that a check has in common with a crowd.
 type shared struct {
-	key   string
+	value grouping.Value
 	all   []*check
-	label bool
 }
 
-// sharesOf are the check's host, if a crowd has it, and the labels that a crowd has, those with the fewest first.
+// sharesOf are the check's host, what that is an alias of, the labels, and, when it fails by its certificates, their issuers: those that a crowd has, and of many the ones that the
+// fewest have.
 func (s *State) sharesOf(c *check) []shared {
-	var list []shared
+	var labels, names, issuers []shared
 	for k, v := range c.labels {
-		key := labelKey(k, v)
-		if r := s.mass.byLabel[key]; len(r.list) >= s.cfg.Crowd {
-			list = append(list, shared{key, r.list, true})
+		labels = s.mass.crowd(labels, labelValue(k, v), s.cfg.Crowd)
+	}
+	for _, v := range c.providers {
+		if v.Dimension == grouping.CNAME {
+			names = s.mass.crowd(names, v, s.cfg.Crowd)
+		} else if c.sawTLS() {
+			issuers = s.mass.crowd(issuers, v, s.cfg.Crowd)
 		}
 	}
-	slices.SortFunc(list, func(a, b shared) int { return cmp.Or(cmp.Compare(len(a.all), len(b.all)), cmp.Compare(a.key, b.key)) })
-	list = list[:min(len(list), soundLabels)]
+	list := slices.Concat(fewest(labels, soundLabels), fewest(names, soundNames), fewest(issuers, soundIssuers))
 	if siblings := s.mass.byHost[c.hostname]; len(siblings) >= s.cfg.Crowd {
-		list = append(list, shared{c.hostname, siblings, false})
+		list = append(list, shared{grouping.Value{Dimension: "host", Value: c.hostname}, siblings})
 	}
 	return list
 }
 
-// turned notes that a check has begun to fail, and sounds what it shares with others: a few of the other checks of the same host, and of other hosts with the same label, are asked at once, so
-// that by the time this one is confirmed it is known whether it is alone. Each is sounded once in a while only, and the budgets hold.
+// crowd adds those that have a value, if they are a crowd.
+func (m *mass) crowd(list []shared, v grouping.Value, least int) []shared {
+	if r := m.byShare[v]; r != nil && len(r.list) >= least {
+		list = append(list, shared{v, r.list})
+	}
+	return list
+}
+
+func fewest(list []shared, most int) []shared {
+	slices.SortFunc(list, func(a, b shared) int {
+		return cmp.Or(cmp.Compare(len(a.all), len(b.all)), cmp.Compare(a.value.Value, b.value.Value))
+	})
+	return list[:min(len(list), most)]
+}
+
+// turned notes that a check has begun to fail, and sounds what it shares with others: a few of the other checks of the same host, and of other hosts with the same label, canonical name or
+// issuer, are asked at once, so that by the time this one is confirmed it is known whether it is alone. Each is sounded once in a while only, and the budgets hold.
 func (s *State) turned(now time.Time, c *check) {
 	s.mass.recent[c] = now
 	if s.groupOf(c, now) != nil {
 		return
 	}
 	for _, x := range s.sharesOf(c) {
-		if now.Sub(s.mass.sounded[x.key].at) >= soundEvery {
-			s.mass.sounded[x.key] = s.sound(now, c, x)
+		if now.Sub(s.mass.sounded[x.value].at) >= soundEvery {
+			s.mass.sounded[x.value] = s.sound(now, c, x)
 		}
 	}
 }
 
-// sound asks some of the others that share something. Those of a label are on hosts of their own: what one host does says nothing of the label.
+// sound asks some of the others that share something. Those that share no host are on hosts of their own: what one host does says nothing of a label.
 func (s *State) sound(now time.Time, c *check, x shared) sounding {
 	q := sounding{at: now, until: now.Add(burstFor)}
-	if x.label {
+	far := x.value.Dimension != "host"
+	if far {
 		q.until = now.Add(soundFor)
 	}
 	hosts := map[string]bool{c.hostname: true}
 	for n := 0; n < len(x.all) && len(q.asked) < grouping.Min; n++ {
 		o := x.all[n]
-		if o == c || o.gone || o.spec.GetPaused() || o.tally.FailVotes != 0 || x.label && hosts[o.hostname] {
+		if o == c || o.gone || o.spec.GetPaused() || o.tally.FailVotes != 0 || far && hosts[o.hostname] {
 			continue
 		}
 		for i := range o.seats {
@@ -141,7 +197,7 @@ func (s *State) sound(now time.Time, c *check, x shared) sounding {
 func (s *State) lately(c *check, now time.Time) []sounding {
 	var list []sounding
 	for _, x := range s.sharesOf(c) {
-		if q, ok := s.mass.sounded[x.key]; ok && now.Sub(q.at) <= burstFor {
+		if q, ok := s.mass.sounded[x.value]; ok && now.Sub(q.at) <= burstFor {
 			list = append(list, q)
 		}
 	}

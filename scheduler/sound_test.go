@@ -7,6 +7,7 @@ import (
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/grouping"
 )
 
 // othersAsked are the checks that somebody is asked about, besides one.
@@ -89,8 +90,8 @@ func TestLabelsAreIndexedAsTheyAre(t *testing.T) {
 	m.setLabels(all[4], map[string]string{"env": "prod"})
 	m.setLabels(all[7], map[string]string{"env": "test", "rack": "1"})
 	m.setLabels(all[10], nil)
-	for key, want := range map[string]int{"label.env=prod": 18, "label.env=test": 1, "label.rack=0": 7, "label.rack=1": 5, "label.rack=2": 6} {
-		r := m.byLabel[key]
+	for key, want := range map[grouping.Value]int{labelValue("env", "prod"): 18, labelValue("env", "test"): 1, labelValue("rack", "0"): 7, labelValue("rack", "1"): 5, labelValue("rack", "2"): 6} {
+		r := m.byShare[key]
 		if len(r.list) != want || len(r.at) != want {
 			t.Errorf("%s has %d, %d", key, len(r.list), len(r.at))
 		}
@@ -103,7 +104,54 @@ func TestLabelsAreIndexedAsTheyAre(t *testing.T) {
 	for _, c := range all {
 		m.setLabels(c, nil)
 	}
-	if len(m.byLabel) != 0 {
-		t.Errorf("left: %v", m.byLabel)
+	if len(m.byShare) != 0 {
+		t.Errorf("left: %v", m.byShare)
+	}
+}
+
+// Forty hosts are aliases of one name, or have certificates of one issuer. When the first of them fails, five others have been asked before it is confirmed: it is told of with them.
+func TestProvidersAreSoundedSoThatTheFirstOfManyWaitsForTheOthers(t *testing.T) {
+	for name, x := range map[string]struct {
+		tells told
+		class meshv1.Result_ErrorClass
+		named string
+	}{
+		"alias":  {aliasOf(edge), meshv1.Result_CONNECTION_REFUSED, "cname=" + edge},
+		"issuer": {issued(letsEncrypt), meshv1.Result_TLS, "issuer=" + letsEncrypt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, places := sharedRig(t, 40, x.tells)
+			first := func(i int) bool { return i == 3 }
+			r.tellOf(first, fail, x.class, x.tells, places[0])
+			asked := r.othersAsked("c0003")
+			if len(asked) != 5 {
+				t.Fatalf("asked about %v", asked)
+			}
+			r.tellOf(first, fail, x.class, x.tells, places[1:]...)
+			r.wantOwed()
+			names := r.s.Names()
+			r.tellOf(func(i int) bool { return asked[strings.TrimPrefix(names[i], "checks/")] > 0 }, fail, x.class, x.tells, places...)
+			r.after(3 * time.Second)
+			r.wantOwed("OPENED ")
+			if r.named() != x.named {
+				t.Error(r.named())
+			}
+		})
+	}
+}
+
+// A certificate expires, and the others of its issuer, who are asked, answer: it is told of at once. One that refuses connections asks nobody for its issuer's sake.
+func TestLoneOutageWaitsForNoProvider(t *testing.T) {
+	r, places := sharedRig(t, 40, issued(letsEncrypt))
+	first, answer := func(i int) bool { return i == 3 }, func(i int) bool { return i != 3 && i != 4 }
+	r.tellOf(first, fail, meshv1.Result_TLS, issued(letsEncrypt), places[0])
+	r.answerAsked(answer, issued(letsEncrypt))
+	r.tellOf(first, fail, meshv1.Result_TLS, issued(letsEncrypt), places[1:]...)
+	r.wantOwed("OPENED checks/c0003")
+	r.after(11 * time.Second)
+	r.asked = nil
+	r.tellOf(func(i int) bool { return i == 4 }, fail, meshv1.Result_CONNECTION_REFUSED, nil, places[0])
+	if n := r.othersAsked("c0004"); len(n) != 0 {
+		t.Errorf("asked about %v", n)
 	}
 }

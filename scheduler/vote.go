@@ -62,8 +62,12 @@ func (s *State) cast(now time.Time, e Cast) {
 	}
 	*v = verdict.Cast(before, out, r.GetDegraded() != "", start)
 	s.Counters.Votes++
-	c.learn(x.result, r)
+	was, old := c.kept, x.result
+	c.learn(old, r)
 	x.result = r
+	if (was == nil) != (c.kept == nil) || !sameProviders(old, r) {
+		s.mass.setProviders(c, c.provided(true))
+	}
 	c.updated = now
 	quiet := !answered && before.Outcome == v.Outcome && !before.Degraded && !v.Degraded && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
 	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful && c.tally.Failing+c.tally.Mixed == 0 {
