@@ -32,7 +32,9 @@ func TestWhoIssuedTheChainIsToldWhetherOrNotItVerifies(t *testing.T) {
 			t.Errorf("got %q", r.GetTls().GetIssuers())
 		}
 	}
-	expired := chain(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().AddDate(0, 0, -9), time.Now().AddDate(0, 0, -1) })
+	expired := chain(func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().AddDate(0, 0, -9), time.Now().AddDate(0, 0, -1)
+	})
 	r := run(t, serve(t, expired, nil), trusted)
 	probetest.Fail(meshv1.Result_TLS, meshv1.Result_HANDSHAKE, "expired on").Match(t, r)
 	if c := r.GetEvidence().GetCertificates(); len(c) != 3 || c[0].GetIssuer() != want[0] || c[1].GetIssuer() != want[1] {
