@@ -11,16 +11,16 @@ const resultsField = 2
 
 // routine are unchanged results, oldest first, as the field of the message that they go in: encoded once and sent as they are. The zero value has none.
 type routine struct {
-	bytes []byte
-	ends  []int // where in bytes each one ends
-	taken int   // bytes that were handed out
+	bytes []byte // of those that wait; what was handed out is let go of, also while others always wait
+	ends  []int  // where each one ends, in bytes from the beginning of what was handed out
+	taken int    // bytes that were handed out
 }
 
 // add copies a result.
 func (r *routine) add(encoded []byte) {
 	r.bytes = protowire.AppendTag(r.bytes, resultsField, protowire.BytesType)
 	r.bytes = protowire.AppendBytes(r.bytes, encoded)
-	r.ends = append(r.ends, len(r.bytes))
+	r.ends = append(r.ends, r.taken+len(r.bytes))
 }
 
 func (r *routine) len() int { return len(r.ends) }
@@ -32,11 +32,12 @@ func (r *routine) next(frame int) *meshv1.ProberMessage {
 		n++
 	}
 	end := r.ends[n-1]
+	size := end - r.taken
 	b := &meshv1.ResultBatch{Kind: meshv1.ResultBatch_LIVE}
-	b.ProtoReflect().SetUnknown(r.bytes[r.taken:end:end])
-	r.ends, r.taken = r.ends[n:], end
+	b.ProtoReflect().SetUnknown(r.bytes[:size:size])
+	r.bytes, r.ends, r.taken = r.bytes[size:], r.ends[n:], end
 	if len(r.ends) == 0 {
-		*r = routine{bytes: make([]byte, 0, min(len(r.bytes), frameBytes))} // what was handed out is read after this
+		*r = routine{bytes: make([]byte, 0, min(end, frameBytes))} // what was handed out is read after this
 	}
 	return &meshv1.ProberMessage{Message: &meshv1.ProberMessage_Results{Results: b}}
 }

@@ -94,3 +94,28 @@ func TestTooManyUnchangedResultsAreRefused(t *testing.T) {
 		t.Error("one too many was taken")
 	}
 }
+
+// A server that takes as much as comes, and no more, leaves the queue never empty: what was sent long ago must not be kept for that.
+func TestWhatWasSentIsLetGoOfThoughOthersAlwaysWait(t *testing.T) {
+	o := newOutbox()
+	o.flush()
+	encoded := make([]byte, 1000)
+	for range 100 {
+		o.add(encoded)
+	}
+	waiting := len(o.routine.bytes)
+	for range 2000 {
+		m, _ := o.next(o.routineSince)
+		if m == nil {
+			t.Fatal("nothing is sent")
+		}
+		for o.depth()[Routine] < 100 {
+			if !o.add(encoded) {
+				t.Fatal("a result is refused")
+			}
+		}
+	}
+	if len(o.routine.bytes) != waiting || cap(o.routine.bytes) > 4*waiting {
+		t.Errorf("%d bytes are kept in %d, of which %d wait", len(o.routine.bytes), cap(o.routine.bytes), waiting)
+	}
+}
