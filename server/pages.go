@@ -8,13 +8,17 @@ import (
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/alert"
+	"github.com/probemesh/probemesh/server/store"
 )
 
 const (
-	// pageIncidents is how many of the newest closed incidents the page of a check looks through for its own; pageMembers how many members of a group are linked.
+	// pageIncidents is how many of the newest closed incidents the page of a check looks through for its own, pageStep at a time, since each may have a megabyte of evidence;
+	// pageMembers how many members of a group are linked.
 	pageIncidents = 500
+	pageStep      = 10
 	pageMembers   = 200
 	// pagePatience is how long a page waits for etcd.
 	pagePatience = 3 * time.Second
@@ -58,16 +62,35 @@ func (s *Server) checkPage(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pagePatience)
 	defer cancel()
-	closed, _, err := s.store.ListClosedIncidents(ctx, "", pageIncidents)
+	closed, err := closedOf(ctx, name, now, s.store.ListClosedIncidents)
 	if err != nil {
-		page.Note = "Closed incidents cannot be shown: etcd does not answer."
+		page.Note = "Not all closed incidents can be shown: etcd does not answer in time."
 	}
-	for _, v := range closed {
-		if i := v.Value.GetIncident(); i.GetCheck() == name {
-			page.Incidents = append(page.Incidents, lineOf(i, now))
+	page.Incidents = append(page.Incidents, closed...)
+	s.writePage(w, http.StatusOK, checkHTML, page)
+}
+
+// closedOf are those of a check among the newest closed incidents, newest first; after an error, those found until then.
+func closedOf(ctx context.Context, check string, now time.Time,
+	list func(ctx context.Context, before string, limit int) ([]store.Versioned[*statev1.StoredIncident], int64, error),
+) (lines []incidentLine, err error) {
+	before := ""
+	for range pageIncidents / pageStep {
+		some, _, err := list(ctx, before, pageStep)
+		if err != nil {
+			return lines, err
+		}
+		for _, v := range some {
+			i := v.Value.GetIncident()
+			if before = i.GetName(); i.GetCheck() == check {
+				lines = append(lines, lineOf(i, now))
+			}
+		}
+		if len(some) < pageStep {
+			break
 		}
 	}
-	s.writePage(w, http.StatusOK, checkHTML, page)
+	return lines, nil
 }
 
 // incidentPage tells what happened in one incident.

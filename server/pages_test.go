@@ -1,6 +1,9 @@
 package server
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http/httptest"
@@ -10,7 +13,9 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/server/store"
 )
 
 func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
@@ -76,5 +81,38 @@ func TestAChecksPageLinksItsIncidents(t *testing.T) {
 	}
 	if text := render(t, noPageHTML, "why"); !strings.Contains(text, "<p>why</p>") {
 		t.Errorf("the page that is none:\n%s", text)
+	}
+}
+
+// Incidents may have a megabyte of evidence each: a page must not have hundreds of them in memory, and still find the oldest that it looks at.
+func TestAChecksPageReadsClosedIncidentsAFewAtATime(t *testing.T) {
+	const all = 700
+	fails := false
+	list := func(_ context.Context, before string, limit int) (out []store.Versioned[*statev1.StoredIncident], rev int64, err error) {
+		from := all
+		if before != "" {
+			if _, err := fmt.Sscanf(before, "incidents/%d", &from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if limit < 1 || limit > 20 {
+			t.Fatalf("%d are read at once", limit)
+		}
+		if fails && from <= all-100 {
+			return nil, 0, errors.New("no answer")
+		}
+		for n := from - 1; n >= 0 && len(out) < limit; n-- {
+			i := &meshv1.Incident{Name: fmt.Sprintf("incidents/%06d", n), Check: fmt.Sprint("checks/c", n%50), StartTime: timestamppb.New(noon())}
+			out = append(out, store.Versioned[*statev1.StoredIncident]{Value: &statev1.StoredIncident{Incident: i}})
+		}
+		return out, 1, nil
+	}
+	lines, err := closedOf(t.Context(), "checks/c7", noon(), list)
+	if err != nil || len(lines) != pageIncidents/50 || lines[0].ID != "000657" || lines[9].ID != "000207" {
+		t.Errorf("found %v, %v", lines, err)
+	}
+	fails = true
+	if lines, err = closedOf(t.Context(), "checks/c7", noon(), list); err == nil || len(lines) != 2 {
+		t.Errorf("without an answer: %v, %v", lines, err)
 	}
 }
