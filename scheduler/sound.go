@@ -149,7 +149,7 @@ func (m *mass) crowd(list []shared, v grouping.Value, least int) []shared {
 
 func fewest(list []shared, most int) []shared {
 	slices.SortFunc(list, func(a, b shared) int {
-		return cmp.Or(cmp.Compare(len(a.all), len(b.all)), cmp.Compare(a.value.Value, b.value.Value))
+		return cmp.Or(cmp.Compare(len(a.all), len(b.all)), cmp.Compare(a.value.Value, b.value.Value), cmp.Compare(a.value.Dimension, b.value.Dimension))
 	})
 	return list[:min(len(list), most)]
 }

@@ -155,3 +155,13 @@ func TestLoneOutageWaitsForNoProvider(t *testing.T) {
 		t.Errorf("asked about %v", n)
 	}
 }
+
+// Labels with as many checks and the same value are sounded in the same order on every server.
+func TestLabelsOfOneValueAreSoundedInOrder(t *testing.T) {
+	a, b := shared{value: labelValue("env", "x")}, shared{value: labelValue("tier", "x")}
+	for _, list := range [][]shared{{a, b}, {b, a}} {
+		if got := fewest(list, 1); got[0].value != a.value {
+			t.Errorf("got %v", got[0].value)
+		}
+	}
+}
