@@ -3,6 +3,8 @@ package probe_test
 import (
 	"net"
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -86,6 +88,25 @@ func TestAListThatIsNotRightIsRefusedWithWhatWouldBe(t *testing.T) {
 		_, err := probe.NewFence(strings.Fields(c.allow), strings.Fields(c.deny), strings.Fields(c.sockets))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: got %v", c, err)
+		}
+	}
+}
+
+// A list replaces the default one, so the one that the documentation recommends must have all that the default has.
+func TestTheRecommendedListDeniesWhatTheDefaultDenies(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile("`--deny-networks ([^`]+)`").FindSubmatch(text)
+	if found == nil {
+		t.Fatal("docs/operations.md recommends none")
+	}
+	f := newFence(t, "", strings.ReplaceAll(string(found[1]), ",", " "), "")
+	for _, d := range probe.DenyNetworksDefault() {
+		first, _, _ := strings.Cut(d, "/")
+		if f.Permits(netip.MustParseAddr(first)) == nil {
+			t.Errorf("%s is permitted again", d)
 		}
 	}
 }
