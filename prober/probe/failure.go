@@ -30,6 +30,8 @@ type Failure struct {
 	Sentence string
 	// Expectation is the expectation that did not hold, with class EXPECTATION.
 	Expectation string
+	// Fenced: the prober may not connect there, see [Fence].
+	Fenced bool
 }
 
 // Error is the sentence.

@@ -150,5 +150,5 @@ func (f *Fence) Control(network, address string, _ syscall.RawConn) error {
 }
 
 func fenced(format string, args ...any) *Failure {
-	return &Failure{Class: meshv1.Result_PROBER, Phase: meshv1.Result_CONNECT, Sentence: "this prober may not connect to " + fmt.Sprintf(format, args...)}
+	return &Failure{Class: meshv1.Result_PROBER, Phase: meshv1.Result_CONNECT, Fenced: true, Sentence: "this prober may not connect to " + fmt.Sprintf(format, args...)}
 }

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"errors"
 	nethttp "net/http"
 	"net/url"
 	"strings"
@@ -59,6 +60,17 @@ func (v *visit) redirect(h hop, resp *nethttp.Response) (next hop, ok bool, err 
 			short(h.url.Redacted()), short(next.url.Redacted()), resp.StatusCode)
 	}
 	return next, true, nil
+}
+
+// blame makes it the target's fault, and not the prober's, when it was the target that chose a host to which the prober may not connect.
+func (v *visit) blame(to *url.URL, err error) error {
+	var f *probe.Failure
+	if !errors.As(err, &f) || !f.Fenced || strings.EqualFold(to.Hostname(), v.url.Hostname()) || v.origins[origin(to)] {
+		return err
+	}
+	led := *f
+	led.Class, led.Sentence = meshv1.Result_PROTOCOL, "the target leads to "+short(origin(to))+": "+f.Sentence
+	return &led
 }
 
 // withoutContent is a header without what describes a body.

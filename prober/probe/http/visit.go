@@ -68,7 +68,7 @@ func (v *visit) fetch(q request, whole bool) error {
 	for {
 		resp, err := v.ask(next)
 		if err != nil {
-			return err
+			return v.blame(next.url, err)
 		}
 		v.got.resp, v.got.last = resp, next.url
 		following, ok, err := v.redirect(next, resp)
