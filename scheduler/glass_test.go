@@ -475,3 +475,25 @@ func TestIncidentThatEtcdNeverTellsOfIsForgotten(t *testing.T) {
 		t.Fatalf("incident %v", i)
 	}
 }
+
+// A server that hears of an outage while it still holds votes of before it, with which the check has recovered, does not end it by them: it writes it down, when it leads
+// at last, as its votes are then.
+func TestOutageHeardOfIsNotEndedByVotesOfBeforeIt(t *testing.T) {
+	other := lostShop(t)
+	other.rounds(2, fail)
+	seen := other.wantGlass("OPENED")[0].Outage
+
+	r := lostShop(t)
+	r.rounds(3, ok)
+	seen.Start, seen.Due = r.now, r.now
+	r.apply(Store{Term: 1, Unsettled: true}, OutageSeen{seen})
+	r.after(time.Second)
+	r.apply(Store{Term: 1})
+	r.rounds(2, fail)
+	r.apply(Leadership{Leading: true, Term: 2})
+	r.after(time.Second)
+	r.wantOwed("OPENED checks/shop")
+	if len(r.opened()) != 1 || len(r.resolved()) != 0 || r.opened()[0].Incident.GetIncident().GetBreakGlassKey() != seen.Key {
+		t.Fatalf("opened %v, resolved %v", r.opened(), r.resolved())
+	}
+}

@@ -144,8 +144,10 @@ func (s *State) dropOutage(c *check, key string) {
 
 // join has the leader write down what happened while nobody could: the oldest outage first, one effect at a time. It reports whether the check's own wishes must wait.
 func (s *State) join(c *check, now time.Time, d incident.Decision) bool {
-	if o := c.newest(); o != nil && d.Wish == incident.Resolve && o.End.IsZero() {
-		o.End = c.recoveryStart(now) // over before it was joined: the votes say so, and nobody was told yet
+	if o := c.newest(); o != nil && d.Wish == incident.Resolve && o.End.IsZero() && s.mayJoin(c, now) {
+		// Over before it was joined: the votes say so, and nobody was told yet. Only when it is about to be written down: votes of before the outage, which a server
+		// that has just come back holds for a moment, would end it for good.
+		o.End = c.recoveryStart(now)
 	}
 	s.endStale(c, now)
 	s.incidentOfOutage(c)
