@@ -21,6 +21,10 @@ const (
 	soundLabels = 3
 	// soundNames and soundIssuers are how many of the names that its host is an alias of, and of the issuers of its certificates, are sounded, likewise.
 	soundNames, soundIssuers = 2, 1
+	// soundLooks bounds how many are looked at for some that can be asked: every check of a mesh may share a label, and all budgets be empty.
+	soundLooks = 256
+	// soundKept bounds what is remembered of soundings; past it those that say nothing any more are dropped.
+	soundKept = 10_000
 )
 
 // sounding is a question to some of the checks that share something.
@@ -161,6 +165,9 @@ func (s *State) turned(now time.Time, c *check) {
 	if s.groupOf(c, now) != nil {
 		return
 	}
+	if len(s.mass.sounded) > soundKept {
+		maps.DeleteFunc(s.mass.sounded, func(_ grouping.Value, q sounding) bool { return now.Sub(q.at) >= soundEvery })
+	}
 	for _, x := range s.sharesOf(c) {
 		if now.Sub(s.mass.sounded[x.value].at) >= soundEvery {
 			s.mass.sounded[x.value] = s.sound(now, c, x)
@@ -176,7 +183,7 @@ func (s *State) sound(now time.Time, c *check, x shared) sounding {
 		q.until = now.Add(soundFor)
 	}
 	hosts := map[string]bool{c.hostname: true}
-	for n := 0; n < len(x.all) && len(q.asked) < grouping.Min; n++ {
+	for n := 0; n < min(len(x.all), soundLooks) && len(q.asked) < grouping.Min; n++ {
 		o := x.all[n]
 		if o == c || o.gone || o.spec.GetPaused() || o.tally.FailVotes != 0 || far && hosts[o.hostname] {
 			continue

@@ -156,7 +156,15 @@ func (s *Server) openIncident(name string) *meshv1.Incident {
 	return nil
 }
 
+// noPage says that there is none, or that this server cannot know yet.
 func (s *Server) noPage(w http.ResponseWriter, why string) {
+	select {
+	case <-s.mesh.Ready():
+	default:
+		w.Header().Set("Retry-After", "5")
+		s.writePage(w, http.StatusServiceUnavailable, noPageHTML, "This server has not read etcd yet, and so knows no checks and incidents; ask another one, or again in a moment.")
+		return
+	}
 	s.writePage(w, http.StatusNotFound, noPageHTML, why)
 }
 
