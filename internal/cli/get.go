@@ -73,6 +73,9 @@ func (a *app) kindAndNames(cmd *cobra.Command, args []string, of []*resource) (*
 		if !strings.HasPrefix(cmd.Use, "get ") {
 			example = of[0].singular + " NAME"
 		}
+		if strings.HasPrefix(cmd.Use, "get ") {
+			plurals = append(plurals, "mesh")
+		}
 		return nil, nil, usagef("which kind? Write one of %s, for example: %s %s", strings.Join(plurals, ", "), cmd.CommandPath(), example)
 	}
 	word, names := args[0], args[1:]

@@ -47,7 +47,7 @@ func nameOf(collection, word string) (string, error) {
 // oneName reads the arguments of a command on one resource: `NAME`, or `KIND NAME` where the kind is already clear.
 func oneName(cmd *cobra.Command, collection string, args []string) (string, error) {
 	singular := strings.TrimSuffix(collection, "s")
-	if len(args) == 2 && (args[0] == singular || args[0] == collection) {
+	if len(args) >= 2 && (args[0] == singular || args[0] == collection) {
 		args = args[1:]
 	}
 	if len(args) == 2 {
@@ -56,6 +56,9 @@ func oneName(cmd *cobra.Command, collection string, args []string) (string, erro
 			kinds = []string{"check", "incident"}
 		}
 		return "", usagef("there is no kind %q here%s Write: %s", args[0], cmp.Or(nearest.Hint(args[0], kinds), "."), cmd.UseLine())
+	}
+	if len(args) > 1 {
+		return "", usagef("one %s at a time, and %d are named. Write: %s", singular, len(args), cmd.UseLine())
 	}
 	if len(args) != 1 || args[0] == singular || args[0] == collection {
 		return "", usagef("which %s? Write: %s", singular, cmd.UseLine())

@@ -148,10 +148,7 @@ func (a *app) banner(cfg server.Config, at server.Addresses) {
 	if at.GRPC != defaultServer {
 		flag = " --server " + at.GRPC
 	}
-	program, file := cmp.Or(a.env.Program, "probemesh"), "docs/examples/first.yaml"
-	if _, err := os.Stat(file); err != nil {
-		file = "checks.yaml"
-	}
+	program, file := a.example()
 	fmt.Fprintf(a.env.Out, `
 The mesh is up: one server, one prober, in datacenter %q.
 
@@ -169,4 +166,13 @@ Next, from another terminal:
 
 Ctrl-C stops it; nothing is lost.
 `, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, program, flag, file, program, flag)
+}
+
+// example is how this program is called, and a file that it may apply, in what is suggested to the user.
+func (a *app) example() (program, file string) {
+	program, file = cmp.Or(a.env.Program, "probemesh"), "docs/examples/first.yaml"
+	if _, err := os.Stat(file); err != nil {
+		file = "checks.yaml"
+	}
+	return program, file
 }
