@@ -15,7 +15,7 @@
 // # Writing a scenario
 //
 //	drill.Scenario{
-//		Name: "server-kill", Summary: "...", Proves: "...", Promise: "S1", Times: 5, ShortTimes: 1, About: time.Minute, Requires: nil,
+//		Name: "server-kill", Summary: "...", Proves: "...", Promise: "unbroken: ...", Times: 5, ShortTimes: 1, About: time.Minute, Requires: nil,
 //		Run: func(ctx context.Context, r *drill.Run) error {
 //			m, err := r.StartMesh(ctx, nil)                      // three datacenters, a server and a prober in each
 //			...

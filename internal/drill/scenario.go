@@ -18,7 +18,7 @@ type Scenario struct {
 	Summary string
 	// Proves says which promise it holds the mesh to, in a sentence or two.
 	Proves string
-	// Promise names the outage that it repeats, for example "S12", or what is promised.
+	// Promise is what is promised, for example "unbroken: losing a server delays a verdict by at most seconds".
 	Promise string
 	// Times is how often it is repeated unless told otherwise, ShortTimes the same for a short run. At least 1.
 	Times, ShortTimes int

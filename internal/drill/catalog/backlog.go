@@ -17,7 +17,7 @@ func backlog() drill.Scenario {
 		Name:    "backlog",
 		Summary: "kill every server, let the probers go on alone for a quarter of an hour while targets go down and come back, and bring the servers back one by one",
 		Proves:  "What comes late fills the history and pages nobody; what is down at that moment is announced at once; the history of every server is whole.",
-		Promise: "S11: 0 alerts from the backlog, real ones not held back by it, no result lost",
+		Promise: "unbroken: 0 alerts from the backlog, real ones not held back by it, no result lost",
 		Times:   1, ShortTimes: 1, About: 15 * time.Minute, ShortAbout: 75 * time.Second,
 		Requires: []drill.Requirement{drill.Unix()},
 		Run:      runBacklog,

@@ -29,7 +29,7 @@ func packetLoss() drill.Scenario {
 		Name:    "packet-loss",
 		Summary: "two of five datacenters, of one provider, lose 15 % of their packets for a quarter of an hour, while two targets really go down and come back",
 		Proves:  "Probers behind a bad line page nobody: their own canaries, or their disagreement with everybody else, set them aside, and operators are told which provider it is.",
-		Promise: "S8: no alert but of the real outages, and an incident of the mesh that names the provider",
+		Promise: "right: no alert but of the real outages, and an incident of the mesh that names the provider",
 		Times:   1, ShortTimes: 1, About: 16 * time.Minute, ShortAbout: 2 * time.Minute,
 		Requires: []drill.Requirement{drill.OwnNetworks()},
 		Run:      runPacketLoss,
