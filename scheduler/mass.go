@@ -29,6 +29,8 @@ type mass struct {
 	byHost map[string][]*check
 	// recent are the checks that began to fail lately, and when.
 	recent map[*check]time.Time
+	// crowded is when as many as make a group were last seen to have begun to fail.
+	crowded time.Time
 	// byShare are the checks with each label, each canonical name and each issuer.
 	byShare rings
 	// sounded is what checks share of which others were asked lately.
@@ -58,7 +60,7 @@ func newMass() mass {
 
 // forget drops what only a leader needs.
 func (m *mass) forget() {
-	m.soundedShared = sharedSounding{}
+	m.soundedShared, m.crowded = sharedSounding{}, time.Time{}
 	m.recent, m.sounded, m.held, m.at, m.told = map[*check]time.Time{}, map[grouping.Value]sounding{}, map[*check]bool{}, map[*check]time.Time{}, map[string]*bucket{}
 }
 

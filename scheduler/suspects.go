@@ -123,6 +123,17 @@ func (s *State) watchProbers(now time.Time) {
 			s.setAside(now, key, ch.Finding)
 		}
 	}
+	s.watchForBlackout(now)
+}
+
+// watchForBlackout has the leader set aside at once what sees nearly everything fail that others see answer.
+func (s *State) watchForBlackout(now time.Time) {
+	if !s.lead.Leading || !s.warm || s.store.unsettled || s.storeLost() {
+		return
+	}
+	if f, is := s.blackout(now); is && !s.blamed(f) && s.suspects[suspectKey(f.Domain)] == nil {
+		s.setAside(now, suspectKey(f.Domain), f)
+	}
 }
 
 func (s *State) setAside(now time.Time, key string, f credibility.Finding) {

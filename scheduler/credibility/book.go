@@ -224,7 +224,7 @@ func (b *Book) Judge(now time.Time) []Change {
 	changes := b.recovered(now)
 	b.suspects = nil
 	for _, f := range b.findings(now) {
-		if f.Limited = b.limit(f); f.Limited != "" {
+		if f.Limited = b.Limit(f); f.Limited != "" {
 			b.suspects = append(b.suspects, f)
 			continue
 		}
@@ -293,6 +293,36 @@ func (b *Book) recovered(now time.Time) []Change {
 	return changes
 }
 
+// Members are the probers of a domain, sorted by name.
+func (b *Book) Members(d Domain) []string { return names(b.members(d)) }
+
+// Shared gives the domains that some probers have in common and nobody else does who saw something: of each that saw has been asked. The first of them is the one to name, the others have just the same
+// members; a single prober is named itself. There must be two members of a domain at least, and two probers outside it. None that is away, or is not known, has anything in common with others.
+func (b *Book) Shared(probers []string, saw func(name string) bool) []Domain {
+	var found []Domain
+	if len(probers) == 0 || slices.ContainsFunc(probers, func(name string) bool { _, away := b.Aside(name); return away || b.probers[name] == nil }) {
+		return nil
+	}
+	if len(probers) == 1 {
+		found = append(found, Domain{ProberDimension, probers[0]})
+	}
+	for _, d := range b.probers[probers[0]].domains {
+		members := names(b.members(d))
+		outside := func(name string) bool { return !slices.Contains(members, name) }
+		silent := func(name string) bool { return !slices.Contains(probers, name) && saw(name) }
+		if len(members) < 2 || len(b.probers)-len(members) < 2 || slices.ContainsFunc(probers, outside) || slices.ContainsFunc(members, silent) {
+			continue
+		}
+		found = append(found, d)
+	}
+	slices.SortFunc(found, func(x, y Domain) int { return cmp.Or(cmp.Compare(rank(x), rank(y)), compare(x, y)) })
+	if len(found) == 0 {
+		return nil
+	}
+	first := b.Members(found[0])
+	return slices.DeleteFunc(found, func(d Domain) bool { return !slices.Equal(b.Members(d), first) })
+}
+
 func names(members []*record) []string {
 	list := make([]string, len(members))
 	for i, r := range members {
@@ -301,8 +331,8 @@ func names(members []*record) []string {
 	return list
 }
 
-// limit says why a domain may not be set aside; empty when it may.
-func (b *Book) limit(f Finding) string {
+// Limit says why a domain may not be set aside; empty when it may. Of the finding, its Domain and Probers are looked at.
+func (b *Book) Limit(f Finding) string {
 	single, several := 0, ""
 	places, left := map[string]bool{}, map[string]bool{}
 	for d := range b.aside {

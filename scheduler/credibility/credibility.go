@@ -33,6 +33,8 @@
 // At most [Config.MostProbers] of the probers (and always one) are set aside one by one, or all of one domain at a time, never more than half of the datacenters: when
 // everything looks sick, nothing is set aside, and [Book.Suspects] says what would have been.
 //
+// Who finds a domain sick by other means asks [Book.Shared] which it is, and [Book.Limit] whether it may be set aside; it comes back by the same rule.
+//
 // Everything here is a pure function of the calls and their times. It imports the standard library only.
 package credibility
 
