@@ -64,7 +64,22 @@ func (s *State) blackout(now time.Time) (credibility.Finding, bool) {
 	return f, s.contradicted(&f, votes, dark)
 }
 
-// seenSince are the votes that count, of probers that are heard, by prober: what they saw answer, or begin to fail, at the time or later, and since this server heard the prober again, on checks that probers of two other datacenters probe too.
+// elsewhere tells whether probers of two datacenters other than that of seat i probe the check too.
+func (c *check) elsewhere(i int) bool {
+	own, first := c.votes[i].Datacenter, ""
+	for k := range c.votes {
+		switch d := c.votes[k].Datacenter; {
+		case d == own || d == first:
+		case first != "":
+			return true
+		default:
+			first = d
+		}
+	}
+	return false
+}
+
+// seenSince are the votes that count, by prober: what they saw answer, or begin to fail, at the time or later, on checks that probers of two other datacenters probe too.
 func (s *State) seenSince(from time.Time) map[string][]seen {
 	votes := map[string][]seen{}
 	for _, c := range s.checks {
@@ -77,12 +92,10 @@ func (s *State) seenSince(from time.Time) map[string][]seen {
 			if x.failed {
 				x.at = v.Since
 			}
-			if x.at.Before(from) || v.Aside || v.Drained || v.Trial != verdict.Trusted || v.Outcome != verdict.OK && v.Outcome != verdict.Fail || !s.heardOthers(c, i, x.at) {
+			if x.at.Before(from) || v.Aside || v.Drained || v.Trial != verdict.Trusted || v.Outcome != verdict.OK && v.Outcome != verdict.Fail || !c.elsewhere(i) {
 				continue
 			}
-			if p := s.roster.get(v.Prober); p.online && !p.back.After(x.at) {
-				votes[v.Prober] = append(votes[v.Prober], x)
-			}
+			votes[v.Prober] = append(votes[v.Prober], x)
 		}
 	}
 	return votes
@@ -134,7 +147,7 @@ func (s *State) contradicted(f *credibility.Finding, votes map[string][]seen, da
 			f.Since = onset
 		}
 		for _, x := range votes[name] {
-			if x.at.Before(onset) {
+			if x.at.Before(onset) || !s.heardAll(name, x) {
 				continue
 			}
 			if !x.failed {
@@ -160,6 +173,12 @@ func (s *State) contradicted(f *credibility.Finding, votes map[string][]seen, da
 	enough := len(f.Checks) >= s.cfg.Crowd && len(hosts) >= grouping.Min && len(answering) < grouping.Min
 	f.Checks = f.Checks[:min(len(f.Checks), 10)]
 	return enough && float64(shared) <= (1-blackShare)*float64(failed) && last.Sub(f.Since) >= blackFor
+}
+
+// heardAll tells whether this server has heard the prober, and those of two other datacenters, ever since: who was cut off saw everything fail.
+func (s *State) heardAll(name string, x seen) bool {
+	p := s.roster.get(name)
+	return p.online && !p.back.After(x.at) && s.heardOthers(x.c, x.i, x.at)
 }
 
 // outside counts the probers that are not dark and see the check fail, and the datacenters other than that of the vote from which they saw it answer in a probe that began since then.
