@@ -84,12 +84,24 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			*d = doubt{} // this server was cut off then, and what its own prober saw with it
 		default:
 			kind, _ := spec.KindOf(c.eff.GetUri())
-			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: c.host, Kind: string(kind), Failed: d.failed}) {
+			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: c.subject(), Kind: string(kind), Failed: d.failed}) {
 				s.Counters.Dissents++
 			}
 			*d = doubt{}
 		}
 	}
+}
+
+// subject is what the check has in common with related ones, of which a single one may treat a prober differently for a reason of its own: the name that its host is an alias of, else the one
+// address that its host has, else the host.
+func (c *check) subject() string {
+	if names := c.byAgreement(c.canonicalNames()); len(names) > 0 {
+		return names[0]
+	}
+	if list := c.addresses(); len(list) == 1 {
+		return list[0].String()
+	}
+	return c.host
 }
 
 // heardOthers tells whether this server has heard probers of two other datacenters than that of seat j ever since the time.

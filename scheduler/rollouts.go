@@ -298,7 +298,7 @@ func (s *State) buildDissents(now time.Time, c *check, j int) {
 	}
 	x.odds++
 	kind, _ := spec.KindOf(c.eff.GetUri())
-	e := rollout.Dissent{Prober: v.Prober, Check: c.name, Subject: c.host, Kind: string(kind), Failed: x.doubt.failed, Time: x.doubt.at, InARow: x.odds}
+	e := rollout.Dissent{Prober: v.Prober, Check: c.name, Subject: c.subject(), Kind: string(kind), Failed: x.doubt.failed, Time: x.doubt.at, InARow: x.odds}
 	if e.Failed {
 		e.Error = x.result.GetError()
 	}

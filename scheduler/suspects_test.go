@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -249,5 +250,35 @@ func TestAServerThatWasCutOffDoesNotSuspectItsOwnProber(t *testing.T) {
 	}
 	if got := asideOf(r); len(got) != 0 || r.s.Counters.Dissents != 0 {
 		t.Errorf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
+	}
+}
+
+// Thirty names are aliases of one target, which answers every second request, by chance. That is one target, however many names it has: no prober and no datacenter is doubted for it.
+func TestManyNamesOfOneFlakyTargetSetNobodyAside(t *testing.T) {
+	r, places := sharedRig(t, 30, aliasOf(edge))
+	dice := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		for _, place := range places {
+			for i, n := range r.s.Names() {
+				outcome, class := ok, meshv1.Result_ErrorClass(0)
+				if dice.IntN(2) == 0 {
+					outcome, class = fail, meshv1.Result_EXPECTATION
+				}
+				r.apply(Cast{Prober: place + "-1", Result: r.said(i, n, outcome, class, aliasOf(edge))})
+				r.now = r.now.Add(10 * time.Millisecond)
+			}
+		}
+		r.after(time.Second)
+	}
+	if r.s.Counters.Dissents == 0 {
+		t.Error("nobody ever dissented")
+	}
+	for key := range r.s.suspects {
+		t.Errorf("%s is set aside", key)
+	}
+	for _, i := range r.acted {
+		if o, is := i.(Open); is && o.Incident.GetIncident().GetSetAside() != nil {
+			t.Errorf("%s", o.Incident.GetIncident().GetSummary())
+		}
 	}
 }

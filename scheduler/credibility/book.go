@@ -334,7 +334,7 @@ func names(members []*record) []string {
 // Limit says why a domain may not be set aside; empty when it may. Of the finding, its Domain and Probers are looked at.
 func (b *Book) Limit(f Finding) string {
 	single, several := 0, ""
-	places, left := map[string]bool{}, map[string]bool{}
+	places, left, touched, more := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for d := range b.aside {
 		if d.Dimension == ProberDimension {
 			single++
@@ -344,13 +344,23 @@ func (b *Book) Limit(f Finding) string {
 	}
 	for _, r := range b.probers {
 		places[r.datacenter] = true
-		if _, away := b.Aside(r.name); !away && !slices.Contains(f.Probers, r.name) {
+		switch _, away := b.Aside(r.name); {
+		case away:
+			touched[r.datacenter] = true
+		case slices.Contains(f.Probers, r.name):
+			more[r.datacenter] = true
+		default:
 			left[r.datacenter] = true
 		}
+	}
+	for d := range touched {
+		more[d] = true
 	}
 	switch most := max(1, int(b.cfg.MostProbers*float64(len(b.probers)))); {
 	case 2*len(left) < len(places):
 		return fmt.Sprintf("without it fewer than half of the %d datacenters would be left", len(places))
+	case len(touched) > 0 && len(more) > len(touched) && 2*len(more) >= len(places):
+		return fmt.Sprintf("of the %d datacenters %d would lack probers that count, and a check with one prober in each could not be judged", len(places), len(more))
 	case f.Domain.Dimension != ProberDimension && several != "":
 		return fmt.Sprintf("%s is set aside already, and only one domain may be at a time", several)
 	case f.Domain.Dimension == ProberDimension && single >= most:

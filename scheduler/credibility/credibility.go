@@ -30,7 +30,8 @@
 //
 // # Limits
 //
-// At most [Config.MostProbers] of the probers (and always one) are set aside one by one, or all of one domain at a time, never more than half of the datacenters: when
+// At most [Config.MostProbers] of the probers (and always one) are set aside one by one, or all of one domain at a time, never more than half of the datacenters, and nothing besides what is
+// set aside already that would leave half of the datacenters, or more, without all of their probers: when
 // everything looks sick, nothing is set aside, and [Book.Suspects] says what would have been.
 //
 // Who finds a domain sick by other means asks [Book.Shared] which it is, and [Book.Limit] whether it may be set aside; it comes back by the same rule.

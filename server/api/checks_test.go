@@ -93,7 +93,7 @@ func TestBadWritesAreExplained(t *testing.T) {
 			{"a mask of nothing", update(&meshv1.UpdateCheckRequest{Check: check("shop"), UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"http.expct"}}}),
 				[]string{`update_mask: names "http.expct", which is not a field; the fields of http are method, headers, body, basic_auth, bearer_token, follow_redirects, ` +
 					`max_redirects, ip_family, version, tls, proxy_url, body_limit, keep_alive, expect, header_lines, accepted_versions, body_bytes, body_file, form, graphql, ` +
-					`compression, request_compression, fail_above_body_limit, digest_auth, oauth2, aws_sigv4, resolve_to, proxy_headers, fail_if_tls, fail_if_not_tls, traceparent, steps`}},
+					`compression, request_compression, fail_above_body_limit, digest_auth, oauth2, aws_sigv4, resolve_to, proxy_headers, fail_if_tls, fail_if_not_tls, traceparent, steps, send_body_to_other_hosts`}},
 			{"an update that makes it invalid", update(&meshv1.UpdateCheckRequest{Check: &meshv1.Check{Name: "shop", Quorum: 9}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"quorum"}}}),
 				[]string{"check.quorum: 9 is more than the 3 probers that run a check when probers is unset; set probers to 9 or more"}},
 		} {
