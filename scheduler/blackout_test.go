@@ -197,6 +197,24 @@ func TestBlackoutIsToldFromWhatLooksLikeIt(t *testing.T) {
 	}
 }
 
+// However many checks it has, and if it is all that is probed, one host is its own trouble.
+func TestOneHostThatRefusesADatacenterIsNoBlackout(t *testing.T) {
+	for _, hosts := range []int{1, 4} {
+		b := newVast(t, 600, hosts)
+		b.s.book = credibility.New(credibility.Config{Threshold: 1e9})
+		for _, p := range b.s.Probers() {
+			b.s.putInBook(b.now, p)
+		}
+		b.play(45*time.Second, nil)
+		b.fails = func(i int, p string) bool { return in("nrt")(i, p) }
+		b.play(40*time.Second, nil)
+		if got := asideOf(b.rig); len(got) > 0 {
+			t.Errorf("%d hosts: set aside: %q", hosts, got)
+		}
+		b.want("c0007", "DEGRADED MINORITY_DOWN")
+	}
+}
+
 // What was set aside at once comes back as what was set aside after long.
 func TestDatacenterThatWasBlackComesBack(t *testing.T) {
 	b := newVast(t, 300, 50)
