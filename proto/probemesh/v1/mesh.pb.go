@@ -156,6 +156,10 @@ const (
 	Condition_PROBER_TURNED_AWAY Condition_Code = 41
 	// A prober stamps its results with times that cannot be: they came as new, and say that they were made minutes ago, or that they will be. They are no votes.
 	Condition_RESULTS_MISTIMED Condition_Code = 42
+	// Probers are set aside: they disagree with the others, and their votes do not count until they agree again.
+	Condition_PROBERS_SET_ASIDE Condition_Code = 43
+	// Checks cannot be judged because their probers may not connect to the target: --allow-networks, --deny-networks or --unix-sockets of these probers forbid it.
+	Condition_CHECKS_FORBIDDEN Condition_Code = 44
 )
 
 // Enum value maps for Condition_Code.
@@ -197,6 +201,8 @@ var (
 		40: "PROBER_NETWORK_FAILING",
 		41: "PROBER_TURNED_AWAY",
 		42: "RESULTS_MISTIMED",
+		43: "PROBERS_SET_ASIDE",
+		44: "CHECKS_FORBIDDEN",
 	}
 	Condition_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":       0,
@@ -235,6 +241,8 @@ var (
 		"PROBER_NETWORK_FAILING": 40,
 		"PROBER_TURNED_AWAY":     41,
 		"RESULTS_MISTIMED":       42,
+		"PROBERS_SET_ASIDE":      43,
+		"CHECKS_FORBIDDEN":       44,
 	}
 )
 
@@ -894,7 +902,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHEALTHY\x10\x01\x12\f\n" +
 	"\bIMPAIRED\x10\x02\x12\v\n" +
-	"\aFAILING\x10\x03\"\xf5\b\n" +
+	"\aFAILING\x10\x03\"\xa2\t\n" +
 	"\tCondition\x120\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\x04code\x12<\n" +
 	"\bseverity\x18\x02 \x01(\x0e2 .probemesh.v1.Condition.SeverityR\bseverity\x12\x18\n" +
@@ -903,7 +911,7 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bsubjects\x18\x06 \x03(\tR\bsubjects\x12#\n" +
 	"\rsubject_count\x18\a \x01(\x05R\fsubjectCount\x129\n" +
-	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\xcc\x05\n" +
+	"\tcaused_by\x18\b \x01(\x0e2\x1c.probemesh.v1.Condition.CodeR\bcausedBy\"\xf9\x05\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bISOLATED\x10\x01\x12\r\n" +
@@ -943,7 +951,9 @@ const file_probemesh_v1_mesh_proto_rawDesc = "" +
 	"\x10DEAD_MAN_FAILING\x10 \x12\x1a\n" +
 	"\x16PROBER_NETWORK_FAILING\x10(\x12\x16\n" +
 	"\x12PROBER_TURNED_AWAY\x10)\x12\x14\n" +
-	"\x10RESULTS_MISTIMED\x10*\"I\n" +
+	"\x10RESULTS_MISTIMED\x10*\x12\x15\n" +
+	"\x11PROBERS_SET_ASIDE\x10+\x12\x14\n" +
+	"\x10CHECKS_FORBIDDEN\x10,\"I\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04INFO\x10\x01\x12\v\n" +
