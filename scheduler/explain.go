@@ -216,7 +216,7 @@ func (s *State) Prober(name string) (*meshv1.Prober, bool) {
 	case p.enrolled.GetDrained():
 		m.State = meshv1.Prober_DRAINED
 	case p.online && p.aside != "":
-		m.State = meshv1.Prober_QUARANTINED
+		m.State, m.StateTime = meshv1.Prober_QUARANTINED, timestampOf(s.asideSince(p))
 	case p.online:
 		m.State = meshv1.Prober_ONLINE
 	}

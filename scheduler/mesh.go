@@ -33,13 +33,13 @@ type meshCondition struct {
 }
 
 // watchMesh opens the mesh's incident when a check has been UNKNOWN for want of votes for longer than the grace, and closes it when none has been for
-// half of that. A check that asks for more domains than the mesh has is its owner's affair and does not count.
+// half of that. A check that asks for more domains than the mesh has, or for a target that its probers may not connect to, is its owner's affair and does not count.
 func (s *State) watchMesh(now time.Time) {
 	var blind []string
 	longest := now
 	any := false
 	for n, c := range s.unknown {
-		if c.gone || c.reason == meshv1.CheckStatus_TOO_FEW_DOMAINS {
+		if c.gone || c.reason == meshv1.CheckStatus_TOO_FEW_DOMAINS || c.forbidden() {
 			continue
 		}
 		since := c.since
@@ -88,14 +88,15 @@ func (s *State) openMesh(now time.Time, blind []string, since time.Time) {
 		Verdict: meshv1.CheckStatus_UNKNOWN, Reason: meshv1.CheckStatus_MESH_BLIND, StartTime: timestamppb.New(since), OpenTime: timestamppb.New(now),
 		Term: int32(s.lead.Term), Receivers: s.meshReceivers(), AffectedCount: int32(len(blind)), AffectedChecks: blind[:min(len(blind), maxAffected)],
 	}
-	i.Summary = s.blindSentence(len(blind))
+	i.Summary = s.blindSentence(blind)
 	st := &statev1.StoredIncident{Incident: i}
 	note(i, now, meshv1.TimelineEntry_OPENED, i.Summary)
 	s.mesh.effectUntil = now.Add(effectTimeout)
 	s.do(Open{Key: MeshKey, Incident: st, Outbox: s.owe(st, nil, meshv1.Notification_OPENED, now)})
 }
 
-func (s *State) blindSentence(checks int) string {
+func (s *State) blindSentence(blind []string) string {
+	checks := len(blind)
 	silent := 0
 	places := map[string]bool{}
 	for _, p := range s.roster.probers {
@@ -108,6 +109,9 @@ func (s *State) blindSentence(checks int) string {
 	if checks == 1 {
 		subject = "The mesh is blind: 1 check cannot be judged for want of votes"
 	}
+	if _, aside := s.missing(blind); silent == 0 && len(aside) > 0 {
+		return subject + "; " + s.asideClause(aside) + "."
+	}
 	if silent == 0 {
 		return subject + ", although every prober has a session; see the status of the checks."
 	}
@@ -116,6 +120,15 @@ func (s *State) blindSentence(checks int) string {
 		probers = "prober is"
 	}
 	return fmt.Sprintf("%s; %d %s silent (%s).", subject, silent, probers, alert.Places(sortedKeys(places)))
+}
+
+// asideClause says how many probers are set aside, and for what.
+func (s *State) asideClause(aside []string) string {
+	domains := map[string]bool{}
+	for _, n := range aside {
+		domains[s.roster.probers[spec.ID(n)].aside] = true
+	}
+	return fmt.Sprintf("%d %s set aside (%s)", len(aside), plural(len(aside), "prober is", "probers are"), strings.Join(sortedKeys(domains), ", "))
 }
 
 func (s *State) resolveMesh(now time.Time) {

@@ -104,6 +104,18 @@ func (s *State) mark(now time.Time, probers map[string]*prober) {
 	}
 }
 
+// asideSince is since when people are to be told that it is set aside: since the incident about it is open, whichever server is asked, but not for longer than it has
+// a session.
+func (s *State) asideSince(p *prober) time.Time {
+	at := p.stateSince()
+	if d, away := s.book.Aside(p.name); away {
+		if x := s.suspects[suspectKey(d)]; x != nil && x.incident != nil && x.incident.GetIncident().GetOpenTime().AsTime().After(at) {
+			return x.incident.GetIncident().GetOpenTime().AsTime()
+		}
+	}
+	return at
+}
+
 // watchProbers judges who is sick and who is well again. Every server does; the leader acts.
 func (s *State) watchProbers(now time.Time) {
 	for key, x := range s.suspects {

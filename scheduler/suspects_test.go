@@ -79,6 +79,9 @@ func TestProberThatSeesEverythingFailIsSetAsideAndNobodyIsPagedForChecks(t *test
 		t.Fatalf("%+v", x)
 	}
 	t.Log(x.incident.GetIncident().GetSummary())
+	if m, _ := r.s.Prober("nrt-1"); !m.GetStateTime().AsTime().Equal(x.incident.GetIncident().GetOpenTime().AsTime()) {
+		t.Errorf("it is set aside since %v, and the incident is open since %v", m.GetStateTime().AsTime(), x.incident.GetIncident().GetOpenTime().AsTime())
+	}
 	st, _ := r.s.Status("checks/c0", r.now, true)
 	for _, v := range st.GetVotes() {
 		if aside := v.GetSetAside() != ""; aside != (v.GetDatacenter() == "nrt") || aside && v.GetFresh() {

@@ -60,8 +60,8 @@ func (s *Server) turnedAway() []health.TurnedAway {
 }
 
 func (s *Server) unjudged() health.Checks {
-	blind, unsatisfiable, total := s.mesh.Unjudged()
-	return health.Checks{Total: total, Blind: blind, Unsatisfiable: unsatisfiable}
+	u := s.mesh.Unjudged()
+	return health.Checks{Total: u.Total, Blind: u.Blind, Silent: u.Silent, Aside: u.Aside, Forbidden: u.Forbidden, ForbiddenBy: u.ForbiddenBy, Unsatisfiable: u.Unsatisfiable}
 }
 
 // disk is that of the data directory.

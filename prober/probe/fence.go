@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -150,5 +151,5 @@ func (f *Fence) Control(network, address string, _ syscall.RawConn) error {
 }
 
 func fenced(format string, args ...any) *Failure {
-	return &Failure{Class: meshv1.Result_PROBER, Phase: meshv1.Result_CONNECT, Fenced: true, Sentence: "this prober may not connect to " + fmt.Sprintf(format, args...)}
+	return &Failure{Class: meshv1.Result_PROBER, Phase: meshv1.Result_CONNECT, Fenced: true, Sentence: spec.Forbidden + fmt.Sprintf(format, args...)}
 }

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	"github.com/probemesh/probemesh/scheduler"
 )
 
 // Records are what the servers that are alive publish of themselves, by name, as the store has them; the caller's own copies.
@@ -17,9 +18,8 @@ func (c *Controller) Records() []*statev1.ServerRecord {
 	return list
 }
 
-// Unjudged gives the checks that have been UNKNOWN for longer than is usual, sorted: those that lack votes, and those that ask for votes from more failure domains
-// than there are; total is how many checks are not paused.
-func (c *Controller) Unjudged() (blind, unsatisfiable []string, total int) {
+// Unjudged gives the checks that have been UNKNOWN for longer than is usual, and why.
+func (c *Controller) Unjudged() scheduler.Unjudged {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mind.Unjudged(time.Now())

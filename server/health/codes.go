@@ -72,8 +72,10 @@ const (
 	clockSkew           = meshv1.Condition_CLOCK_SKEW
 	turnedAway          = meshv1.Condition_PROBER_TURNED_AWAY
 	mistimed            = meshv1.Condition_RESULTS_MISTIMED
+	setAside            = meshv1.Condition_PROBERS_SET_ASIDE
 	checksBlind         = meshv1.Condition_CHECKS_BLIND
 	checksUnsatisfiable = meshv1.Condition_CHECKS_UNSATISFIABLE
+	checksForbidden     = meshv1.Condition_CHECKS_FORBIDDEN
 	outboxStuck         = meshv1.Condition_OUTBOX_STUCK
 	receiverFailing     = meshv1.Condition_RECEIVER_FAILING
 	noMeshReceiver      = meshv1.Condition_NO_MESH_RECEIVER
@@ -115,7 +117,11 @@ func rules() []rule {
 			"Start it, or look at its log and network. If it is gone for good: `probemesh delete prober NAME`."},
 		{proberNetwork, warning, 10 * s, 15 * s, codes{isolated, noProber, serverSilent},
 			"Mend the prober's network over that family, or its --canary if nothing listens there. Its failures over the family do not count until a canary answers."},
-		{checksBlind, critical, 5 * s, 15 * s, codes{isolated, noProber, noDatacenterQuorum, datacenterSilent, proberSilent, proberNetwork, assignmentsRefused, assignmentsBehind},
+		{setAside, warning, 0, 5 * s, nil,
+			"Run `probemesh get incidents`: the incident of the mesh says what they say and others do not, `probemesh explain check NAME` for one check. Mend their network, resolver, clock or build; " +
+				"they count again by themselves as soon as they agree with the others again."},
+		// Silent probers and those that are set aside are its cause only if they run such checks, see blindCause.
+		{checksBlind, critical, 5 * s, 15 * s, codes{isolated, noProber, noDatacenterQuorum, proberNetwork, assignmentsRefused, assignmentsBehind},
 			"Run `probemesh explain check NAME`: it says which votes are missing and why."},
 		{outboxStuck, critical, 0, 5 * s, codes{isolated, etcdLost, etcdAlarm, noLeader, leaderStuck, etcdSlow},
 			"Run `probemesh get receivers -o wide`. If the receivers work, run `probemesh stepdown`, so that another server sends."},
@@ -126,6 +132,8 @@ func rules() []rule {
 		{stateBehind, warning, 15 * s, 10 * s, codes{isolated, etcdLost}, "Look at its log and its etcd member; restart it if it does not catch up."},
 		{assignmentsBehind, warning, m, 10 * s, nil, "Look at the prober's log; restart it if it does not catch up within a minute."},
 		{checksUnsatisfiable, warning, 15 * s, 5 * s, codes{isolated, noProber}, "Start probers in more datacenters, or lower the check's quorum; `probemesh explain check NAME` has the arithmetic."},
+		{checksForbidden, warning, 15 * s, 15 * s, nil,
+			"Correct the check's target, or start its probers with other --allow-networks, --deny-networks or --unix-sockets; `datacenters` of the check keeps it to probers that may."},
 		{assignmentsRefused, warning, 15 * s, 10 * s, nil, "Grant what it lacks, such as raw sockets or IPv6, or keep the check away from it with `datacenters`."},
 		{clockSkew, warning, 15 * s, 30 * s, nil, "Set the clock there (NTP). Probers' results are corrected meanwhile."},
 		{turnedAway, warning, 0, 5 * s, nil,

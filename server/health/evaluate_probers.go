@@ -91,6 +91,7 @@ func (e *evaluation) aboutProbers() {
 	if alone != nil {
 		e.add(proberSilent, 0, alone, "%s %s silent: %s.", count(len(alone), "prober"), are(len(alone)), names(alone))
 	}
+	e.aside()
 	e.duties()
 }
 
@@ -190,23 +191,6 @@ func itVerb(n int) string {
 		return "it"
 	}
 	return "they"
-}
-
-// aboutChecks finds those that cannot be judged, for the mesh's sake or for their own.
-func (e *evaluation) aboutChecks() {
-	if blind := e.f.Checks.Blind; len(blind) > 0 {
-		e.add(checksBlind, 0, blind, "%s of %d cannot be judged for want of votes, such as %s.", count(len(blind), "check"), e.f.Checks.Total, spec.ID(blind[0]))
-	}
-	if u := e.f.Checks.Unsatisfiable; len(u) > 0 {
-		e.add(checksUnsatisfiable, 0, u, "%s %s for votes from more datacenters than have a prober for it: %s.", count(len(u), "check"), asks(len(u)), names(u))
-	}
-}
-
-func asks(n int) string {
-	if n == 1 {
-		return "asks"
-	}
-	return "ask"
 }
 
 // aboutAlerts finds what keeps people from being told.

@@ -54,6 +54,13 @@ func lose(f *health.Facts, datacenter string, n int) {
 	}
 }
 
+// aside sets probers aside for datacenter=dc-a.
+func aside(f *health.Facts, probers ...int) {
+	for _, i := range probers {
+		f.Probers[i].State, f.Probers[i].SetAside = meshv1.Prober_QUARANTINED, "datacenter=dc-a"
+	}
+}
+
 // told writes conditions as lines: CODE severity subjects, those with a cause as `CAUSE > CODE`.
 func told(list []*meshv1.Condition) []string {
 	var out []string
@@ -118,7 +125,38 @@ func TestEachConditionAppearsWithItsConsequencesAndNothingElse(t *testing.T) {
 		{"a prober's canaries are silent over IPv6", func(f *health.Facts) {
 			f.Probers[0].Canaries = []*meshv1.CanaryState{{Family: "ipv4"}, {Family: "ipv6", Failing: true}}
 		}, "PROBER_NETWORK_FAILING", "answers over IPv6"},
-		{"a prober that is set aside is heard", func(f *health.Facts) { f.Probers[0].State = meshv1.Prober_QUARANTINED }, "", ""},
+		{"a prober is set aside", func(f *health.Facts) { aside(f, 0) }, "PROBERS_SET_ASIDE", "1 prober is set aside for datacenter=dc-a: a1. Its votes do not count."},
+		{"a datacenter is set aside and checks lack its votes", func(f *health.Facts) {
+			aside(f, 0, 1)
+			f.Checks.Blind, f.Checks.Aside = []string{"checks/shop"}, []string{"probers/a1", "probers/a2"}
+		}, "PROBERS_SET_ASIDE, PROBERS_SET_ASIDE > CHECKS_BLIND", "1 check of 10 cannot be judged for want of votes, such as shop; of those that run them, a1 and a2 are set aside."},
+		{"a prober is set aside and checks lack other votes", func(f *health.Facts) {
+			aside(f, 0)
+			f.Checks.Blind = []string{"checks/shop"}
+		}, "PROBERS_SET_ASIDE, CHECKS_BLIND", ""},
+		{"a silent prober that runs no such check is no cause", func(f *health.Facts) {
+			lose(f, "dc-b", 1)
+			aside(f, 0)
+			f.Checks.Blind, f.Checks.Aside = []string{"checks/shop"}, []string{"probers/a1"}
+		}, "PROBER_SILENT, PROBERS_SET_ASIDE, PROBERS_SET_ASIDE > CHECKS_BLIND", ""},
+		{"a silent datacenter that runs no such check is no cause", func(f *health.Facts) {
+			lose(f, "dc-b", 2)
+			f.Checks.Blind = []string{"checks/shop"}
+		}, "DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT, CHECKS_BLIND", ""},
+		{"checks lack the votes of a silent prober", func(f *health.Facts) {
+			lose(f, "dc-b", 1)
+			f.Checks.Blind, f.Checks.Silent = []string{"checks/shop"}, []string{"probers/b1"}
+		}, "PROBER_SILENT, PROBER_SILENT > CHECKS_BLIND", "such as shop; of those that run them, b1 is silent."},
+		{"checks lack the votes of a silent datacenter", func(f *health.Facts) {
+			lose(f, "dc-b", 2)
+			f.Checks.Blind, f.Checks.Silent = []string{"checks/shop"}, []string{"probers/b1", "probers/b2"}
+		}, "DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT, DATACENTER_SILENT > CHECKS_BLIND", ""},
+		{"a prober that was deleted since is no cause and is not named", func(f *health.Facts) {
+			f.Checks.Blind, f.Checks.Silent = []string{"checks/shop"}, []string{"probers/gone"}
+		}, "CHECKS_BLIND", "such as shop."},
+		{"probers may not probe a target", func(f *health.Facts) {
+			f.Checks.Forbidden, f.Checks.ForbiddenBy = []string{"checks/meta"}, "a1: this prober may not connect to 169.254.169.254, which --deny-networks forbids"
+		}, "CHECKS_FORBIDDEN", "1 check cannot be judged, because the settings of the probers forbid it: meta (a1: this prober may not connect to 169.254.169.254, which --deny-networks forbids)."},
 		{"one prober is silent", func(f *health.Facts) { lose(f, "dc-b", 1) }, "PROBER_SILENT", "b1"},
 		{"the probers of a datacenter are silent, its server not", func(f *health.Facts) { lose(f, "dc-b", 2) }, "DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT", "although its server b is"},
 		{"one datacenter and one prober elsewhere", func(f *health.Facts) { lose(f, "dc-b", 2); lose(f, "dc-c", 1) },

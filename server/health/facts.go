@@ -136,6 +136,11 @@ type Checks struct {
 	Total int
 	// Blind have been UNKNOWN for want of votes for longer than is usual, Unsatisfiable ask for more failure domains than there are. Resource names, sorted.
 	Blind, Unsatisfiable []string
+	// Silent and Aside are the probers whose votes Blind lacks: they are silent, or set aside. Resource names, sorted.
+	Silent, Aside []string
+	// Forbidden cannot be judged because their probers may not connect to the target, resource names, sorted; ForbiddenBy is what a prober of the first of them says.
+	Forbidden   []string
+	ForbiddenBy string
 }
 
 // Owed is what one receiver is owed.

@@ -181,6 +181,7 @@ func (m *Monitor) look(now time.Time) {
 	if f.Server == "" {
 		return // it has not read the store yet, and /readyz says so
 	}
+	m.tracker.Enrolled(f.Probers)
 	shown := m.tracker.Track(now, Evaluate(now, f))
 	mesh := m.picture(now, f, shown)
 	m.mu.Lock()

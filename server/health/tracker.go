@@ -2,6 +2,7 @@ package health
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,6 +19,23 @@ const pauseLimit = 10 * time.Second
 type Tracker struct {
 	held map[key]*held
 	last time.Time
+	// enrolled are the probers that there are, by name; nil when that is not known.
+	enrolled map[string]bool
+}
+
+// Enrolled tells which probers there are, before [Tracker.Track]: what is gone and was about probers that have been deleted since is not shown for a moment longer.
+func (t *Tracker) Enrolled(probers []*meshv1.Prober) {
+	t.enrolled = make(map[string]bool, len(probers))
+	for _, p := range probers {
+		t.enrolled[p.GetName()] = true
+	}
+}
+
+// deleted tells whether a condition was about probers alone, and that none of them is there any more.
+func (t *Tracker) deleted(c *meshv1.Condition) bool {
+	subjects := c.GetSubjects()
+	return t.enrolled != nil && len(subjects) > 0 && int(c.GetSubjectCount()) == len(subjects) &&
+		!slices.ContainsFunc(subjects, func(n string) bool { return !strings.HasPrefix(n, "probers/") || t.enrolled[n] })
 }
 
 // key tells conditions apart: one code may be there twice, once as the consequence of another and once for itself.
@@ -47,7 +65,7 @@ func (t *Tracker) Track(now time.Time, found []*meshv1.Condition) []*meshv1.Cond
 func (t *Tracker) take(now time.Time, found []*meshv1.Condition, paused bool) {
 	here := map[key]bool{}
 	for _, c := range found {
-		k := t.keyOf(c)
+		k := t.keyOf(c, found)
 		here[k] = true
 		h := t.held[k]
 		if h == nil {
@@ -73,18 +91,24 @@ func (t *Tracker) take(now time.Time, found []*meshv1.Condition, paused bool) {
 	}
 }
 
-// keyOf is the key of a condition. One that stood below a cause stays there while the cause is still shown: what it did takes a moment longer to pass than itself.
-func (t *Tracker) keyOf(c *meshv1.Condition) key {
+// keyOf is the key of a condition. One that stood below a cause stays there while the cause is still shown and not found any more: what it did takes a moment longer to
+// pass than itself. Where the cause is still found, it is found not to be the cause.
+func (t *Tracker) keyOf(c *meshv1.Condition, found []*meshv1.Condition) key {
 	k := key{c.GetCode(), c.GetCausedBy()}
 	if k.cause != 0 {
 		return k
 	}
 	for other, h := range t.held {
-		if other.code == k.code && other.cause != 0 && h.shown && t.visible(other.cause) {
+		if other.code == k.code && other.cause != 0 && h.shown && t.visible(other.cause) && !holds(found, other.cause) {
 			return other
 		}
 	}
 	return k
+}
+
+// holds tells whether a code was found.
+func holds(found []*meshv1.Condition, code meshv1.Condition_Code) bool {
+	return slices.ContainsFunc(found, func(c *meshv1.Condition) bool { return c.GetCode() == code })
 }
 
 // inherit makes the memory of a condition that is new under its key: a condition of the same code that is not found under its old key any more has moved.
@@ -126,7 +150,7 @@ func (t *Tracker) forget(now time.Time) {
 		dropped = false
 		for k, h := range t.held {
 			r, _ := ruleOf(k.code)
-			if !h.gone.IsZero() && (!h.shown || now.Sub(h.gone) >= r.until || k.cause != 0 && !t.visible(k.cause)) {
+			if !h.gone.IsZero() && (!h.shown || t.deleted(h.c) || now.Sub(h.gone) >= r.until || k.cause != 0 && !t.visible(k.cause)) {
 				delete(t.held, k)
 				dropped = true
 			}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -137,4 +138,57 @@ func TestRootsAreSortedWorstFirst(t *testing.T) {
 	if got := strings.Join(told(shown), ", "); got != "NO_LEADER, ASSIGNMENTS_BEHIND, BUILDS_DIFFER" {
 		t.Errorf("got %s", got)
 	}
+}
+
+func TestASilentProberThatIsDeletedVanishesAtOnceAndTakesNoChecksWithIt(t *testing.T) {
+	var tracker health.Tracker
+	f := well()
+	lose(&f, "dc-b", 1)
+	f.Checks.Blind, f.Checks.Silent = []string{"checks/shop"}, []string{"probers/b1"}
+	look := func(at time.Duration) []*meshv1.Condition {
+		tracker.Enrolled(f.Probers)
+		return tracker.Track(begin.Add(at), health.Evaluate(begin.Add(at), f))
+	}
+	var shown []*meshv1.Condition
+	for s := range 20 {
+		shown = look(time.Duration(s) * time.Second)
+	}
+	if got := strings.Join(told(shown), ", "); got != "PROBER_SILENT, PROBER_SILENT > CHECKS_BLIND" || shown[0].GetSeverity() != meshv1.Condition_CRITICAL {
+		t.Fatalf("before: %s", got)
+	}
+	f.Probers = slices.DeleteFunc(f.Probers, func(p *meshv1.Prober) bool { return p.GetName() == "probers/b1" })
+	if got := strings.Join(told(look(20*time.Second)), ", "); got != "CHECKS_BLIND" {
+		t.Errorf("deleted: %s", got)
+	}
+}
+
+func TestAnIdleSilentProberDoesNotInheritTheChecksOfOneThatWasDeleted(t *testing.T) {
+	var tracker health.Tracker
+	f := well()
+	lose(&f, "dc-b", 1)
+	lose(&f, "dc-c", 1)
+	f.Checks.Blind, f.Checks.Silent = []string{"checks/shop"}, []string{"probers/b1"}
+	look := func(at time.Duration) []*meshv1.Condition {
+		tracker.Enrolled(f.Probers)
+		return tracker.Track(begin.Add(at), health.Evaluate(begin.Add(at), f))
+	}
+	for s := range 20 {
+		look(time.Duration(s) * time.Second)
+	}
+	f.Probers = slices.DeleteFunc(f.Probers, func(p *meshv1.Prober) bool { return p.GetName() == "probers/b1" })
+	shown := look(20 * time.Second)
+	if got := strings.Join(told(shown), ", "); got != "CHECKS_BLIND, PROBER_SILENT" || shown[1].GetSeverity() != meshv1.Condition_WARNING || strings.Contains(shown[1].GetSummary(), "b1") {
+		t.Errorf("deleted: %s, %v", got, shown)
+	}
+}
+
+func TestTheMeshIsImpairedNotWellWhileProbersAreSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t)
+		w.change(func() { w.probers[0].State, w.probers[0].SetAside = meshv1.Prober_QUARANTINED, "datacenter=dc-a" })
+		pass(3 * time.Second)
+		if m := w.Mesh(); w.codes() != "PROBERS_SET_ASIDE" || m.GetState() != meshv1.Mesh_IMPAIRED || !strings.Contains(m.GetSummary(), "set aside for datacenter=dc-a") {
+			t.Errorf("%s: %s", m.GetState(), m.GetSummary())
+		}
+	})
 }
