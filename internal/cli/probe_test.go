@@ -107,6 +107,7 @@ func TestProbeRefusesWhatItCannotProbe(t *testing.T) {
 		{[]string{"probe", "tcp://x:1", "--method", "GET"}, "a probe of kind tcp has no --method; leave it out"},
 		{[]string{"probe", "http://x", "--header", "nothing"}, "write NAME:VALUE"},
 		{[]string{"probe", "http://x", "--expect", "response.statuss == 1"}, "http.expect[0]: "},
+		{[]string{"probe", "tcp://x:1", "--expect", "response.status == 200"}, "tcp.expect[0]: reads response.status, which is never set for kind tcp"},
 		{[]string{"probe", "http://x", "--timeout", "90s"}, "timeout: "},
 	} {
 		if _, stderr, code := run(c.args...); code != cli.ExitUsage || !strings.Contains(stderr, c.want) {

@@ -25,9 +25,11 @@ type leaf struct {
 	program cel.Program
 }
 
-// reads are the fields of the response that the expression reads; whole is true when it uses the response as a value.
+// reads are the fields of the response that the expression reads, by name; whole is true when it uses the response as a value. A field is true when the
+// expression relies on it, and false when it asks somewhere with has() whether the field, or a part of it, is there.
 func reads(checked *cel.Ast) (fields map[string]bool, whole bool) {
 	fields = make(map[string]bool)
+	tested := make(map[string]bool)
 	mentions, selected := 0, 0
 	ast.PostOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch {
@@ -37,8 +39,25 @@ func reads(checked *cel.Ast) (fields map[string]bool, whole bool) {
 			selected++
 			fields[e.AsSelect().FieldName()] = true
 		}
+		if e.Kind() == ast.SelectKind && e.AsSelect().IsTestOnly() {
+			tested[fieldOf(e)] = true
+		}
 	}))
+	for f := range fields {
+		fields[f] = !tested[f]
+	}
 	return fields, mentions > selected
+}
+
+// fieldOf is the field of the response in which a chain of selections begins, empty when it begins elsewhere.
+func fieldOf(e ast.Expr) string {
+	for e.Kind() == ast.SelectKind {
+		if s := e.AsSelect(); isResponse(s.Operand()) {
+			return s.FieldName()
+		}
+		e = e.AsSelect().Operand()
+	}
+	return ""
 }
 
 // isResponse tells whether e is the variable itself.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/probemesh/probemesh/internal/nearest"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -54,6 +56,7 @@ var (
 	undeclared     = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
 	noOverload     = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'`)
 	strayToken     = regexp.MustCompile(`^Syntax error: token recognition error at: '([=&|])`)
+	functionName   = regexp.MustCompile(`^[a-z][A-Za-z_]*$`)
 	operatorName   = regexp.MustCompile(`^_?([^_a-z]+|in)_?$`)
 )
 
@@ -75,7 +78,7 @@ func explain(env *cel.Env, index int, source string, issues *cel.Issues) Errors 
 		case undefinedField.MatchString(m):
 			e.Problem = unknownField(env, source, issue.ExprID, undefinedField.FindStringSubmatch(m)[1])
 		case undeclared.MatchString(m):
-			e.Problem = unknownName(undeclared.FindStringSubmatch(m)[1])
+			e.Problem = unknownName(env, source, issue.ExprID, undeclared.FindStringSubmatch(m)[1])
 		case noOverload.MatchString(m):
 			parts := noOverload.FindStringSubmatch(m)
 			e.Problem = misapplied(parts[1], parts[2])
@@ -149,11 +152,44 @@ func messageAt(e ast.Expr) ([]string, protoreflect.MessageDescriptor) {
 }
 
 // unknownName explains a name that is neither a variable nor a function.
-func unknownName(name string) string {
+func unknownName(env *cel.Env, source string, id int64, name string) string {
+	if isCall(env, source, id) {
+		return unknownFunction(env, name)
+	}
 	if (&meshv1.Response{}).ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name)) != nil {
 		return fmt.Sprintf("%q is not known; write response.%s", name, name)
 	}
 	return fmt.Sprintf("%q is not known; the only variable is response, and texts need quotes", name)
+}
+
+// isCall tells whether the expression that CEL complains of is the call of a function.
+func isCall(env *cel.Env, source string, id int64) (call bool) {
+	parsed, issues := env.Parse(source)
+	if issues.Err() != nil {
+		return false
+	}
+	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		call = call || e.ID() == id && e.Kind() == ast.CallKind
+	}))
+	return call
+}
+
+// unknownFunction explains the call of a function that there is not, with the one that was likely meant.
+func unknownFunction(env *cel.Env, name string) string {
+	var known []string
+	for f := range env.Functions() {
+		if functionName.MatchString(f) {
+			known = append(known, f)
+		}
+	}
+	for _, m := range env.Macros() {
+		known = append(known, m.Function())
+	}
+	sort.Strings(known) // so that of two that are equally near it is always the same
+	if near := nearest.Hint(name, slices.Compact(known)); near != "" {
+		return fmt.Sprintf("there is no function %q%s", name, near)
+	}
+	return fmt.Sprintf("there is no function %q; among those that there are: contains, startsWith, endsWith, matches, size, exists, all", name)
 }
 
 // misapplied explains an operator or function that does not take what it was given.

@@ -16,6 +16,7 @@ package expect
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -48,7 +49,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 type Program struct {
 	env    *cel.Env
 	parts  []*expression
-	fields map[string]bool
+	fields map[string]bool // that any expression reads; true when one relies on it
 	whole  bool
 }
 
@@ -103,8 +104,8 @@ func (p *Program) compile(index int, source string) (*expression, Errors) {
 	}
 	fields, whole := reads(ast)
 	p.whole = p.whole || whole
-	for f := range fields {
-		p.fields[f] = true
+	for f, relies := range fields {
+		p.fields[f] = p.fields[f] || relies
 	}
 	part := &expression{source: source, program: program}
 	part.leaves = sync.OnceValue(func() []leaf { return leavesOf(p.env, ast) })
@@ -122,7 +123,27 @@ func (p *Program) Len() int {
 // Reads tells whether any expression reads the field of the response, by its proto name, for example "json". A caller need not
 // fill in fields that nobody reads.
 func (p *Program) Reads(field string) bool {
-	return p != nil && (p.whole || p.fields[field])
+	if p == nil {
+		return false
+	}
+	_, ok := p.fields[field]
+	return ok || p.whole
+}
+
+// Relies are the fields of the response, by their proto names and sorted, that some expression reads without asking with has() whether they, or a part of them, are there. A field that an expression reads
+// through the response as a value (`[response].all(r, r.status == 200)`) is not found.
+func (p *Program) Relies() []string {
+	if p == nil {
+		return nil
+	}
+	var out []string
+	for f, relies := range p.fields {
+		if relies {
+			out = append(out, f)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Eval evaluates the expressions in order against r and stops at the first that does not hold. failed is that expression

@@ -221,12 +221,54 @@ func TestReadsNamesTheFieldsThatAreUsed(t *testing.T) {
 	}
 }
 
+func TestAFieldThatIsAskedForIsNotReliedOn(t *testing.T) {
+	for source, want := range map[string]string{
+		`response.status == 200 && response.body == ""`:                "body status",
+		`has(response.tls)`:                                            "",
+		`has(response.tls.version)`:                                    "",
+		`!has(response.tls) || response.tls.days_left > 3`:             "",
+		`has(response.tls) || response.dns.answers.exists(a, a == "")`: "dns",
+		`has(response.json.ok) && response.status == 200`:              "status",
+		`[response].all(r, r.status == 200)`:                           "",
+	} {
+		p, err := expect.Compile([]string{source})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(p.Relies(), " "); got != want {
+			t.Errorf("%s relies on %q, want %q", source, got, want)
+		}
+	}
+	p, err := expect.Compile([]string{`has(response.tls)`, `response.tls.days_left > 3`, `has(response.tls)`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Relies(); len(got) != 1 || !p.Reads("tls") {
+		t.Errorf("one of three expressions relies on tls, and they are said to rely on %v", got)
+	}
+}
+
+func TestAFunctionThatThereIsNotIsNamedWithTheOneThatWasMeant(t *testing.T) {
+	for source, want := range map[string]string{
+		`response.body.contain("x")`:       `column 22: there is no function "contain"; did you mean "contains"?`,
+		`response.body.startswith("x")`:    `there is no function "startswith"; did you mean "startsWith"?`,
+		`response.dns.answers.exist(1, 2)`: `there is no function "exist"; did you mean "exists"?`,
+		`response.body.zzzzzzzz("x")`:      `there is no function "zzzzzzzz"; among those that there are: contains,`,
+		`response.body == contain`:         `"contain" is not known; the only variable is response, and texts need quotes`,
+	} {
+		_, err := expect.Compile([]string{source})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", source, err, want)
+		}
+	}
+}
+
 func TestNoExpressionsIsTheNilProgram(t *testing.T) {
 	p, err := expect.Compile(nil)
 	if p != nil || err != nil {
 		t.Fatalf("got %v, %v", p, err)
 	}
-	if failed, why := p.Eval(&meshv1.Response{}); failed != "" || why != nil || p.Reads("body") || p.Len() != 0 {
+	if failed, why := p.Eval(&meshv1.Response{}); failed != "" || why != nil || p.Reads("body") || p.Len() != 0 || len(p.Relies()) != 0 {
 		t.Error("the nil program expects something")
 	}
 }

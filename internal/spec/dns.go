@@ -48,7 +48,7 @@ func dnsOptions(f *faults, o *meshv1.DnsProbe, t *Target) {
 		}
 	}
 	count(f, "dns.rcodes", len(o.Rcodes), maxDNSRcodes)
-	expectations(f, "dns.expect", o.Expect)
+	expectations(f, "dns.expect", o.Expect, dnsSees(o, t))
 	dnsTransport(f, o)
 	dnsSource(f, o, t)
 	dnsEdns(f, o.Edns)

@@ -43,7 +43,7 @@ func grpcOptions(f *faults, o *meshv1.GrpcProbe, t *Target) {
 	if o.Authority != "" && (!httpguts.ValidHostHeader(o.Authority) || strings.ContainsAny(o.Authority, "/ @")) {
 		f.add("grpc.authority", "%q is not a host with an optional port", clip(o.Authority))
 	}
-	expectations(f, "grpc.expect", o.Expect)
+	expectations(f, "grpc.expect", o.Expect, grpcSees(t))
 	grpcCall(f, o.Call)
 	switch {
 	case o.Call == nil:

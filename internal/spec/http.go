@@ -35,8 +35,9 @@ func httpOptions(f *faults, h *meshv1.HttpProbe, t *Target) {
 	}
 	versions(f, h, t)
 	connection(f, h)
-	expectations(f, "http.expect", h.Expect)
-	httpSteps(f, h)
+	see := httpSees(h, t)
+	expectations(f, "http.expect", h.Expect, see)
+	httpSteps(f, h, see)
 }
 
 // method checks a request method; empty is fine.

@@ -20,7 +20,7 @@ const (
 )
 
 // httpSteps checks the requests of a check that has several.
-func httpSteps(f *faults, h *meshv1.HttpProbe) {
+func httpSteps(f *faults, h *meshv1.HttpProbe, see seen) {
 	if len(h.Steps) == 0 {
 		return
 	}
@@ -47,7 +47,7 @@ func httpSteps(f *faults, h *meshv1.HttpProbe) {
 		}
 		names[name] = at
 		expected, captured = expected+len(s.GetExpect()), captured+len(s.GetCaptures())
-		httpStep(f, at, s, known)
+		httpStep(f, at, s, known, see)
 		captures(f, at+".captures", s.GetCaptures(), true)
 		for _, c := range s.GetCaptures() {
 			known[c.GetName()] = true
@@ -61,8 +61,8 @@ func httpSteps(f *faults, h *meshv1.HttpProbe) {
 	}
 }
 
-// httpStep checks one step, but for its captures. known is what the steps before have captured.
-func httpStep(f *faults, at string, s *meshv1.HttpStep, known map[string]bool) {
+// httpStep checks one step, but for its captures. known is what the steps before have captured, see what its expectations can see.
+func httpStep(f *faults, at string, s *meshv1.HttpStep, known map[string]bool, see seen) {
 	bounded(f, at+".name", len(s.GetName()), maxStepName)
 	method(f, at+".method", s.GetMethod())
 	stepURL(f, at+".url", s.GetUrl())
@@ -85,7 +85,7 @@ func httpStep(f *faults, at string, s *meshv1.HttpStep, known map[string]bool) {
 	for _, v := range s.GetGraphql().GetVariables().GetFields() {
 		jsonVariables(f, at+".graphql.variables", v, known)
 	}
-	expectations(f, at+".expect", s.GetExpect())
+	expectations(f, at+".expect", s.GetExpect(), see)
 }
 
 // stepURL checks the target of a step, as far as it can be known before anything is captured.

@@ -40,7 +40,7 @@ func icmpOptions(f *faults, o *meshv1.IcmpProbe, t *Target, timeout time.Duratio
 	icmpTimes(f, o, timeout)
 	icmpSource(f, o, t)
 	icmpBounds(f, o, timeout)
-	expectations(f, "icmp.expect", o.Expect)
+	expectations(f, "icmp.expect", o.Expect, sees(ICMP, t))
 }
 
 // cmpOr is n, or otherwise when n is 0.

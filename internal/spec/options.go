@@ -73,31 +73,31 @@ func timeoutOf(c *meshv1.Check) time.Duration {
 	return DefaultTimeout
 }
 
-// expectations checks the number and length of expressions, and compiles them.
-func expectations(f *faults, field string, exprs []string) {
+// expectations checks the number and length of expressions, compiles them, and refuses those that read what see says is never set: they
+// would fail for ever, or hold whatever the target does.
+func expectations(f *faults, field string, exprs []string, see seen) {
 	count(f, field, len(exprs), maxExpectations)
-	if len(exprs) > maxExpectations {
-		exprs = exprs[:maxExpectations]
-	}
-	short := true
-	for i, e := range exprs {
+	for i, e := range exprs[:min(len(exprs), maxExpectations)] {
+		at := fmt.Sprintf("%s[%d]", field, i)
 		if n := utf8.RuneCountInString(e); n > maxExpectationRunes {
-			f.add(fmt.Sprintf("%s[%d]", field, i), "has %d characters, which is more than %d; split it, since all expectations must hold anyway", n, maxExpectationRunes)
-			short = false
+			f.add(at, "has %d characters, which is more than %d; split it, since all expectations must hold anyway", n, maxExpectationRunes)
+			continue
 		}
-	}
-	if !short {
-		return
-	}
-	_, err := expect.Compile(exprs)
-	var all expect.Errors
-	switch {
-	case errors.As(err, &all):
-		for _, e := range all {
-			f.add(fmt.Sprintf("%s[%d]", field, e.Index), "%s", e.Error())
+		program, err := expect.Compile([]string{e})
+		var all expect.Errors
+		switch {
+		case errors.As(err, &all):
+			for _, one := range all {
+				f.add(at, "%s", one.Error())
+			}
+		case err != nil:
+			f.add(at, "%s", err)
 		}
-	case err != nil:
-		f.add(field, "%s", err)
+		for _, name := range program.Relies() {
+			if why := see.never(name); why != "" {
+				f.add(at, "%s", why)
+			}
+		}
 	}
 }
 
@@ -164,16 +164,5 @@ func proxyAt(f *faults, field, text string) {
 		f.add(field, "has user information, which is refused; set the header Proxy-Authorization")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		f.add(field, "has more than a host and a port; write it as http://host:port")
-	}
-}
-
-// withoutJSON refuses expectations that read response.json, of a kind whose answers are bytes without an end: it would be null, and they would never hold.
-func withoutJSON(f *faults, field string, exprs []string) {
-	for i, e := range exprs[:min(len(exprs), maxExpectations)] {
-		// A program that reads the response as a whole reads every field, also one that there is not.
-		if p, err := expect.Compile([]string{e}); err == nil && p.Reads("json") && !p.Reads("") {
-			f.add(fmt.Sprintf("%s[%d]", field, i), "reads response.json, which is never set for this kind; take the value out of the answer with a step's `capture` and its JSON path, "+
-				"and write response.captures.NAME, or look into response.body")
-		}
 	}
 }

@@ -29,8 +29,7 @@ func tcpOptions(f *faults, c *meshv1.Check, t *Target) {
 	if t.Path != "" && o.IpFamily > meshv1.IpFamily_ANY {
 		f.add("tcp.ip_family", "does not go with a Unix socket; remove it")
 	}
-	expectations(f, "tcp.expect", o.Expect)
-	withoutJSON(f, "tcp.expect", o.Expect)
+	expectations(f, "tcp.expect", o.Expect, tcpSees(o, t))
 }
 
 // tcpSecurity checks the options of TLS, and where it begins.

@@ -34,7 +34,7 @@ func tlsOptions(f *faults, o *meshv1.TlsProbe, t *Target) {
 	}
 	tlsConfig(f, "tls.tls", o.Tls)
 	family(f, "tls.ip_family", o.IpFamily, t)
-	expectations(f, "tls.expect", o.Expect)
+	expectations(f, "tls.expect", o.Expect, sees(TLS, t))
 	if _, ok := StartTLSPort(o.Starttls); !ok && o.Starttls != "" {
 		f.add("tls.starttls", "%q is not a protocol with STARTTLS that probers speak; write one of %s%s", clip(o.Starttls), strings.Join(StartTLSProtocols(), ", "), nearest.Hint(o.Starttls, StartTLSProtocols()))
 	}

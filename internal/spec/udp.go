@@ -42,8 +42,7 @@ func udpOptions(f *faults, c *meshv1.Check, t *Target) {
 		f.add("udp.steps", "does not go together with the other options of datagrams; keep ip_family and expect, and say the rest in steps")
 	}
 	family(f, "udp.ip_family", o.IpFamily, t)
-	expectations(f, "udp.expect", o.Expect)
-	withoutJSON(f, "udp.expect", o.Expect)
+	expectations(f, "udp.expect", o.Expect, sees(UDP, t).withoutSteps(len(o.Steps)))
 }
 
 // udpInterval checks that all datagrams can be sent in time.

@@ -42,7 +42,7 @@ func websocketOptions(f *faults, c *meshv1.Check, t *Target) {
 	between(f, "websocket.message_limit", o.MessageLimit, 1, MaxWebsocketMessage)
 	between(f, "websocket.read_limit", o.ReadLimit, 1, MaxWebsocketReadLimit)
 	websocketSteps(f, c)
-	expectations(f, "websocket.expect", o.Expect)
+	expectations(f, "websocket.expect", o.Expect, websocketSees(o, t))
 }
 
 // upgradeHeaders checks the headers and credentials of the upgrade request.

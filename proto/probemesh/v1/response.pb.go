@@ -23,17 +23,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Response is what the expectations of a check (CEL, https://cel.dev) see as `response`. Every field can be read by every
-// kind of check; what a kind does not have is the empty value. Expressions must be of type bool, for example
+// Response is what the expectations of a check (CEL, https://cel.dev) see as `response`. An expression that reads a field which
+// the check can never get, such as `response.dns` of kind http, is refused; `has(response.tls)` may be asked of every kind.
+// What a probe did not get is the empty value. Expressions must be of type bool, for example
 // `response.status == 200 && response.duration < duration("300ms")`. An expression that fails to evaluate (no such JSON
 // field, cost limit exceeded) does not hold. Each may cost at most 100,000 CEL cost units, which is about 10 ms.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// HTTP status code, also of a WebSocket's upgrade; 0 for other kinds.
 	Status int64 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// HTTP headers, also of a WebSocket's upgrade; names in lower case; several values joined by `, `.
+	// HTTP headers, also of a WebSocket's upgrade, and metadata and trailers of kind grpc; names in lower case; several values joined by `, `.
 	Headers map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Body (http), bytes received (tcp), first answer (udp) or newest message (websocket) as text; invalid UTF-8 is replaced by U+FFFD. Up to the body limit of the check.
+	// Body (http), bytes received (tcp), first answer (udp), newest message (websocket) or message as JSON (grpc) as text; invalid UTF-8 is replaced by U+FFFD. Up to the body limit of the check.
 	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// The body parsed as JSON; null when it is not JSON. Numbers are doubles.
 	Json *structpb.Value `protobuf:"bytes,4,opt,name=json,proto3" json:"json,omitempty"`
