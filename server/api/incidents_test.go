@@ -85,7 +85,7 @@ func TestIncidentsAreListedNewestFirst(t *testing.T) {
 		_, err := w.incidents.GetIncident(ctx, &meshv1.GetIncidentRequest{Name: id(77)})
 		want(t, err, meshv1.ErrorReason_RESOURCE_NOT_FOUND)
 		_, err = w.incidents.ListIncidents(ctx, &meshv1.ListIncidentsRequest{Filter: "state = open"})
-		if e := want(t, err, meshv1.ErrorReason_FILTER_INVALID); !strings.HasSuffix(e.Message, `state cannot be "open"; it is one of OPEN, RESOLVED`) {
+		if e := want(t, err, meshv1.ErrorReason_FILTER_INVALID); !strings.HasSuffix(e.Message, `state cannot be "open"; it is one of OPEN, RESOLVED; did you mean "OPEN"?`) {
 			t.Error(e.Message)
 		}
 	})

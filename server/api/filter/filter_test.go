@@ -75,6 +75,8 @@ func TestAFaultyFilterIsExplained(t *testing.T) {
 	const known = "the keys are labels.<key>, verdict, receiver, name"
 	for filter, want := range map[string]string{
 		`team = x`:                      `the key team is not known; ` + known,
+		`verdit = UP`:                   `the key verdit is not known; ` + known + `; did you mean "verdict"?`,
+		`verdict = DWON`:                `verdict cannot be "DWON"; it is one of UP, DOWN; did you mean "DOWN"?`,
 		`labels. = x`:                   `the key labels. is not known; ` + known,
 		`= x`:                           `at character 1 is "= x" where a key is expected; ` + known,
 		`verdict`:                       `after the key verdict, = or != is expected`,
@@ -82,7 +84,7 @@ func TestAFaultyFilterIsExplained(t *testing.T) {
 		`verdict == UP`:                 `== at character 9 must be written =`,
 		`verdict =`:                     `verdict is compared with nothing; write a value, or "" for the empty one`,
 		`verdict = (UP)`:                `at character 11 is "(UP)" where the value of verdict is expected; put it into double quotes`,
-		`verdict = up`:                  `verdict cannot be "up"; it is one of UP, DOWN`,
+		`verdict = up`:                  `verdict cannot be "up"; it is one of UP, DOWN; did you mean "UP"?`,
 		`verdict = UP name = x`:         `at character 14 a term ends, and "name = x" follows; join terms by AND, and put values with blanks into double quotes`,
 		`verdict = UP and name = x`:     `and at character 14 must be written AND`,
 		`verdict = UP OR name = x`:      `OR at character 14 is not supported; terms can only be joined by AND, and negated by !=`,

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/nearest"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -86,7 +87,7 @@ func (p *parser) term() (term, string) {
 	}
 	key, ok := p.key(name)
 	if !ok {
-		return term{}, fmt.Sprintf("the key %s is not known; the keys are %s", name, p.known())
+		return term{}, fmt.Sprintf("the key %s is not known; the keys are %s%s", name, p.known(), nearest.Hint(name, p.names()))
 	}
 	negate, problem := p.operator(name)
 	if problem != "" {
@@ -97,7 +98,7 @@ func (p *parser) term() (term, string) {
 		return term{}, problem
 	}
 	if len(key.Values) > 0 && !slices.Contains(key.Values, value) {
-		return term{}, fmt.Sprintf("%s cannot be %q; it is one of %s", name, clip(value), strings.Join(key.Values, ", "))
+		return term{}, fmt.Sprintf("%s cannot be %q; it is one of %s%s", name, clip(value), strings.Join(key.Values, ", "), nearest.Hint(value, key.Values))
 	}
 	if key.Collection != "" && value != "" && !strings.Contains(value, "/") {
 		value = key.Collection + "/" + value
@@ -194,6 +195,17 @@ func (p *parser) known() string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// names are the keys that can be written as they are.
+func (p *parser) names() []string {
+	var names []string
+	for _, k := range p.keys {
+		if !strings.HasSuffix(k.Name, ".") {
+			names = append(names, k.Name)
+		}
+	}
+	return names
 }
 
 func (p *parser) place(at int) string { return fmt.Sprintf("at character %d", at+1) }
