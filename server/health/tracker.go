@@ -19,23 +19,27 @@ const pauseLimit = 10 * time.Second
 type Tracker struct {
 	held map[key]*held
 	last time.Time
-	// enrolled are the probers that there are, by name; nil when that is not known.
+	// enrolled are the probers that there are, and the datacenters that have one, by resource name; nil when that is not known.
 	enrolled map[string]bool
 }
 
-// Enrolled tells which probers there are, before [Tracker.Track]: what is gone and was about probers that have been deleted since is not shown for a moment longer.
+// Enrolled tells which probers there are, before [Tracker.Track]: what is gone and was about probers that have been deleted since, or about
+// datacenters whose probers all have been, is not shown for a moment longer.
 func (t *Tracker) Enrolled(probers []*meshv1.Prober) {
 	t.enrolled = make(map[string]bool, len(probers))
 	for _, p := range probers {
-		t.enrolled[p.GetName()] = true
+		t.enrolled[p.GetName()], t.enrolled["datacenters/"+p.GetDatacenter()] = true, true
 	}
 }
 
-// deleted tells whether a condition was about probers alone, and that none of them is there any more.
+// deleted tells whether a condition was about probers or their datacenters alone, and that none of them is there any more.
 func (t *Tracker) deleted(c *meshv1.Condition) bool {
 	subjects := c.GetSubjects()
 	return t.enrolled != nil && len(subjects) > 0 && int(c.GetSubjectCount()) == len(subjects) &&
-		!slices.ContainsFunc(subjects, func(n string) bool { return !strings.HasPrefix(n, "probers/") || t.enrolled[n] })
+		!slices.ContainsFunc(subjects, func(n string) bool {
+			known := strings.HasPrefix(n, "probers/") || strings.HasPrefix(n, "datacenters/")
+			return !known || t.enrolled[n]
+		})
 }
 
 // key tells conditions apart: one code may be there twice, once as the consequence of another and once for itself.

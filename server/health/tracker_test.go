@@ -192,3 +192,36 @@ func TestTheMeshIsImpairedNotWellWhileProbersAreSetAside(t *testing.T) {
 		}
 	})
 }
+
+func TestADatacenterWhoseProbersAreDeletedVanishesAtOnceAndOneThatIsBackDoesNot(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*health.Facts)
+		want string
+	}{
+		"deleted": {func(f *health.Facts) {
+			f.Probers = slices.DeleteFunc(f.Probers, func(p *meshv1.Prober) bool { return p.GetDatacenter() == "dc-b" })
+		}, ""},
+		"back": {func(f *health.Facts) {
+			for _, p := range f.Probers {
+				p.State = meshv1.Prober_ONLINE
+			}
+		}, "DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tracker health.Tracker
+			f := well()
+			lose(&f, "dc-b", 2)
+			look := func(at time.Duration) string {
+				tracker.Enrolled(f.Probers)
+				return strings.Join(told(tracker.Track(begin.Add(at), health.Evaluate(begin.Add(at), f))), ", ")
+			}
+			for s := range 20 {
+				look(time.Duration(s) * time.Second)
+			}
+			c.end(&f)
+			if got := look(20 * time.Second); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
