@@ -124,7 +124,12 @@ func severityOf(v meshv1.CheckStatus_Verdict) verdict.Verdict {
 func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 	// Of a member of a group nobody was told; the end of the group waits for etcd.
 	member := d.Wish == incident.Resolve && c.newest() == nil && c.incident.GetIncident().GetGroup() != ""
-	if (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member {
+	// What this server last saw of the check may be of before the incident, of which it was only told.
+	stale := d.Wish == incident.Resolve && c.newest() == nil && c.incident != nil && !c.answeredSince(c.incident.GetIncident().GetOpenTime().AsTime(), now)
+	switch {
+	case stale:
+		s.schedule(c, now.Add(time.Second))
+	case (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member:
 		if at := s.store.lost.Add(s.cfg.BreakGlassAfter); now.Before(at) {
 			s.schedule(c, at)
 		} else {
@@ -133,6 +138,19 @@ func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 	}
 	open, stored := c.openNow(), openSeverity(c.incident.GetIncident())
 	s.undecide(c, now, d.Wish != incident.Nothing || open != stored)
+}
+
+// answeredSince tells whether as many as decide, or all who say that the check answers, if they are fewer, have seen so in probes that began later.
+func (c *check) answeredSince(at, now time.Time) bool {
+	later, all := 0, 0
+	for i := range c.votes {
+		if v := &c.votes[i]; v.Outcome == verdict.OK && !v.Aside && c.policy.IsFresh(v, now) {
+			if all++; v.Start.After(at) {
+				later++
+			}
+		}
+	}
+	return later >= min(c.policy.Quorum, all)
 }
 
 // undecide notes since when the votes call for something that nobody can write down.

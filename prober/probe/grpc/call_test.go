@@ -250,7 +250,8 @@ func TestAClientCertificateIsPresentedAndAuthorityStays(t *testing.T) {
 		t.Errorf("authority %v", authority.Load())
 	}
 	r := run(t, "grpcs://"+address, calling(unary, "", &meshv1.GrpcProbe{Tls: &meshv1.TlsConfig{CaPem: ca.PEM}}))
-	if r.Outcome != meshv1.Result_FAIL || r.ErrorClass != meshv1.Result_TLS {
+	// The server's alert may be overtaken by the reset with which it ends the connection.
+	if r.Outcome != meshv1.Result_FAIL || r.ErrorClass != meshv1.Result_TLS && r.ErrorClass != meshv1.Result_CONNECTION_RESET {
 		t.Errorf("without a certificate: %v", r)
 	}
 }
