@@ -64,20 +64,7 @@ func (s *State) blackout(now time.Time) (credibility.Finding, bool) {
 	return f, s.contradicted(&f, votes, dark)
 }
 
-// elsewhere tells whether probers of two datacenters other than that of seat i probe the check too.
-func (c *check) elsewhere(i int) bool {
-	own, first := c.votes[i].Datacenter, ""
-	for k := range c.votes {
-		switch d := c.votes[k].Datacenter; {
-		case d == own || d == first:
-		case first != "":
-			return true
-		default:
-			first = d
-		}
-	}
-	return false
-}
+func anyVote(*verdict.Vote) bool { return true }
 
 // seenSince are the votes that count, by prober: what they saw answer, or begin to fail, at the time or later, on checks that probers of two other datacenters probe too.
 func (s *State) seenSince(from time.Time) map[string][]seen {
@@ -92,7 +79,7 @@ func (s *State) seenSince(from time.Time) map[string][]seen {
 			if x.failed {
 				x.at = v.Since
 			}
-			if x.at.Before(from) || v.Aside || v.Drained || v.Trial != verdict.Trusted || v.Outcome != verdict.OK && v.Outcome != verdict.Fail || !c.elsewhere(i) {
+			if x.at.Before(from) || v.Aside || v.Drained || v.Trial != verdict.Trusted || v.Outcome != verdict.OK && v.Outcome != verdict.Fail || !c.elsewhere(i, anyVote) {
 				continue
 			}
 			votes[v.Prober] = append(votes[v.Prober], x)

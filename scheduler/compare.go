@@ -106,13 +106,18 @@ func (c *check) subject() string {
 
 // heardOthers tells whether this server has heard probers of two other datacenters than that of seat j ever since the time.
 func (s *State) heardOthers(c *check, j int, at time.Time) bool {
-	first := ""
+	return c.elsewhere(j, func(v *verdict.Vote) bool {
+		p := s.roster.get(v.Prober)
+		return p.online && !p.back.After(at)
+	})
+}
+
+// elsewhere tells whether two datacenters other than that of seat j have a prober of the check that will do.
+func (c *check) elsewhere(j int, will func(*verdict.Vote) bool) bool {
+	own, first := c.votes[j].Datacenter, ""
 	for k := range c.votes {
 		v := &c.votes[k]
-		if v.Datacenter == c.votes[j].Datacenter || v.Datacenter == first {
-			continue
-		}
-		if p := s.roster.get(v.Prober); !p.online || p.back.After(at) {
+		if v.Datacenter == own || v.Datacenter == first || !will(v) {
 			continue
 		}
 		if first != "" {

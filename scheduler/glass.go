@@ -126,10 +126,7 @@ func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 	member := d.Wish == incident.Resolve && c.newest() == nil && c.incident.GetIncident().GetGroup() != ""
 	// What this server last saw of the check may be of before the incident, of which it was only told.
 	stale := d.Wish == incident.Resolve && c.newest() == nil && c.incident != nil && !c.answeredSince(c.incident.GetIncident().GetOpenTime().AsTime(), now)
-	switch {
-	case stale:
-		s.schedule(c, now.Add(time.Second))
-	case (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member:
+	if (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member && !stale {
 		if at := s.store.lost.Add(s.cfg.BreakGlassAfter); now.Before(at) {
 			s.schedule(c, at)
 		} else {
@@ -137,7 +134,7 @@ func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 		}
 	}
 	open, stored := c.openNow(), openSeverity(c.incident.GetIncident())
-	s.undecide(c, now, d.Wish != incident.Nothing || open != stored)
+	s.undecide(c, now, d.Wish != incident.Nothing && !stale || open != stored)
 }
 
 // answeredSince tells whether as many as decide, or all who say that the check answers, if they are fewer, have seen so in probes that began later.

@@ -21,6 +21,9 @@ func (s *State) knowIncident(now time.Time, e IncidentKnown) {
 	}
 	st := &statev1.StoredIncident{Incident: proto.CloneOf(e.Incident)}
 	st.Incident.State = meshv1.Incident_OPEN
+	if st.Incident.OpenTime == nil {
+		st.Incident.OpenTime = st.Incident.GetStartTime()
+	}
 	s.leaveGroup(c, c.incident)
 	c.incident, c.incidentRev, c.hearsay = st, e.ModRevision, true
 	s.dropCovered(c, st)

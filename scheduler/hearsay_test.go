@@ -18,6 +18,9 @@ func TestVotesOfBeforeAnIncidentDoNotEndIt(t *testing.T) {
 		StartTime: timestamppb.New(r.now), OpenTime: timestamppb.New(r.now)}})
 	r.after(20 * time.Second)
 	r.wantGlass()
+	if r.status("shop").GetUndecided() {
+		t.Error("its end is shown as undecided")
+	}
 	r.rounds(3, ok)
 	r.wantGlass("RESOLVED")
 }

@@ -25,13 +25,11 @@ const (
 
 // mass is what the mind keeps of checks that turn at once.
 type mass struct {
-	// byHost are the checks of each host.
-	byHost map[string][]*check
 	// recent are the checks that began to fail lately, and when.
 	recent map[*check]time.Time
 	// crowded is when as many as make a group were last seen to have begun to fail.
 	crowded time.Time
-	// byShare are the checks with each label, each canonical name and each issuer.
+	// byShare are the checks with each host, label, canonical name and issuer.
 	byShare rings
 	// sounded is what checks share of which others were asked lately.
 	sounded map[grouping.Value]sounding
@@ -52,7 +50,7 @@ type mass struct {
 }
 
 func newMass() mass {
-	m := mass{byHost: map[string][]*check{}, byShare: rings{}}
+	m := mass{byShare: rings{}}
 	m.forget()
 	m.reset()
 	return m
@@ -111,18 +109,11 @@ func (m *mass) setHost(c *check, host string) {
 	if c.hostname == host {
 		return
 	}
-	if old := m.byHost[c.hostname]; c.hostname != "" {
-		if i := slices.Index(old, c); i >= 0 {
-			old[i] = old[len(old)-1]
-			old[len(old)-1] = nil
-			old = old[:len(old)-1]
-		}
-		if m.byHost[c.hostname] = old; len(old) == 0 {
-			delete(m.byHost, c.hostname)
-		}
+	if c.hostname != "" {
+		m.byShare.drop(hostValue(c.hostname), c)
 	}
 	if c.hostname = host; host != "" {
-		m.byHost[host] = append(m.byHost[host], c)
+		m.byShare.put(hostValue(host), c)
 	}
 }
 

@@ -34,24 +34,39 @@ type sounding struct {
 	asked []*check
 }
 
-// ring are the checks with one label, canonical name or issuer. Taking one out costs the same however many there are: every check of a mesh may have the label env=prod.
+// ring are the checks with one host, label, canonical name or issuer. Taking one out costs the same however many there are: every check of a mesh may have the label env=prod.
 type ring struct {
 	list []*check
-	at   map[*check]int
+	at   map[*check]int // where each stands; nil while they are few, as most hosts have one
 }
 
+// ringFew is how many are looked through sooner than they are looked up.
+const ringFew = 16
+
 func (r *ring) add(c *check) {
-	r.at[c] = len(r.list)
-	r.list = append(r.list, c)
+	if r.list = append(r.list, c); len(r.list) > ringFew && r.at == nil {
+		r.at = make(map[*check]int, len(r.list))
+		for i, o := range r.list {
+			r.at[o] = i
+		}
+	}
+	if r.at != nil {
+		r.at[c] = len(r.list) - 1
+	}
 }
 
 func (r *ring) remove(c *check) {
-	i, last := r.at[c], len(r.list)-1
+	i, last := 0, len(r.list)-1
+	if r.at == nil {
+		i = slices.Index(r.list, c)
+	} else {
+		i = r.at[c]
+		r.at[r.list[last]] = i
+		delete(r.at, c)
+	}
 	r.list[i] = r.list[last]
-	r.at[r.list[i]] = i
 	r.list[last] = nil
 	r.list = r.list[:last]
-	delete(r.at, c)
 }
 
 // rings are the checks by what they share.
@@ -60,7 +75,7 @@ type rings map[grouping.Value]*ring
 func (m rings) put(v grouping.Value, c *check) {
 	r := m[v]
 	if r == nil {
-		r = &ring{at: map[*check]int{}}
+		r = &ring{}
 		m[v] = r
 	}
 	r.add(c)
@@ -73,6 +88,8 @@ func (m rings) drop(v grouping.Value, c *check) {
 		delete(m, v)
 	}
 }
+
+func hostValue(host string) grouping.Value { return grouping.Value{Dimension: "host", Value: host} }
 
 func labelValue(k, v string) grouping.Value { return grouping.Value{Dimension: "label." + k, Value: v} }
 
@@ -137,10 +154,7 @@ func (s *State) sharesOf(c *check) []shared {
 		}
 	}
 	list := slices.Concat(fewest(labels, soundLabels), fewest(names, soundNames), fewest(issuers, soundIssuers))
-	if siblings := s.mass.byHost[c.hostname]; len(siblings) >= s.cfg.Crowd {
-		list = append(list, shared{grouping.Value{Dimension: "host", Value: c.hostname}, siblings})
-	}
-	return list
+	return s.mass.crowd(list, hostValue(c.hostname), s.cfg.Crowd)
 }
 
 // crowd adds those that have a value, if they are a crowd.

@@ -92,11 +92,11 @@ func TestLabelsAreIndexedAsTheyAre(t *testing.T) {
 	m.setLabels(all[10], nil)
 	for key, want := range map[grouping.Value]int{labelValue("env", "prod"): 18, labelValue("env", "test"): 1, labelValue("rack", "0"): 7, labelValue("rack", "1"): 5, labelValue("rack", "2"): 6} {
 		r := m.byShare[key]
-		if len(r.list) != want || len(r.at) != want {
+		if len(r.list) != want || r.at != nil && len(r.at) != want || r.at == nil && want > ringFew {
 			t.Errorf("%s has %d, %d", key, len(r.list), len(r.at))
 		}
 		for i, c := range r.list {
-			if r.at[c] != i {
+			if r.at != nil && r.at[c] != i {
 				t.Errorf("%s: %s is at %d, not at %d", key, c.name, i, r.at[c])
 			}
 		}

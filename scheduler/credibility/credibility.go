@@ -5,7 +5,7 @@
 //
 // An observation is one vote held against the others on the same check: an agreement, or a dissent when every fresh vote of at least two other datacenters says the
 // opposite. What makes an observation is the caller's to see; a vote on which the others are not of one mind is none. A target may have its own reason to treat one
-// prober differently, so dissent is counted by subject (the target's host): at most [Config.PerSubject] within [Config.Memory] of any one, and nothing is decided
+// prober differently, so dissent is counted by subject (what the target's host is an alias of, else its one address, else the host): at most [Config.PerSubject] within [Config.Memory] of any one, and nothing is decided
 // before dissent has been seen on [Config.Subjects] of them, over [Config.Lasting] at least: what goes wrong at one moment (a network that blinks, a server that was cut
 // off) makes many observations that are one.
 //
@@ -103,7 +103,7 @@ func (c Config) weights() (dissent, agreement float64) {
 type Dissent struct {
 	// Prober is who cast it, by its bare name.
 	Prober string
-	// Check is the check, Subject what it has in common with related ones: the target's host.
+	// Check is the check, Subject what it has in common with related ones: what the target's host is an alias of, its address, or the host.
 	Check, Subject string
 	// Kind is the kind of check, for example "http".
 	Kind string

@@ -54,7 +54,7 @@ func (c Config) withDefaults() Config {
 
 // Dissent is one vote of the build against the settled ones.
 type Dissent struct {
-	// Prober is who cast it, by its bare name; Check is the check, Subject the target's host, Kind the kind of check.
+	// Prober is who cast it, by its bare name; Check is the check, Subject what the target's host is an alias of, its address, or the host, Kind the kind of check.
 	Prober, Check, Subject, Kind string
 	// Failed: it saw a failure where the settled builds saw an answer. Error is that failure in a sentence.
 	Failed bool

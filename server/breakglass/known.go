@@ -44,7 +44,7 @@ func learned(applied int64, peers []Peer) (events []scheduler.Event) {
 		for _, k := range p.Beat.GetKnownIncidents() {
 			if k.GetModRevision() > applied {
 				events = append(events, scheduler.IncidentKnown{ModRevision: k.GetModRevision(), Incident: &meshv1.Incident{Name: k.GetIncident(), Check: k.GetCheck(),
-					Verdict: k.GetVerdict(), Reason: k.GetReason(), StartTime: k.GetStartTime(), BreakGlassKey: k.GetBreakGlassKey(), Group: k.GetGroup()}})
+					Verdict: k.GetVerdict(), Reason: k.GetReason(), StartTime: k.GetStartTime(), OpenTime: k.GetOpenTime(), BreakGlassKey: k.GetBreakGlassKey(), Group: k.GetGroup()}})
 			}
 		}
 	}

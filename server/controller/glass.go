@@ -34,7 +34,7 @@ func (c *Controller) OpenAfter(revision int64) []*peerv1.KnownIncident {
 	for _, k := range c.mind.OpenAfter(revision) {
 		i := k.Incident
 		list = append(list, &peerv1.KnownIncident{ModRevision: k.ModRevision, Incident: i.GetName(), Check: i.GetCheck(), Verdict: i.GetVerdict(), Reason: i.GetReason(),
-			StartTime: i.GetStartTime(), BreakGlassKey: i.GetBreakGlassKey(), Group: i.GetGroup()})
+			StartTime: i.GetStartTime(), OpenTime: i.GetOpenTime(), BreakGlassKey: i.GetBreakGlassKey(), Group: i.GetGroup()})
 	}
 	slices.SortFunc(list, func(a, b *peerv1.KnownIncident) int { return cmp.Compare(a.GetCheck(), b.GetCheck()) })
 	return list

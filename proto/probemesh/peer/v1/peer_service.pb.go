@@ -632,7 +632,9 @@ type KnownIncident struct {
 	// The key of its break-glass message, if it had one.
 	BreakGlassKey string `protobuf:"bytes,7,opt,name=break_glass_key,json=breakGlassKey,proto3" json:"break_glass_key,omitempty"`
 	// The incident of the group that it is part of, `incidents/{incident}`; empty when it is none.
-	Group         string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	Group string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	// When it was opened. Answers of before are no recovery; without it, those of before start_time are none.
+	OpenTime      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=open_time,json=openTime,proto3" json:"open_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,6 +723,13 @@ func (x *KnownIncident) GetGroup() string {
 		return x.Group
 	}
 	return ""
+}
+
+func (x *KnownIncident) GetOpenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenTime
+	}
+	return nil
 }
 
 // Missed is a server that another one does not hear.
@@ -1619,7 +1628,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x0eetcd_lost_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fetcdLostTime\x123\n" +
 	"\aoutages\x18\f \x03(\v2\x19.probemesh.peer.v1.OutageR\aoutages\x127\n" +
 	"\tstop_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\x12I\n" +
-	"\x0fknown_incidents\x18\x0e \x03(\v2 .probemesh.peer.v1.KnownIncidentR\x0eknownIncidents\"\xd4\x02\n" +
+	"\x0fknown_incidents\x18\x0e \x03(\v2 .probemesh.peer.v1.KnownIncidentR\x0eknownIncidents\"\x8d\x03\n" +
 	"\rKnownIncident\x12!\n" +
 	"\fmod_revision\x18\x01 \x01(\x03R\vmodRevision\x12\x1a\n" +
 	"\bincident\x18\x02 \x01(\tR\bincident\x12\x14\n" +
@@ -1629,7 +1638,8 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12&\n" +
 	"\x0fbreak_glass_key\x18\a \x01(\tR\rbreakGlassKey\x12\x14\n" +
-	"\x05group\x18\b \x01(\tR\x05group\"\x88\x01\n" +
+	"\x05group\x18\b \x01(\tR\x05group\x127\n" +
+	"\topen_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\"\x88\x01\n" +
 	"\x06Missed\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x123\n" +
@@ -1764,32 +1774,33 @@ var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	19, // 17: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
 	20, // 18: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
 	17, // 19: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
-	18, // 20: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
-	19, // 21: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	17, // 22: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
-	17, // 23: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
-	17, // 24: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 25: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
-	21, // 26: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
-	17, // 27: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
-	10, // 28: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	17, // 29: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	18, // 30: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	18, // 31: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	22, // 32: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	23, // 33: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	18, // 34: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
-	24, // 35: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	13, // 36: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	24, // 37: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	25, // 38: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 39: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 40: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	40, // [40:41] is the sub-list for method output_type
-	39, // [39:40] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	17, // 20: probemesh.peer.v1.KnownIncident.open_time:type_name -> google.protobuf.Timestamp
+	18, // 21: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
+	19, // 22: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	17, // 23: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
+	17, // 24: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
+	17, // 25: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 26: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
+	21, // 27: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	17, // 28: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	10, // 29: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	17, // 30: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	18, // 31: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	18, // 32: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	22, // 33: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	23, // 34: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	18, // 35: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	24, // 36: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	13, // 37: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	24, // 38: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	25, // 39: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 40: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 41: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	41, // [41:42] is the sub-list for method output_type
+	40, // [40:41] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
