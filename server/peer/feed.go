@@ -88,7 +88,8 @@ func (f *feed) run(ctx context.Context, stream followStream) error {
 		return errReplaced
 	}
 	p := f.p
-	started := &peerv1.Started{Server: p.name, BootId: p.cfg.BootID, Journal: p.journal.id, Protocol: Protocol, Datacenter: p.cfg.Datacenter}
+	started := &peerv1.Started{Server: p.name, BootId: p.cfg.BootID, Journal: p.journal.id, Protocol: Protocol, Datacenter: p.cfg.Datacenter,
+		Remembered: p.remembered(f.other.name, time.Now())}
 	if err := stream.Send(&peerv1.FollowResponse{Message: &peerv1.FollowResponse_Started{Started: started}}); err != nil {
 		return err
 	}

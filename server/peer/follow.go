@@ -154,6 +154,7 @@ func (p *Peers) begin(o *other, s *peerv1.Started, asks chan *peerv1.Run, renew 
 	o.boot, o.datacenter = s.GetBootId(), s.GetDatacenter()
 	o.heard, o.skew = time.Now(), skew{}
 	o.missed, o.silent = false, false
+	p.learnLocked(s.GetServer(), s.GetRemembered(), time.Now())
 	p.changedLocked()
 	return nil
 }

@@ -62,6 +62,57 @@ func TestAServerOnANewDiskKeepsResultsForThoseThatAreAway(t *testing.T) {
 	})
 }
 
+// It may be restarted meanwhile, and is told by another of who is away.
+func TestAServerOnANewDiskLearnsFromAnotherWhoIsAway(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.start("a", "a1")
+		b := w.start("b", "b1")
+		time.Sleep(3 * saveEvery)
+		b.kill()
+		w.publish(b, false)
+		time.Sleep(time.Minute)
+		w.anew = true
+		c := w.start("c", "c1")
+		c.kill()
+		c = w.start("c", "c2")
+		c.file(results("p", "c", 1, 500)) // before it is told
+		time.Sleep(2 * freshFor)
+		c.file(results("p", "c", 501, 1000))
+		time.Sleep(3 * saveEvery)
+		if held := c.peers.journal.held.Load(); held != 1000 {
+			t.Errorf("the journal holds %d for the server that is away; want 1000", held)
+		}
+		w.start("b", "b2").full("p", 1, 1000)
+		time.Sleep(3 * saveEvery)
+		if held := c.peers.journal.held.Load(); held != 0 {
+			t.Errorf("the journal still holds %d", held)
+		}
+	})
+}
+
+// Servers that tell each other of one that is gone do not remember it for longer by that.
+func TestAServerThatIsGoneIsForgottenAfterADay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.start("a", "a1"), w.start("b", "b1")
+		time.Sleep(3 * saveEvery)
+		b.kill()
+		w.publish(b, false)
+		time.Sleep(2 * SilentAfter)
+		a.peers.mu.Lock()
+		a.peers.others["servers/b"].seen = time.Now().Add(time.Minute - RememberFor)
+		a.peers.mu.Unlock()
+		c := w.start("c", "c1")
+		for i := range 6 {
+			time.Sleep(20 * time.Second)
+			if n, m := len(a.peers.memories()), len(c.peers.memories()); n != m || (n == 2) != (i < 2) && i != 2 {
+				t.Fatalf("%d s before a day is over, a remembers %d servers and c %d", 60-20*(i+1), n, m)
+			}
+			w.sever("c", "a")
+			w.sever("a", "c")
+		}
+	})
+}
+
 func TestABreakCostsNoResult(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.start("a", "a1"), w.start("b", "b1")

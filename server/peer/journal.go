@@ -28,10 +28,9 @@ const bootPositions = 1 << 40
 
 // journal is what this server's probers brought, in the order in which it came, until the other servers have it. It is a spool whose positions outlive restarts.
 type journal struct {
-	id    string // of the directory's first boot; another when it was lost
-	fresh bool   // this is that boot
-	path  string
-	log   *slog.Logger
+	id   string // of the directory's first boot; another when it was lost
+	path string
+	log  *slog.Logger
 
 	// What the spool would tell only after its disk has answered, as of the last look.
 	newest  atomic.Uint64
@@ -53,6 +52,8 @@ type journalFile struct {
 	ID      string `json:"id"`
 	Boots   uint64 `json:"boots"`
 	Dropped int64  `json:"dropped"`
+	// Begun is when the first boot began, in seconds since 1970; 0: long ago.
+	Begun int64 `json:"begun"`
 }
 
 func openJournal(cfg Config, log *slog.Logger) (*journal, error) {
@@ -64,13 +65,12 @@ func openJournal(cfg Config, log *slog.Logger) (*journal, error) {
 	j := &journal{path: filepath.Join(cfg.Dir, "journal.json"), log: log}
 	f := j.read()
 	f.Boots++
-	fresh := f.ID == ""
-	if fresh {
+	if f.ID == "" {
 		var b [16]byte
 		_, _ = rand.Read(b[:]) // never fails
-		f.ID = hex.EncodeToString(b[:])
+		f.ID, f.Begun = hex.EncodeToString(b[:]), time.Now().Unix()
 	}
-	j.id, j.file, j.first, j.fresh = f.ID, f, f.Boots*bootPositions, fresh
+	j.id, j.file, j.first = f.ID, f, f.Boots*bootPositions
 	if err := j.write(f); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -84,6 +84,11 @@ func openJournal(cfg Config, log *slog.Logger) (*journal, error) {
 	j.dropped.Store(f.Dropped)
 	j.look()
 	return j, nil
+}
+
+// begun is when the journal's first boot began, by the clock that counts on from now. One that the clock says is still to come began now.
+func (j *journal) begun(now time.Time) time.Time {
+	return now.Add(-max(now.Sub(time.Unix(j.file.Begun, 0)), 0))
 }
 
 // read gives what was remembered. When that is lost, the number of boots is too, and the entries that are there have positions of a journal that nobody can go on

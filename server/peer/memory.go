@@ -13,6 +13,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/probemesh/probemesh/internal/spec"
+	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 )
 
 // saveEvery is how often what has changed is written down. What is lost by a crash costs repetitions only, which the histories drop.
@@ -100,6 +105,43 @@ func (p *Peers) recall(now time.Time) {
 	p.memory.list = nil
 }
 
+// remembered are the others, as a server that follows is told of them: it may be on a new disk, and know of none that are away.
+func (p *Peers) remembered(follower string, now time.Time) (list []*peerv1.RememberedServer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.others {
+		if o.name != follower {
+			list = append(list, &peerv1.RememberedServer{Server: o.name, Address: o.address, Datacenter: o.datacenter, Away: durationpb.New(max(now.Sub(o.seen), 0))})
+		}
+	}
+	slices.SortFunc(list, func(a, b *peerv1.RememberedServer) int { return strings.Compare(a.GetServer(), b.GetServer()) })
+	return list
+}
+
+// learnLocked takes over whom another server remembers. Nobody is remembered for longer by that than a day after one of them had a sign of its life.
+func (p *Peers) learnLocked(from string, list []*peerv1.RememberedServer, now time.Time) {
+	for _, r := range list {
+		away := max(r.GetAway().AsDuration(), 0)
+		name, err := spec.ParseName(spec.Servers, r.GetServer())
+		if err != nil || name != r.GetServer() || name == p.name || away > RememberFor {
+			continue
+		}
+		o, seen := p.others[name], now.Add(-away)
+		if o == nil {
+			o = &other{name: name, kick: make(chan struct{}, 1)}
+			p.others[name] = o
+			p.log.Info("a server is known from another: what it lacks is kept for it", "server", name, "from", from, "away", away.Round(time.Second))
+		}
+		if !seen.After(o.seen) {
+			continue
+		}
+		o.seen = seen
+		if o.end == nil && !o.listed {
+			o.address, o.datacenter = r.GetAddress(), r.GetDatacenter()
+		}
+	}
+}
+
 // memories are what is to be written down.
 func (p *Peers) memories() []remembered {
 	p.mu.Lock()
@@ -152,8 +194,8 @@ func (p *Peers) measure() {
 	}
 }
 
-// freshFor is how long a server whose journal is new lets go of nothing: if it has lost its disk, it does not know of servers that were away at that time, and whose records
-// have gone from the store.
+// freshFor is how long a server whose journal is new lets go of nothing, over restarts: if it has lost its disk, it does not know of servers that were away at that time, and
+// whose records have gone from the store, before it has heard of them from another that does.
 const freshFor = 15 * time.Minute
 
 // lowest is the position that everybody has who is remembered.

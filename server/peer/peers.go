@@ -76,7 +76,7 @@ type Peers struct {
 	urge    chan struct{} // a beat is wanted at once
 	review  chan struct{} // whom to follow may have changed
 
-	fresh   time.Time     // when the journal was begun, if this process did; zero otherwise
+	fresh   time.Time     // when the journal was begun
 	running chan struct{} // closed when the two below are set
 	mesh    Mesh
 	stop    context.Context // ends streams of followers
@@ -116,9 +116,7 @@ func New(cfg Config, deps Deps) (*Peers, error) {
 	if p.memory, err = openMemory(cfg.Dir, deps.Log); err != nil {
 		return nil, err
 	}
-	if p.journal.fresh {
-		p.fresh = time.Now()
-	}
+	p.fresh = p.journal.begun(time.Now())
 	p.recall(time.Now())
 	p.m, err = newMetrics(deps.Meter, p)
 	return p, err

@@ -379,7 +379,10 @@ type Started struct {
 	// The version of this protocol that it speaks.
 	Protocol int32 `protobuf:"varint,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Its datacenter.
-	Datacenter    string `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Datacenter string `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// The other servers that it remembers, the follower excepted. One that has lost its disk learns so of servers that are away, whose records have gone from etcd with
+	// their leases, and keeps its journal for them too.
+	Remembered    []*RememberedServer `protobuf:"bytes,6,rep,name=remembered,proto3" json:"remembered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -449,6 +452,86 @@ func (x *Started) GetDatacenter() string {
 	return ""
 }
 
+func (x *Started) GetRemembered() []*RememberedServer {
+	if x != nil {
+		return x.Remembered
+	}
+	return nil
+}
+
+// RememberedServer is a server that was heard within a day.
+type RememberedServer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `servers/{server}`.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Where it listened last, host:port.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Its datacenter.
+	Datacenter string `protobuf:"bytes,3,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// How long ago the server that says so, or the one that it was told by, had a sign of its life. A day after it nothing is kept for it any more.
+	Away          *durationpb.Duration `protobuf:"bytes,4,opt,name=away,proto3" json:"away,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RememberedServer) Reset() {
+	*x = RememberedServer{}
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RememberedServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RememberedServer) ProtoMessage() {}
+
+func (x *RememberedServer) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RememberedServer.ProtoReflect.Descriptor instead.
+func (*RememberedServer) Descriptor() ([]byte, []int) {
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RememberedServer) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *RememberedServer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RememberedServer) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *RememberedServer) GetAway() *durationpb.Duration {
+	if x != nil {
+		return x.Away
+	}
+	return nil
+}
+
 // Beat is a sign of life, and how the server is.
 type Beat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -488,7 +571,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[4]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +583,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[4]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +596,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{4}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Beat) GetTime() *timestamppb.Timestamp {
@@ -641,7 +724,7 @@ type KnownIncident struct {
 
 func (x *KnownIncident) Reset() {
 	*x = KnownIncident{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +736,7 @@ func (x *KnownIncident) String() string {
 func (*KnownIncident) ProtoMessage() {}
 
 func (x *KnownIncident) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[5]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +749,7 @@ func (x *KnownIncident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownIncident.ProtoReflect.Descriptor instead.
 func (*KnownIncident) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{5}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KnownIncident) GetModRevision() int64 {
@@ -749,7 +832,7 @@ type Missed struct {
 
 func (x *Missed) Reset() {
 	*x = Missed{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +844,7 @@ func (x *Missed) String() string {
 func (*Missed) ProtoMessage() {}
 
 func (x *Missed) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +857,7 @@ func (x *Missed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Missed.ProtoReflect.Descriptor instead.
 func (*Missed) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Missed) GetServer() string {
@@ -832,7 +915,7 @@ type Outage struct {
 
 func (x *Outage) Reset() {
 	*x = Outage{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +927,7 @@ func (x *Outage) String() string {
 func (*Outage) ProtoMessage() {}
 
 func (x *Outage) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +940,7 @@ func (x *Outage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outage.ProtoReflect.Descriptor instead.
 func (*Outage) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Outage) GetCheck() string {
@@ -944,7 +1027,7 @@ type OutageDelivery struct {
 
 func (x *OutageDelivery) Reset() {
 	*x = OutageDelivery{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1039,7 @@ func (x *OutageDelivery) String() string {
 func (*OutageDelivery) ProtoMessage() {}
 
 func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1052,7 @@ func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutageDelivery.ProtoReflect.Descriptor instead.
 func (*OutageDelivery) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *OutageDelivery) GetReceiver() string {
@@ -1029,7 +1112,7 @@ type Presences struct {
 
 func (x *Presences) Reset() {
 	*x = Presences{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1124,7 @@ func (x *Presences) String() string {
 func (*Presences) ProtoMessage() {}
 
 func (x *Presences) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1137,7 @@ func (x *Presences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presences.ProtoReflect.Descriptor instead.
 func (*Presences) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Presences) GetFirst() bool {
@@ -1115,7 +1198,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1210,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1223,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Presence) GetProber() string {
@@ -1252,7 +1335,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1347,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1360,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Votes) GetResults() []*v1.Result {
@@ -1302,7 +1385,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1397,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1410,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *History) GetPosition() uint64 {
@@ -1366,7 +1449,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1461,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1474,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistoryEntry) GetResult() *v1.Result {
@@ -1426,7 +1509,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1521,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1534,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Acknowledgement) GetPosition() uint64 {
@@ -1474,7 +1557,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1569,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1582,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Run) GetProber() string {
@@ -1531,7 +1614,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1626,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1639,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{16}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Refusal) GetProber() string {
@@ -1603,7 +1686,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\ajournal\x18\x04 \x01(\tR\ajournal\x12\x1a\n" +
-	"\bposition\x18\x05 \x01(\x04R\bposition\"\x90\x01\n" +
+	"\bposition\x18\x05 \x01(\x04R\bposition\"\xd5\x01\n" +
 	"\aStarted\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x18\n" +
@@ -1611,7 +1694,17 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\x05R\bprotocol\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x05 \x01(\tR\n" +
-	"datacenter\"\xef\x04\n" +
+	"datacenter\x12C\n" +
+	"\n" +
+	"remembered\x18\x06 \x03(\v2#.probemesh.peer.v1.RememberedServerR\n" +
+	"remembered\"\x93\x01\n" +
+	"\x10RememberedServer\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x03 \x01(\tR\n" +
+	"datacenter\x12-\n" +
+	"\x04away\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04away\"\xef\x04\n" +
 	"\x04Beat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -1724,83 +1817,86 @@ func file_probemesh_peer_v1_peer_service_proto_rawDescGZIP() []byte {
 	return file_probemesh_peer_v1_peer_service_proto_rawDescData
 }
 
-var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
 	(*FollowRequest)(nil),           // 0: probemesh.peer.v1.FollowRequest
 	(*FollowResponse)(nil),          // 1: probemesh.peer.v1.FollowResponse
 	(*Start)(nil),                   // 2: probemesh.peer.v1.Start
 	(*Started)(nil),                 // 3: probemesh.peer.v1.Started
-	(*Beat)(nil),                    // 4: probemesh.peer.v1.Beat
-	(*KnownIncident)(nil),           // 5: probemesh.peer.v1.KnownIncident
-	(*Missed)(nil),                  // 6: probemesh.peer.v1.Missed
-	(*Outage)(nil),                  // 7: probemesh.peer.v1.Outage
-	(*OutageDelivery)(nil),          // 8: probemesh.peer.v1.OutageDelivery
-	(*Presences)(nil),               // 9: probemesh.peer.v1.Presences
-	(*Presence)(nil),                // 10: probemesh.peer.v1.Presence
-	(*Votes)(nil),                   // 11: probemesh.peer.v1.Votes
-	(*History)(nil),                 // 12: probemesh.peer.v1.History
-	(*HistoryEntry)(nil),            // 13: probemesh.peer.v1.HistoryEntry
-	(*Acknowledgement)(nil),         // 14: probemesh.peer.v1.Acknowledgement
-	(*Run)(nil),                     // 15: probemesh.peer.v1.Run
-	(*Refusal)(nil),                 // 16: probemesh.peer.v1.Refusal
-	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
+	(*RememberedServer)(nil),        // 4: probemesh.peer.v1.RememberedServer
+	(*Beat)(nil),                    // 5: probemesh.peer.v1.Beat
+	(*KnownIncident)(nil),           // 6: probemesh.peer.v1.KnownIncident
+	(*Missed)(nil),                  // 7: probemesh.peer.v1.Missed
+	(*Outage)(nil),                  // 8: probemesh.peer.v1.Outage
+	(*OutageDelivery)(nil),          // 9: probemesh.peer.v1.OutageDelivery
+	(*Presences)(nil),               // 10: probemesh.peer.v1.Presences
+	(*Presence)(nil),                // 11: probemesh.peer.v1.Presence
+	(*Votes)(nil),                   // 12: probemesh.peer.v1.Votes
+	(*History)(nil),                 // 13: probemesh.peer.v1.History
+	(*HistoryEntry)(nil),            // 14: probemesh.peer.v1.HistoryEntry
+	(*Acknowledgement)(nil),         // 15: probemesh.peer.v1.Acknowledgement
+	(*Run)(nil),                     // 16: probemesh.peer.v1.Run
+	(*Refusal)(nil),                 // 17: probemesh.peer.v1.Refusal
 	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
-	(v1.CheckStatus_Verdict)(0),     // 19: probemesh.v1.CheckStatus.Verdict
-	(v1.CheckStatus_Reason)(0),      // 20: probemesh.v1.CheckStatus.Reason
-	(v1.Notification_Transition)(0), // 21: probemesh.v1.Notification.Transition
-	(*v1.AssignmentRefusal)(nil),    // 22: probemesh.v1.AssignmentRefusal
-	(*v1.CanaryState)(nil),          // 23: probemesh.v1.CanaryState
-	(*v1.Result)(nil),               // 24: probemesh.v1.Result
-	(*v1.RunNow)(nil),               // 25: probemesh.v1.RunNow
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(v1.CheckStatus_Verdict)(0),     // 20: probemesh.v1.CheckStatus.Verdict
+	(v1.CheckStatus_Reason)(0),      // 21: probemesh.v1.CheckStatus.Reason
+	(v1.Notification_Transition)(0), // 22: probemesh.v1.Notification.Transition
+	(*v1.AssignmentRefusal)(nil),    // 23: probemesh.v1.AssignmentRefusal
+	(*v1.CanaryState)(nil),          // 24: probemesh.v1.CanaryState
+	(*v1.Result)(nil),               // 25: probemesh.v1.Result
+	(*v1.RunNow)(nil),               // 26: probemesh.v1.RunNow
 }
 var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	2,  // 0: probemesh.peer.v1.FollowRequest.start:type_name -> probemesh.peer.v1.Start
-	14, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
-	15, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
+	15, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
+	16, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
 	3,  // 3: probemesh.peer.v1.FollowResponse.started:type_name -> probemesh.peer.v1.Started
-	4,  // 4: probemesh.peer.v1.FollowResponse.beat:type_name -> probemesh.peer.v1.Beat
-	9,  // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
-	11, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
-	12, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
-	16, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
-	17, // 9: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
-	6,  // 10: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
-	18, // 11: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
-	18, // 12: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
-	17, // 13: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
-	7,  // 14: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
-	17, // 15: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
-	5,  // 16: probemesh.peer.v1.Beat.known_incidents:type_name -> probemesh.peer.v1.KnownIncident
-	19, // 17: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	20, // 18: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	17, // 19: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
-	17, // 20: probemesh.peer.v1.KnownIncident.open_time:type_name -> google.protobuf.Timestamp
-	18, // 21: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
-	19, // 22: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	17, // 23: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
-	17, // 24: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
-	17, // 25: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 26: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
-	21, // 27: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
-	17, // 28: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
-	10, // 29: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	17, // 30: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	18, // 31: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	18, // 32: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	22, // 33: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	23, // 34: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	18, // 35: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
-	24, // 36: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	13, // 37: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	24, // 38: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	25, // 39: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 40: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 41: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	41, // [41:42] is the sub-list for method output_type
-	40, // [40:41] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	5,  // 4: probemesh.peer.v1.FollowResponse.beat:type_name -> probemesh.peer.v1.Beat
+	10, // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
+	12, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
+	13, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
+	17, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
+	4,  // 9: probemesh.peer.v1.Started.remembered:type_name -> probemesh.peer.v1.RememberedServer
+	18, // 10: probemesh.peer.v1.RememberedServer.away:type_name -> google.protobuf.Duration
+	19, // 11: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
+	7,  // 12: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
+	18, // 13: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
+	18, // 14: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
+	19, // 15: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
+	8,  // 16: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
+	19, // 17: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
+	6,  // 18: probemesh.peer.v1.Beat.known_incidents:type_name -> probemesh.peer.v1.KnownIncident
+	20, // 19: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	21, // 20: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	19, // 21: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
+	19, // 22: probemesh.peer.v1.KnownIncident.open_time:type_name -> google.protobuf.Timestamp
+	18, // 23: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
+	20, // 24: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	19, // 25: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
+	19, // 26: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
+	19, // 27: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 28: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
+	22, // 29: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	19, // 30: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	11, // 31: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	19, // 32: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	18, // 33: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	18, // 34: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	23, // 35: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	24, // 36: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	18, // 37: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	25, // 38: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	14, // 39: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	25, // 40: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	26, // 41: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 42: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 43: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	43, // [43:44] is the sub-list for method output_type
+	42, // [42:43] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
@@ -1827,7 +1923,7 @@ func file_probemesh_peer_v1_peer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_peer_v1_peer_service_proto_rawDesc), len(file_probemesh_peer_v1_peer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
