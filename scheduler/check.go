@@ -54,7 +54,8 @@ type check struct {
 	updated     time.Time
 	incident    *statev1.StoredIncident
 	incidentRev int64
-	hearsay     bool // another server has told of the incident, not etcd
+	hearsay     bool      // another server has told of the incident, not etcd
+	heardAt     time.Time // when the incident became known here
 	damping     incident.Damping
 	damped      string    // the incident that the damping counted last
 	effectUntil time.Time // an effect is under way until then

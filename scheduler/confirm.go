@@ -150,8 +150,9 @@ func (s *State) planRound(now time.Time, c *check) {
 	if !c.roundAt.IsZero() && now.Before(c.roundAt) {
 		return
 	}
+	opened := c.knownOpen()
 	early := func(v *verdict.Vote) bool {
-		return v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && v.Start.Sub(v.Since) < c.gap()
+		return v.Outcome == verdict.OK && c.policy.IsFresh(v, now) && (v.Start.Sub(v.Since) < c.gap() || !v.Start.After(opened))
 	}
 	if !c.roundAt.IsZero() {
 		s.askAll(now, c, func(v *verdict.Vote) bool { return early(v) && now.Sub(v.Since) > c.gap() })

@@ -234,6 +234,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	if name := e.Incident.GetIncident().GetName(); name != c.damped {
 		c.damping, c.damped = c.damping.Add(now), name
 	}
+	if e.Incident.GetIncident().GetName() != c.incident.GetIncident().GetName() {
+		c.heardAt = now
+	}
 	s.leaveGroup(c, c.incident)
 	c.incident, c.incidentRev, c.hearsay, c.effectUntil = e.Incident, e.ModRevision, false, time.Time{}
 	s.noteGroup(c)

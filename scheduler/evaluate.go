@@ -56,7 +56,7 @@ func (s *State) evaluate(c *check, now time.Time) {
 		Tally: c.tally, Shown: c.shown, Confirming: c.confirming(now) && !c.repeated, Waiting: c.waiting(now), OnDegraded: c.spec.GetAlertOnDegraded(), Open: c.openNow(),
 	}
 	if f.Open != verdict.Unknown {
-		f.Recovered = c.recovered(now, f.Open)
+		f.Recovered = c.recovered(now, f.Open) && c.answeredSince(c.knownOpen(), now)
 	}
 	d := incident.Decide(f)
 	s.show(c, now, d.Verdict, c.reasonFor(d))
@@ -133,6 +133,32 @@ func (c *check) recovered(now time.Time, severity verdict.Verdict) bool {
 		return c.tally.Failing+c.tally.Mixed == 0 && verdict.Steady(p, c.votes, now, steady) >= p.Quorum && verdict.Limping(p, c.votes, now, steady) < p.Quorum
 	}
 	return verdict.Recovered(p, c.votes, now, steady)
+}
+
+// knownOpen is when what is open was opened, as far as this server's clock can tell: it was not later than when it was heard of here.
+func (c *check) knownOpen() time.Time {
+	at, heard := c.incident.GetIncident().GetOpenTime().AsTime(), c.heardAt
+	if o := c.newest(); o != nil {
+		at, heard = o.Due, o.heardAt
+	}
+	if heard.Before(at) {
+		return heard
+	}
+	return at
+}
+
+// answeredSince tells whether as many as decide, or all who say that the check answers, if they are fewer, have seen so in probes that began later. What a server last saw
+// of a check may be of before the incident, of which others told it, or etcd did late: that is no recovery, however long it has been so.
+func (c *check) answeredSince(at, now time.Time) bool {
+	later, all := 0, 0
+	for i := range c.votes {
+		if v := &c.votes[i]; v.Outcome == verdict.OK && !v.Aside && c.policy.IsFresh(v, now) {
+			if all++; v.Start.After(at) {
+				later++
+			}
+		}
+	}
+	return later >= min(c.policy.Quorum, all)
 }
 
 // gap is the least time between the two rounds of a recovery: half an interval, at most 10 s.

@@ -34,6 +34,8 @@ type outage struct {
 	reason   meshv1.CheckStatus_Reason
 	summary  string
 	traceID  string
+	// heardAt is when it became known here.
+	heardAt time.Time
 	// joined is the incident that it became; until that has ended, it is remembered for those whom only break-glass messages reach.
 	joined *meshv1.Incident
 }
@@ -124,9 +126,7 @@ func severityOf(v meshv1.CheckStatus_Verdict) verdict.Verdict {
 func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 	// Of a member of a group nobody was told; the end of the group waits for etcd.
 	member := d.Wish == incident.Resolve && c.newest() == nil && c.incident.GetIncident().GetGroup() != ""
-	// What this server last saw of the check may be of before the incident, of which it was only told.
-	stale := d.Wish == incident.Resolve && c.newest() == nil && c.incident != nil && !c.answeredSince(c.incident.GetIncident().GetOpenTime().AsTime(), now)
-	if (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member && !stale {
+	if (d.Wish == incident.Open || d.Wish == incident.Resolve) && !member {
 		if at := s.store.lost.Add(s.cfg.BreakGlassAfter); now.Before(at) {
 			s.schedule(c, at)
 		} else {
@@ -134,20 +134,7 @@ func (s *State) withoutStore(c *check, now time.Time, d incident.Decision) {
 		}
 	}
 	open, stored := c.openNow(), openSeverity(c.incident.GetIncident())
-	s.undecide(c, now, d.Wish != incident.Nothing && !stale || open != stored)
-}
-
-// answeredSince tells whether as many as decide, or all who say that the check answers, if they are fewer, have seen so in probes that began later.
-func (c *check) answeredSince(at, now time.Time) bool {
-	later, all := 0, 0
-	for i := range c.votes {
-		if v := &c.votes[i]; v.Outcome == verdict.OK && !v.Aside && c.policy.IsFresh(v, now) {
-			if all++; v.Start.After(at) {
-				later++
-			}
-		}
-	}
-	return later >= min(c.policy.Quorum, all)
+	s.undecide(c, now, d.Wish != incident.Nothing || open != stored)
 }
 
 // undecide notes since when the votes call for something that nobody can write down.
@@ -180,6 +167,7 @@ func (s *State) breakGlass(c *check, now time.Time, d incident.Decision) {
 	o := &outage{
 		Outage:   Outage{Key: outageKey(c, s.store.term, c.ordinal), Check: c.name, Verdict: shownVerdict(d.Verdict), Start: c.failureStart(now), Due: now},
 		evidence: c.voteList(now, true), reason: c.reason, summary: alert.Opened(c.facts(shownVerdict(d.Verdict).String())), traceID: c.traceID(),
+		heardAt: now,
 	}
 	c.damping = c.damping.Add(now)
 	s.learnAgain(c, o)
@@ -192,7 +180,7 @@ func (s *State) endOutage(c *check, now time.Time) {
 	o := c.newest()
 	if o == nil || !o.End.IsZero() {
 		i := c.incident.GetIncident()
-		o = &outage{Outage: Outage{Key: keyOfIncident(i), Check: c.name, Incident: i.GetName(), Verdict: i.GetVerdict(), Start: i.GetStartTime().AsTime(), Due: now}, reason: i.GetReason()}
+		o = &outage{Outage: Outage{Key: keyOfIncident(i), Check: c.name, Incident: i.GetName(), Verdict: i.GetVerdict(), Start: i.GetStartTime().AsTime(), Due: now}, reason: i.GetReason(), heardAt: now}
 		s.learnAgain(c, o)
 		c.outages = append(c.outages, o)
 	}

@@ -25,7 +25,7 @@ func (s *State) knowIncident(now time.Time, e IncidentKnown) {
 		st.Incident.OpenTime = st.Incident.GetStartTime()
 	}
 	s.leaveGroup(c, c.incident)
-	c.incident, c.incidentRev, c.hearsay = st, e.ModRevision, true
+	c.incident, c.incidentRev, c.hearsay, c.heardAt = st, e.ModRevision, true, now
 	s.dropCovered(c, st)
 	c.updated = now
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})

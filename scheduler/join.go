@@ -56,7 +56,7 @@ func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	case len(c.outages) >= maxOutages:
 		return
 	}
-	o := &outage{Outage: e.Outage, reason: meshv1.CheckStatus_QUORUM_DOWN}
+	o := &outage{Outage: e.Outage, reason: meshv1.CheckStatus_QUORUM_DOWN, heardAt: now}
 	if o.Verdict == meshv1.CheckStatus_DEGRADED {
 		o.reason = meshv1.CheckStatus_MINORITY_DOWN
 	}
