@@ -130,12 +130,16 @@ func note(i *meshv1.Incident, now time.Time, e meshv1.TimelineEntry_Event, text 
 	i.Timeline = append(i.Timeline, &meshv1.TimelineEntry{Time: timestamppb.New(now), Event: e, Text: text})
 }
 
-func (c *check) facts(v string) alert.Facts {
-	name := spec.ID(c.name)
-	if c.spec.GetDisplayName() != "" {
-		name = c.spec.GetDisplayName()
+// title is what people call the check.
+func (c *check) title() string {
+	if name := c.spec.GetDisplayName(); name != "" {
+		return name
 	}
-	f := alert.Facts{Check: name, URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Limping: c.limping(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
+	return spec.ID(c.name)
+}
+
+func (c *check) facts(v string) alert.Facts {
+	f := alert.Facts{Check: c.title(), URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Limping: c.limping(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
 	if len(f.Failing) == 0 && len(f.Limping) > 0 {
 		f.Error = c.why()
 	}

@@ -205,13 +205,13 @@ func TestOutageThatBeganAndEndedWithoutEtcdBecomesAClosedIncident(t *testing.T) 
 	end := b[1].Outage.End
 	r.regain()
 	r.after(time.Second)
-	r.wantOwed("RESOLVED checks/shop")
+	r.wantOwed("OPENED checks/shop", "RESOLVED checks/shop") // no server has told anybody
 	i := r.resolved()[0].Incident.GetIncident()
 	if !i.GetEndTime().AsTime().Equal(end) || !strings.Contains(i.GetSummary(), "while etcd had no quorum") {
 		t.Fatalf("closed incident %v", i)
 	}
 	r.after(time.Minute)
-	r.wantOwed("RESOLVED checks/shop")
+	r.wantOwed("OPENED checks/shop", "RESOLVED checks/shop")
 	if len(r.opened()) != 1 || len(r.s.Outages()) != 0 {
 		t.Fatalf("%d opened, outages left %v", len(r.opened()), r.s.Outages())
 	}
@@ -254,7 +254,7 @@ func TestSecondOutageWithoutEtcdHasAnotherKeyAndBothBecomeIncidents(t *testing.T
 	if len(r.opened()) != 2 || len(r.resolved()) != 1 || r.s.Incident("checks/shop") == nil {
 		t.Fatalf("%d opened, %d resolved", len(r.opened()), len(r.resolved()))
 	}
-	r.wantOwed("RESOLVED checks/shop", "OPENED checks/shop")
+	r.wantOwed("OPENED checks/shop", "RESOLVED checks/shop", "OPENED checks/shop")
 }
 
 // Two servers that saw the same checks and votes, at times that differ, give an outage the same key.

@@ -202,8 +202,8 @@ func (s *State) mayJoin(c *check, now time.Time) bool {
 	return s.mayAct(c.effectUntil, now) && !s.store.unsettled
 }
 
-// wishJoined opens the incident that an outage would have been from its beginning. Who was told by a break-glass message is not told again; when it is over already,
-// nobody is told that it has begun, but everybody else that it was.
+// wishJoined opens the incident that an outage would have been from its beginning, also when it is over already: every receiver is told once that it began and once
+// that it is over, by a break-glass message or by the leader.
 func (s *State) wishJoined(c *check, now time.Time, o *outage) {
 	if !s.mayJoin(c, now) {
 		return
@@ -218,16 +218,17 @@ func (s *State) wishJoined(c *check, now time.Time, o *outage) {
 		Evidence: evidence, Term: int32(s.lead.Term), Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
 		Annotations: c.spec.GetAnnotations(), TraceId: o.traceID, BreakGlassKey: o.Key, Summary: o.summary,
 	}
-	if i.Summary == "" {
+	switch {
+	case i.Summary != "":
+	case o.End.IsZero() && c.tally.Verdict == verdict.Down:
 		i.Summary = alert.Opened(c.facts(o.Verdict.String()))
+	default: // what the votes say now is not what made it due
+		i.Summary = fmt.Sprintf("%s was %s from %s on, as another server saw while etcd had no quorum. (%s)", c.title(), o.Verdict, clockTime(o.Start), c.spec.GetUri())
 	}
 	noteOutage(i, now, o)
 	note(i, now, meshv1.TimelineEntry_OPENED, i.Summary)
 	st := &statev1.StoredIncident{Incident: i}
-	var out []*statev1.OutboxEntry
-	if o.End.IsZero() {
-		out = s.spare(st, o, now, s.owe(st, c.spec, meshv1.Notification_OPENED, now))
-	}
+	out := s.spare(st, o, now, s.owe(st, c.spec, meshv1.Notification_OPENED, now))
 	c.effectUntil = now.Add(effectTimeout)
 	s.do(Open{Key: c.name, Incident: st, Outbox: out, CheckRevision: c.revision})
 }
@@ -240,11 +241,7 @@ func (s *State) wishEnd(c *check, now time.Time, o *outage) {
 	st := proto.CloneOf(c.incident)
 	i := st.GetIncident()
 	i.State, i.EndTime, i.ResolveTime = meshv1.Incident_RESOLVED, timestamppb.New(o.End), timestamppb.New(now)
-	name := spec.ID(c.name)
-	if c.spec.GetDisplayName() != "" {
-		name = c.spec.GetDisplayName()
-	}
-	i.Summary = fmt.Sprintf("%s was %s for %s, from %s to %s, while etcd had no quorum. It is over. (%s)", name, o.Verdict, alert.Span(o.End.Sub(i.GetStartTime().AsTime())),
+	i.Summary = fmt.Sprintf("%s was %s for %s, from %s to %s, while etcd had no quorum. It is over. (%s)", c.title(), o.Verdict, alert.Span(o.End.Sub(i.GetStartTime().AsTime())),
 		clockTime(i.GetStartTime().AsTime()), clockTime(o.End), i.GetUri())
 	if o.Incident != "" {
 		noteOutage(i, now, o)

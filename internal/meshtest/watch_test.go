@@ -304,10 +304,8 @@ func (w *world) told() {
 	// Incidents are delivered side by side, and a receiver that failed hears of several at once: their order is that of the decisions.
 	all := w.box.all()
 	slices.SortStableFunc(all, func(a, b delivery) int { return a.decided().Compare(b.decided()) })
-	glass := map[string]bool{} // incidents of what was due while etcd was lost: when it was over before one could be written, only the end is told
 	for _, v := range closed {
 		i := v.Value.GetIncident()
-		glass[i.GetName()] = i.GetBreakGlassKey() != ""
 		for _, t := range []meshv1.Notification_Transition{meshv1.Notification_OPENED, meshv1.Notification_RESOLVED} {
 			if !slices.ContainsFunc(all, func(d delivery) bool { return d.n.GetTransition() == t && about(d.n, i) }) {
 				w.audit.violate("nobody was told %s of %s (%s)", t, i.GetName(), i.GetCheck())
@@ -331,7 +329,7 @@ func (w *world) told() {
 				w.audit.violate("false alert: %s was told to be open at %s by %s, and was not down: %s", check, w.since(d.at), d.key, d.n.GetSummary())
 			}
 		case meshv1.Notification_RESOLVED:
-			if !isOpen && check != "" && !glass[d.n.GetIncident()] && !w.excused(before, d) && !(w.split(d.decided().Add(-time.Minute), d.decided()) && w.broken(check)) {
+			if !isOpen && check != "" && !w.excused(before, d) && !(w.split(d.decided().Add(-time.Minute), d.decided()) && w.broken(check)) {
 				w.audit.violate("%s was told to be over at %s by %s, and was not open", check, w.since(d.at), d.key)
 			}
 			delete(open, check)

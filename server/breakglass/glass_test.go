@@ -78,7 +78,7 @@ func TestOutageThatEndsWithoutEtcdIsToldToItsEnd(t *testing.T) {
 		w.etcd.SetLeaderless(false)
 		w.probe(time.Minute)
 		w.wantTold(pagerURL, "marked OPENED", "marked RESOLVED")
-		w.wantTold("https://chat.example.com", "RESOLVED")
+		w.wantTold("https://chat.example.com", "OPENED", "RESOLVED")
 		all := w.incidents()
 		if len(all) != 1 || all[0].GetState() != meshv1.Incident_RESOLVED || !strings.Contains(all[0].GetSummary(), "while etcd had no quorum") {
 			t.Fatalf("incidents %v", all)

@@ -150,6 +150,9 @@ type follower struct {
 	held map[string]heldKey
 	// check is the comparison under way, if one is.
 	check *comparison
+	// doubt is closed by the next doubt; before rested it is not listened to.
+	doubt  <-chan struct{}
+	rested time.Time
 }
 
 // heldKey is what the follower remembers of a key.
@@ -160,6 +163,7 @@ type heldKey struct {
 
 // snapshot reads everything at one revision and hands it over.
 func (w *follower) snapshot(ctx context.Context, reason string) error {
+	doubt := w.s.doubts.next()
 	var rev int64
 	var kvs []*mvccpb.KeyValue
 	for _, k := range w.kinds {
@@ -170,7 +174,7 @@ func (w *follower) snapshot(ctx context.Context, reason string) error {
 		rev = r
 	}
 	sort.Slice(kvs, func(i, j int) bool { return kvs[i].ModRevision < kvs[j].ModRevision })
-	w.held, w.check = make(map[string]heldKey, len(kvs)), nil
+	w.held, w.check, w.doubt = make(map[string]heldKey, len(kvs)), nil, doubt
 	events := make([]Event, 0, len(kvs))
 	for _, kv := range kvs {
 		if e, ok := w.event(ctx, kv, false); ok {
@@ -202,7 +206,7 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 	}
 	pulse := time.NewTicker(watchPulse)
 	defer pulse.Stop()
-	doubts, rested := w.s.doubts, (<-chan time.Time)(nil)
+	doubt, rested, late := (<-chan struct{})(nil), time.After(time.Until(w.rested)), (<-chan time.Time)(nil)
 	asked := false // whether the watch owes an answer since the last pulse
 	for {
 		select {
@@ -230,16 +234,17 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 			if err := w.compare(ctx, watchCtx); err != nil {
 				return alive, err
 			}
-		case <-doubts:
-			doubts, rested = nil, time.After(doubtRest)
-			if w.check != nil {
-				continue // a comparison is under way
-			}
-			if err := w.compare(ctx, watchCtx); err != nil {
+		case <-doubt:
+			doubt, rested, late = nil, time.After(doubtRest), time.After(doubtPatience)
+			if err := w.doubted(ctx, watchCtx); err != nil {
 				return alive, err
 			}
 		case <-rested:
-			doubts, rested = w.s.doubts, nil
+			doubt, rested = w.doubt, nil
+		case <-late:
+			if late = nil; w.check != nil {
+				return alive, w.stuck(ctx)
+			}
 		}
 	}
 }

@@ -179,6 +179,30 @@ func TestMissedEventIsHealedAtOnceWhenSomebodyDoubts(t *testing.T) {
 	})
 }
 
+// A watch that is open and says nothing is not waited for when somebody has met what it keeps back; whoever else follows reads anew too.
+func TestSilentWatchIsLeftAtOnceWhenSomebodyDoubts(t *testing.T) {
+	onFake(t, func(t *testing.T, b *backend) {
+		s, ctx := b.store(store.Options{VerifyEvery: -1}), t.Context()
+		f, g := follow(t, s), follow(t, s)
+		wantBatch(t, f.next(t), "snapshot")
+		wantBatch(t, g.next(t), "snapshot")
+		synctest.Wait()
+		b.fake.SetStarved(true)
+		_, err := s.CreateCheck(ctx, newCheck("a"))
+		ok(t, err)
+		begun := time.Now()
+		s.Doubt()
+		wantBatch(t, f.next(t), "snapshot check:checks/a")
+		wantBatch(t, g.next(t), "snapshot check:checks/a")
+		if d := time.Since(begun); d > 3*time.Second {
+			t.Errorf("after %s", d)
+		}
+		s.Doubt() // there is nothing to find
+		s.Doubt()
+		f.quiet(t, 9*time.Second)
+	})
+}
+
 func TestStuckWatchIsHealedByTheComparison(t *testing.T) {
 	onFake(t, func(t *testing.T, b *backend) {
 		s, ctx := b.store(store.Options{VerifyEvery: 20 * time.Second}), t.Context()

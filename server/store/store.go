@@ -49,7 +49,7 @@ type Store struct {
 	requests requestLease
 	latency  latency
 	pending  pending
-	doubts   chan struct{}
+	doubts   doubts
 }
 
 // New makes a store on the client, which stays the caller's to close.
@@ -69,7 +69,7 @@ func New(c *clientv3.Client, o Options) *Store {
 	if o.Meter == nil {
 		o.Meter = noop.Meter{}
 	}
-	return &Store{client: c, o: o, log: o.Log, m: newMetrics(o.Meter), doubts: make(chan struct{}, 1)}
+	return &Store{client: c, o: o, log: o.Log, m: newMetrics(o.Meter)}
 }
 
 // Fence identifies a reign: the leader's key and the revision at which it was created. A write with a fence changes nothing once the key

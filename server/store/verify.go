@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -25,12 +26,36 @@ func (c *comparison) touched(key string, rev int64) {
 // doubtRest is how long after a comparison that a doubt began the next doubt waits: one reads every key.
 const doubtRest = 10 * time.Second
 
-// Doubt has the Follow of this store compare what it handed over with what etcd has, soon and out of turn: its caller has met in etcd what Follow should have told it
-// before. Doubts that come close together, or while nobody follows, are one. It does not wait.
+// doubtPatience is how long after that the watch may take to be as far as the listing. One that says nothing for so long may say nothing for much longer, and somebody has
+// met what it keeps back: everything is read anew.
+const doubtPatience = 2 * time.Second
+
+// doubts is where those who follow hear of doubts. Safe for concurrent use.
+type doubts struct {
+	mu     sync.Mutex
+	raised chan struct{} // closed by the next one; nil: nobody listens
+}
+
+// next is closed by the next doubt.
+func (d *doubts) next() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.raised == nil {
+		d.raised = make(chan struct{})
+	}
+	return d.raised
+}
+
+// Doubt has every Follow of this store compare what it handed over with what etcd has, soon and out of turn: its caller has met in etcd what Follow should have told it
+// before. A watch that does not catch up within two seconds is left, and everything read anew. Doubts that come close together are one; a snapshot answers those from
+// before it. It does not wait.
 func (s *Store) Doubt() {
-	select {
-	case s.doubts <- struct{}{}:
-	default:
+	d := &s.doubts
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.raised != nil {
+		close(d.raised)
+		d.raised = nil
 	}
 }
 
@@ -40,9 +65,7 @@ func (w *follower) compare(ctx, watchCtx context.Context) error {
 		return nil // one that a doubt began a moment ago
 	}
 	if w.check != nil {
-		w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again",
-			"revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.begun))
-		return errDiverged
+		return w.stuck(ctx)
 	}
 	c := &comparison{listed: map[string]int64{}, changed: map[string]bool{}, begun: time.Now()}
 	for _, k := range w.kinds {
@@ -64,6 +87,21 @@ func (w *follower) compare(ctx, watchCtx context.Context) error {
 		return w.settleCheck(ctx)
 	}
 	return w.askProgress(watchCtx)
+}
+
+// stuck gives a watch up that has not caught up with the comparison under way.
+func (w *follower) stuck(ctx context.Context) error {
+	w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again", "revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.begun))
+	return errDiverged
+}
+
+// doubted begins a comparison because of a doubt, unless one is under way.
+func (w *follower) doubted(ctx, watchCtx context.Context) error {
+	w.doubt, w.rested = w.s.doubts.next(), time.Now().Add(doubtRest)
+	if w.check != nil {
+		return nil
+	}
+	return w.compare(ctx, watchCtx)
 }
 
 // settleCheck compares once the follower knows everything up to the listing's revision.
