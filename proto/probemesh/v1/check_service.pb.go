@@ -82,7 +82,7 @@ func (x Change_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Action.Descriptor instead.
 func (Change_Action) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{8, 0}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // GetCheckRequest asks for one check.
@@ -574,7 +574,9 @@ func (x *ApplyRequest) GetRequestId() string {
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One entry for each check and receiver of the request, and for each that is pruned; sorted by name.
-	Changes       []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What is valid and most likely not meant so, in the order of the request, at most 1,000. What was asked for is done all the same.
+	Warnings      []*ApplyWarning `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +618,68 @@ func (x *ApplyResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *ApplyResponse) GetWarnings() []*ApplyWarning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// ApplyWarning is something in a request that is valid and most likely not meant so.
+type ApplyWarning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, by its path in the request: `checks[3].datacenters[0]`.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// What is odd about it and what would be right, in words that follow the name of the field.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyWarning) Reset() {
+	*x = ApplyWarning{}
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyWarning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyWarning) ProtoMessage() {}
+
+func (x *ApplyWarning) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyWarning.ProtoReflect.Descriptor instead.
+func (*ApplyWarning) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ApplyWarning) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ApplyWarning) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Change is what Apply does to one resource.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -631,7 +695,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +707,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[8]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +720,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Change) GetName() string {
@@ -695,7 +759,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +771,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[9]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +784,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -757,7 +821,7 @@ type RunCheckRequest struct {
 
 func (x *RunCheckRequest) Reset() {
 	*x = RunCheckRequest{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +833,7 @@ func (x *RunCheckRequest) String() string {
 func (*RunCheckRequest) ProtoMessage() {}
 
 func (x *RunCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[10]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +846,7 @@ func (x *RunCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunCheckRequest.ProtoReflect.Descriptor instead.
 func (*RunCheckRequest) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RunCheckRequest) GetName() string {
@@ -814,7 +878,7 @@ type RunCheckResponse struct {
 
 func (x *RunCheckResponse) Reset() {
 	*x = RunCheckResponse{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +890,7 @@ func (x *RunCheckResponse) String() string {
 func (*RunCheckResponse) ProtoMessage() {}
 
 func (x *RunCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[11]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +903,7 @@ func (x *RunCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunCheckResponse.ProtoReflect.Descriptor instead.
 func (*RunCheckResponse) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RunCheckResponse) GetResult() *Result {
@@ -876,7 +940,7 @@ type AssignmentFailure struct {
 
 func (x *AssignmentFailure) Reset() {
 	*x = AssignmentFailure{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +952,7 @@ func (x *AssignmentFailure) String() string {
 func (*AssignmentFailure) ProtoMessage() {}
 
 func (x *AssignmentFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[12]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +965,7 @@ func (x *AssignmentFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentFailure.ProtoReflect.Descriptor instead.
 func (*AssignmentFailure) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AssignmentFailure) GetProber() string {
@@ -929,7 +993,7 @@ type ExplainCheckRequest struct {
 
 func (x *ExplainCheckRequest) Reset() {
 	*x = ExplainCheckRequest{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1005,7 @@ func (x *ExplainCheckRequest) String() string {
 func (*ExplainCheckRequest) ProtoMessage() {}
 
 func (x *ExplainCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[13]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1018,7 @@ func (x *ExplainCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainCheckRequest.ProtoReflect.Descriptor instead.
 func (*ExplainCheckRequest) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainCheckRequest) GetName() string {
@@ -991,7 +1055,7 @@ type ExplainCheckResponse struct {
 
 func (x *ExplainCheckResponse) Reset() {
 	*x = ExplainCheckResponse{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1067,7 @@ func (x *ExplainCheckResponse) String() string {
 func (*ExplainCheckResponse) ProtoMessage() {}
 
 func (x *ExplainCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[14]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1080,7 @@ func (x *ExplainCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainCheckResponse.ProtoReflect.Descriptor instead.
 func (*ExplainCheckResponse) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainCheckResponse) GetStatus() *CheckStatus {
@@ -1105,7 +1169,7 @@ type Independence struct {
 
 func (x *Independence) Reset() {
 	*x = Independence{}
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1181,7 @@ func (x *Independence) String() string {
 func (*Independence) ProtoMessage() {}
 
 func (x *Independence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_check_service_proto_msgTypes[15]
+	mi := &file_probemesh_v1_check_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1194,7 @@ func (x *Independence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Independence.ProtoReflect.Descriptor instead.
 func (*Independence) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_v1_check_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Independence) GetDimension() string {
@@ -1226,9 +1290,13 @@ const file_probemesh_v1_check_service_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x1a>\n" +
 	"\x10PruneLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
 	"\rApplyResponse\x12.\n" +
-	"\achanges\x18\x01 \x03(\v2\x14.probemesh.v1.ChangeR\achanges\"\xd9\x01\n" +
+	"\achanges\x18\x01 \x03(\v2\x14.probemesh.v1.ChangeR\achanges\x126\n" +
+	"\bwarnings\x18\x02 \x03(\v2\x1a.probemesh.v1.ApplyWarningR\bwarnings\">\n" +
+	"\fApplyWarning\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\xd9\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1b.probemesh.v1.Change.ActionR\x06action\x121\n" +
@@ -1302,7 +1370,7 @@ func file_probemesh_v1_check_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_check_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probemesh_v1_check_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_probemesh_v1_check_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_probemesh_v1_check_service_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: probemesh.v1.Change.Action
 	(*GetCheckRequest)(nil),       // 1: probemesh.v1.GetCheckRequest
@@ -1313,61 +1381,63 @@ var file_probemesh_v1_check_service_proto_goTypes = []any{
 	(*DeleteCheckRequest)(nil),    // 6: probemesh.v1.DeleteCheckRequest
 	(*ApplyRequest)(nil),          // 7: probemesh.v1.ApplyRequest
 	(*ApplyResponse)(nil),         // 8: probemesh.v1.ApplyResponse
-	(*Change)(nil),                // 9: probemesh.v1.Change
-	(*FieldChange)(nil),           // 10: probemesh.v1.FieldChange
-	(*RunCheckRequest)(nil),       // 11: probemesh.v1.RunCheckRequest
-	(*RunCheckResponse)(nil),      // 12: probemesh.v1.RunCheckResponse
-	(*AssignmentFailure)(nil),     // 13: probemesh.v1.AssignmentFailure
-	(*ExplainCheckRequest)(nil),   // 14: probemesh.v1.ExplainCheckRequest
-	(*ExplainCheckResponse)(nil),  // 15: probemesh.v1.ExplainCheckResponse
-	(*Independence)(nil),          // 16: probemesh.v1.Independence
-	nil,                           // 17: probemesh.v1.ApplyRequest.PruneLabelsEntry
-	(*Check)(nil),                 // 18: probemesh.v1.Check
-	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
-	(*Receiver)(nil),              // 20: probemesh.v1.Receiver
-	(*Result)(nil),                // 21: probemesh.v1.Result
-	(*CheckStatus)(nil),           // 22: probemesh.v1.CheckStatus
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*emptypb.Empty)(nil),         // 24: google.protobuf.Empty
+	(*ApplyWarning)(nil),          // 9: probemesh.v1.ApplyWarning
+	(*Change)(nil),                // 10: probemesh.v1.Change
+	(*FieldChange)(nil),           // 11: probemesh.v1.FieldChange
+	(*RunCheckRequest)(nil),       // 12: probemesh.v1.RunCheckRequest
+	(*RunCheckResponse)(nil),      // 13: probemesh.v1.RunCheckResponse
+	(*AssignmentFailure)(nil),     // 14: probemesh.v1.AssignmentFailure
+	(*ExplainCheckRequest)(nil),   // 15: probemesh.v1.ExplainCheckRequest
+	(*ExplainCheckResponse)(nil),  // 16: probemesh.v1.ExplainCheckResponse
+	(*Independence)(nil),          // 17: probemesh.v1.Independence
+	nil,                           // 18: probemesh.v1.ApplyRequest.PruneLabelsEntry
+	(*Check)(nil),                 // 19: probemesh.v1.Check
+	(*fieldmaskpb.FieldMask)(nil), // 20: google.protobuf.FieldMask
+	(*Receiver)(nil),              // 21: probemesh.v1.Receiver
+	(*Result)(nil),                // 22: probemesh.v1.Result
+	(*CheckStatus)(nil),           // 23: probemesh.v1.CheckStatus
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*emptypb.Empty)(nil),         // 25: google.protobuf.Empty
 }
 var file_probemesh_v1_check_service_proto_depIdxs = []int32{
-	18, // 0: probemesh.v1.ListChecksResponse.checks:type_name -> probemesh.v1.Check
-	18, // 1: probemesh.v1.CreateCheckRequest.check:type_name -> probemesh.v1.Check
-	18, // 2: probemesh.v1.UpdateCheckRequest.check:type_name -> probemesh.v1.Check
-	19, // 3: probemesh.v1.UpdateCheckRequest.update_mask:type_name -> google.protobuf.FieldMask
-	18, // 4: probemesh.v1.ApplyRequest.checks:type_name -> probemesh.v1.Check
-	20, // 5: probemesh.v1.ApplyRequest.receivers:type_name -> probemesh.v1.Receiver
-	17, // 6: probemesh.v1.ApplyRequest.prune_labels:type_name -> probemesh.v1.ApplyRequest.PruneLabelsEntry
-	9,  // 7: probemesh.v1.ApplyResponse.changes:type_name -> probemesh.v1.Change
-	0,  // 8: probemesh.v1.Change.action:type_name -> probemesh.v1.Change.Action
-	10, // 9: probemesh.v1.Change.fields:type_name -> probemesh.v1.FieldChange
-	21, // 10: probemesh.v1.RunCheckResponse.result:type_name -> probemesh.v1.Result
-	13, // 11: probemesh.v1.RunCheckResponse.failures:type_name -> probemesh.v1.AssignmentFailure
-	22, // 12: probemesh.v1.ExplainCheckResponse.status:type_name -> probemesh.v1.CheckStatus
-	23, // 13: probemesh.v1.ExplainCheckResponse.interval:type_name -> google.protobuf.Duration
-	23, // 14: probemesh.v1.ExplainCheckResponse.timeout:type_name -> google.protobuf.Duration
-	16, // 15: probemesh.v1.ExplainCheckResponse.independence:type_name -> probemesh.v1.Independence
-	1,  // 16: probemesh.v1.CheckService.GetCheck:input_type -> probemesh.v1.GetCheckRequest
-	2,  // 17: probemesh.v1.CheckService.ListChecks:input_type -> probemesh.v1.ListChecksRequest
-	4,  // 18: probemesh.v1.CheckService.CreateCheck:input_type -> probemesh.v1.CreateCheckRequest
-	5,  // 19: probemesh.v1.CheckService.UpdateCheck:input_type -> probemesh.v1.UpdateCheckRequest
-	6,  // 20: probemesh.v1.CheckService.DeleteCheck:input_type -> probemesh.v1.DeleteCheckRequest
-	7,  // 21: probemesh.v1.CheckService.Apply:input_type -> probemesh.v1.ApplyRequest
-	11, // 22: probemesh.v1.CheckService.RunCheck:input_type -> probemesh.v1.RunCheckRequest
-	14, // 23: probemesh.v1.CheckService.ExplainCheck:input_type -> probemesh.v1.ExplainCheckRequest
-	18, // 24: probemesh.v1.CheckService.GetCheck:output_type -> probemesh.v1.Check
-	3,  // 25: probemesh.v1.CheckService.ListChecks:output_type -> probemesh.v1.ListChecksResponse
-	18, // 26: probemesh.v1.CheckService.CreateCheck:output_type -> probemesh.v1.Check
-	18, // 27: probemesh.v1.CheckService.UpdateCheck:output_type -> probemesh.v1.Check
-	24, // 28: probemesh.v1.CheckService.DeleteCheck:output_type -> google.protobuf.Empty
-	8,  // 29: probemesh.v1.CheckService.Apply:output_type -> probemesh.v1.ApplyResponse
-	12, // 30: probemesh.v1.CheckService.RunCheck:output_type -> probemesh.v1.RunCheckResponse
-	15, // 31: probemesh.v1.CheckService.ExplainCheck:output_type -> probemesh.v1.ExplainCheckResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 0: probemesh.v1.ListChecksResponse.checks:type_name -> probemesh.v1.Check
+	19, // 1: probemesh.v1.CreateCheckRequest.check:type_name -> probemesh.v1.Check
+	19, // 2: probemesh.v1.UpdateCheckRequest.check:type_name -> probemesh.v1.Check
+	20, // 3: probemesh.v1.UpdateCheckRequest.update_mask:type_name -> google.protobuf.FieldMask
+	19, // 4: probemesh.v1.ApplyRequest.checks:type_name -> probemesh.v1.Check
+	21, // 5: probemesh.v1.ApplyRequest.receivers:type_name -> probemesh.v1.Receiver
+	18, // 6: probemesh.v1.ApplyRequest.prune_labels:type_name -> probemesh.v1.ApplyRequest.PruneLabelsEntry
+	10, // 7: probemesh.v1.ApplyResponse.changes:type_name -> probemesh.v1.Change
+	9,  // 8: probemesh.v1.ApplyResponse.warnings:type_name -> probemesh.v1.ApplyWarning
+	0,  // 9: probemesh.v1.Change.action:type_name -> probemesh.v1.Change.Action
+	11, // 10: probemesh.v1.Change.fields:type_name -> probemesh.v1.FieldChange
+	22, // 11: probemesh.v1.RunCheckResponse.result:type_name -> probemesh.v1.Result
+	14, // 12: probemesh.v1.RunCheckResponse.failures:type_name -> probemesh.v1.AssignmentFailure
+	23, // 13: probemesh.v1.ExplainCheckResponse.status:type_name -> probemesh.v1.CheckStatus
+	24, // 14: probemesh.v1.ExplainCheckResponse.interval:type_name -> google.protobuf.Duration
+	24, // 15: probemesh.v1.ExplainCheckResponse.timeout:type_name -> google.protobuf.Duration
+	17, // 16: probemesh.v1.ExplainCheckResponse.independence:type_name -> probemesh.v1.Independence
+	1,  // 17: probemesh.v1.CheckService.GetCheck:input_type -> probemesh.v1.GetCheckRequest
+	2,  // 18: probemesh.v1.CheckService.ListChecks:input_type -> probemesh.v1.ListChecksRequest
+	4,  // 19: probemesh.v1.CheckService.CreateCheck:input_type -> probemesh.v1.CreateCheckRequest
+	5,  // 20: probemesh.v1.CheckService.UpdateCheck:input_type -> probemesh.v1.UpdateCheckRequest
+	6,  // 21: probemesh.v1.CheckService.DeleteCheck:input_type -> probemesh.v1.DeleteCheckRequest
+	7,  // 22: probemesh.v1.CheckService.Apply:input_type -> probemesh.v1.ApplyRequest
+	12, // 23: probemesh.v1.CheckService.RunCheck:input_type -> probemesh.v1.RunCheckRequest
+	15, // 24: probemesh.v1.CheckService.ExplainCheck:input_type -> probemesh.v1.ExplainCheckRequest
+	19, // 25: probemesh.v1.CheckService.GetCheck:output_type -> probemesh.v1.Check
+	3,  // 26: probemesh.v1.CheckService.ListChecks:output_type -> probemesh.v1.ListChecksResponse
+	19, // 27: probemesh.v1.CheckService.CreateCheck:output_type -> probemesh.v1.Check
+	19, // 28: probemesh.v1.CheckService.UpdateCheck:output_type -> probemesh.v1.Check
+	25, // 29: probemesh.v1.CheckService.DeleteCheck:output_type -> google.protobuf.Empty
+	8,  // 30: probemesh.v1.CheckService.Apply:output_type -> probemesh.v1.ApplyResponse
+	13, // 31: probemesh.v1.CheckService.RunCheck:output_type -> probemesh.v1.RunCheckResponse
+	16, // 32: probemesh.v1.CheckService.ExplainCheck:output_type -> probemesh.v1.ExplainCheckResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_check_service_proto_init() }
@@ -1385,7 +1455,7 @@ func file_probemesh_v1_check_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_check_service_proto_rawDesc), len(file_probemesh_v1_check_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -264,7 +264,7 @@ func (x TimelineEntry_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TimelineEntry_Event.Descriptor instead.
 func (TimelineEntry_Event) EnumDescriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{3, 0}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Incident is a period in which a check is DOWN (or DEGRADED, if the check asks for that), or in which the mesh itself
@@ -692,7 +692,9 @@ type SetAside struct {
 	// Checks on which it disagrees, at most 10 of them, sorted.
 	Checks []string `protobuf:"bytes,9,rep,name=checks,proto3" json:"checks,omitempty"`
 	// Kinds of check on which it disagrees, for example `http`, sorted.
-	Kinds         []string `protobuf:"bytes,10,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Kinds []string `protobuf:"bytes,10,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// What was held against each other when it was decided, for the checks of `checks` that still disagreed then, else for all of them.
+	Comparisons   []*Comparison `protobuf:"bytes,11,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -797,6 +799,86 @@ func (x *SetAside) GetKinds() []string {
 	return nil
 }
 
+func (x *SetAside) GetComparisons() []*Comparison {
+	if x != nil {
+		return x.Comparisons
+	}
+	return nil
+}
+
+// Comparison is what the probers of a failure domain say of a check beside what all the others say.
+type Comparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The check, `checks/{check}`.
+	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	// Its URI.
+	Uri string `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	// The votes of the probers that are set aside, at most 3, without evidence.
+	Inside []*Vote `protobuf:"bytes,3,rep,name=inside,proto3" json:"inside,omitempty"`
+	// The votes of all others, at most 5, without evidence.
+	Outside       []*Vote `protobuf:"bytes,4,rep,name=outside,proto3" json:"outside,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Comparison) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Comparison) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *Comparison) GetInside() []*Vote {
+	if x != nil {
+		return x.Inside
+	}
+	return nil
+}
+
+func (x *Comparison) GetOutside() []*Vote {
+	if x != nil {
+		return x.Outside
+	}
+	return nil
+}
+
 // TimelineEntry is one thing that happened in an incident.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -816,7 +898,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +910,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_v1_incident_proto_msgTypes[3]
+	mi := &file_probemesh_v1_incident_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +923,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{3}
+	return file_probemesh_v1_incident_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -943,7 +1025,7 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aTARGETS\x10\x01\x12\v\n" +
 	"\aPROBERS\x10\x02\x12\v\n" +
-	"\aNOTHING\x10\x03\"\xab\x02\n" +
+	"\aNOTHING\x10\x03\"\xe7\x02\n" +
 	"\bSetAside\x12\x1c\n" +
 	"\tdimension\x18\x01 \x01(\tR\tdimension\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
@@ -957,7 +1039,14 @@ const file_probemesh_v1_incident_proto_rawDesc = "" +
 	"\ffailed_share\x18\b \x01(\x01R\vfailedShare\x12\x16\n" +
 	"\x06checks\x18\t \x03(\tR\x06checks\x12\x14\n" +
 	"\x05kinds\x18\n" +
-	" \x03(\tR\x05kinds\"\xf6\x02\n" +
+	" \x03(\tR\x05kinds\x12:\n" +
+	"\vcomparisons\x18\v \x03(\v2\x18.probemesh.v1.ComparisonR\vcomparisons\"\x8e\x01\n" +
+	"\n" +
+	"Comparison\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x10\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\x12*\n" +
+	"\x06inside\x18\x03 \x03(\v2\x12.probemesh.v1.VoteR\x06inside\x12,\n" +
+	"\aoutside\x18\x04 \x03(\v2\x12.probemesh.v1.VoteR\aoutside\"\xf6\x02\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x127\n" +
 	"\x05event\x18\x02 \x01(\x0e2!.probemesh.v1.TimelineEntry.EventR\x05event\x12\x12\n" +
@@ -989,7 +1078,7 @@ func file_probemesh_v1_incident_proto_rawDescGZIP() []byte {
 }
 
 var file_probemesh_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_probemesh_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_probemesh_v1_incident_proto_goTypes = []any{
 	(Incident_State)(0),           // 0: probemesh.v1.Incident.State
 	(Incident_Kind)(0),            // 1: probemesh.v1.Incident.Kind
@@ -998,39 +1087,43 @@ var file_probemesh_v1_incident_proto_goTypes = []any{
 	(*Incident)(nil),              // 4: probemesh.v1.Incident
 	(*SharedCause)(nil),           // 5: probemesh.v1.SharedCause
 	(*SetAside)(nil),              // 6: probemesh.v1.SetAside
-	(*TimelineEntry)(nil),         // 7: probemesh.v1.TimelineEntry
-	nil,                           // 8: probemesh.v1.Incident.LabelsEntry
-	nil,                           // 9: probemesh.v1.Incident.AnnotationsEntry
-	(CheckStatus_Verdict)(0),      // 10: probemesh.v1.CheckStatus.Verdict
-	(CheckStatus_Reason)(0),       // 11: probemesh.v1.CheckStatus.Reason
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Vote)(nil),                  // 13: probemesh.v1.Vote
+	(*Comparison)(nil),            // 7: probemesh.v1.Comparison
+	(*TimelineEntry)(nil),         // 8: probemesh.v1.TimelineEntry
+	nil,                           // 9: probemesh.v1.Incident.LabelsEntry
+	nil,                           // 10: probemesh.v1.Incident.AnnotationsEntry
+	(CheckStatus_Verdict)(0),      // 11: probemesh.v1.CheckStatus.Verdict
+	(CheckStatus_Reason)(0),       // 12: probemesh.v1.CheckStatus.Reason
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Vote)(nil),                  // 14: probemesh.v1.Vote
 }
 var file_probemesh_v1_incident_proto_depIdxs = []int32{
 	1,  // 0: probemesh.v1.Incident.kind:type_name -> probemesh.v1.Incident.Kind
 	0,  // 1: probemesh.v1.Incident.state:type_name -> probemesh.v1.Incident.State
-	10, // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	11, // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	12, // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
-	12, // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
-	12, // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	12, // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
-	13, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
-	7,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
-	12, // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
-	9,  // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
+	11, // 2: probemesh.v1.Incident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	12, // 3: probemesh.v1.Incident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	13, // 4: probemesh.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
+	13, // 5: probemesh.v1.Incident.open_time:type_name -> google.protobuf.Timestamp
+	13, // 6: probemesh.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	13, // 7: probemesh.v1.Incident.resolve_time:type_name -> google.protobuf.Timestamp
+	14, // 8: probemesh.v1.Incident.evidence:type_name -> probemesh.v1.Vote
+	8,  // 9: probemesh.v1.Incident.timeline:type_name -> probemesh.v1.TimelineEntry
+	13, // 10: probemesh.v1.Incident.acknowledge_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: probemesh.v1.Incident.labels:type_name -> probemesh.v1.Incident.LabelsEntry
+	10, // 12: probemesh.v1.Incident.annotations:type_name -> probemesh.v1.Incident.AnnotationsEntry
 	6,  // 13: probemesh.v1.Incident.set_aside:type_name -> probemesh.v1.SetAside
 	5,  // 14: probemesh.v1.Incident.shared:type_name -> probemesh.v1.SharedCause
 	2,  // 15: probemesh.v1.SharedCause.side:type_name -> probemesh.v1.SharedCause.Side
-	12, // 16: probemesh.v1.SetAside.since:type_name -> google.protobuf.Timestamp
-	12, // 17: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 18: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	13, // 16: probemesh.v1.SetAside.since:type_name -> google.protobuf.Timestamp
+	7,  // 17: probemesh.v1.SetAside.comparisons:type_name -> probemesh.v1.Comparison
+	14, // 18: probemesh.v1.Comparison.inside:type_name -> probemesh.v1.Vote
+	14, // 19: probemesh.v1.Comparison.outside:type_name -> probemesh.v1.Vote
+	13, // 20: probemesh.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 21: probemesh.v1.TimelineEntry.event:type_name -> probemesh.v1.TimelineEntry.Event
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_incident_proto_init() }
@@ -1045,7 +1138,7 @@ func file_probemesh_v1_incident_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_v1_incident_proto_rawDesc), len(file_probemesh_v1_incident_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,7 +28,7 @@ type Member struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Number that etcd gave it, in hexadecimal.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Where the other members reach it.
+	// Where the other members reach it. Empty: it listens at a port that nobody else is told, since it stands alone.
 	PeerUrls []string `protobuf:"bytes,3,rep,name=peer_urls,json=peerUrls,proto3" json:"peer_urls,omitempty"`
 	// Whether it has ever started.
 	Started bool `protobuf:"varint,4,opt,name=started,proto3" json:"started,omitempty"`

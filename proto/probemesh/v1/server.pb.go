@@ -61,7 +61,12 @@ type Server struct {
 	// Results that this server's history still lacks of those that the server that answers has taken from its own probers.
 	HistoryLag int64 `protobuf:"varint,17,opt,name=history_lag,json=historyLag,proto3" json:"history_lag,omitempty"`
 	// Its clock minus that of the server that answers, to within the time that a message takes between them.
-	ClockOffset   *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	ClockOffset *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	// Since when the server that answers has not heard it; unset when it does, and when it is that server.
+	SilentTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=silent_time,json=silentTime,proto3" json:"silent_time,omitempty"`
+	// True: it has no lease in etcd any more, so it has stopped, has died, or is cut off from etcd. It is listed for as long as it is missed: while it is an etcd member, or for a day where
+	// the etcd members are not servers and it did not say goodbye. What it says of itself is then what it said last, as far as that is known.
+	Gone          bool `protobuf:"varint,20,opt,name=gone,proto3" json:"gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +227,20 @@ func (x *Server) GetClockOffset() *durationpb.Duration {
 	return nil
 }
 
+func (x *Server) GetSilentTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SilentTime
+	}
+	return nil
+}
+
+func (x *Server) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 // ServerPeer is what one server makes of another.
 type ServerPeer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -299,7 +318,7 @@ var File_probemesh_v1_server_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/server.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x05\n" +
+	"\x19probemesh/v1/server.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x05\n" +
 	"\x06Server\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -323,7 +342,10 @@ const file_probemesh_v1_server_proto_rawDesc = "" +
 	"\frevision_lag\x18\x10 \x01(\x03R\vrevisionLag\x12\x1f\n" +
 	"\vhistory_lag\x18\x11 \x01(\x03R\n" +
 	"historyLag\x12<\n" +
-	"\fclock_offset\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x1a9\n" +
+	"\fclock_offset\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12;\n" +
+	"\vsilent_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"silentTime\x12\x12\n" +
+	"\x04gone\x18\x14 \x01(\bR\x04gone\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
@@ -359,12 +381,13 @@ var file_probemesh_v1_server_proto_depIdxs = []int32{
 	2, // 1: probemesh.v1.Server.labels:type_name -> probemesh.v1.Server.LabelsEntry
 	1, // 2: probemesh.v1.Server.peers:type_name -> probemesh.v1.ServerPeer
 	4, // 3: probemesh.v1.Server.clock_offset:type_name -> google.protobuf.Duration
-	4, // 4: probemesh.v1.ServerPeer.silence:type_name -> google.protobuf.Duration
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 4: probemesh.v1.Server.silent_time:type_name -> google.protobuf.Timestamp
+	4, // 5: probemesh.v1.ServerPeer.silence:type_name -> google.protobuf.Duration
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_v1_server_proto_init() }

@@ -58,7 +58,7 @@ func (*ListServersRequest) Descriptor() ([]byte, []int) {
 	return file_probemesh_v1_server_service_proto_rawDescGZIP(), []int{0}
 }
 
-// ListServersResponse is every server that is alive.
+// ListServersResponse is every server that is alive or missed.
 type ListServersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The servers, sorted by name.

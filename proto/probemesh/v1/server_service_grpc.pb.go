@@ -29,7 +29,7 @@ const (
 //
 // ServerService tells of the servers and of who leads.
 type ServerServiceClient interface {
-	// Lists the servers that are alive, by name. Errors: UNAVAILABLE.
+	// Lists the servers that are alive, and those that are missed (`gone`), by name. Errors: UNAVAILABLE.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
 	// Makes the leader resign, so that another server (or the same one again, if it is alone) is elected.
 	// Errors: FAILED_PRECONDITION (reason NOT_LEADER) when the server that was asked does not lead.
@@ -70,7 +70,7 @@ func (c *serverServiceClient) StepDown(ctx context.Context, in *StepDownRequest,
 //
 // ServerService tells of the servers and of who leads.
 type ServerServiceServer interface {
-	// Lists the servers that are alive, by name. Errors: UNAVAILABLE.
+	// Lists the servers that are alive, and those that are missed (`gone`), by name. Errors: UNAVAILABLE.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
 	// Makes the leader resign, so that another server (or the same one again, if it is alone) is elected.
 	// Errors: FAILED_PRECONDITION (reason NOT_LEADER) when the server that was asked does not lead.

@@ -251,7 +251,10 @@ type CheckStatus struct {
 	// The kind of failure that most of the fresh failing votes have (of several with as many, that of the first of them by rank). Unset when none fails.
 	FailureClass Result_ErrorClass `protobuf:"varint,17,opt,name=failure_class,json=failureClass,proto3,enum=probemesh.v1.Result_ErrorClass" json:"failure_class,omitempty"`
 	// What one of the votes of that kind says, in a sentence. Empty when none fails.
-	Failure       string `protobuf:"bytes,18,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,18,opt,name=failure,proto3" json:"failure,omitempty"`
+	// What is wrong with the check itself or with where it runs, although it is valid: a sentence each, for example that it asks for a datacenter in which no prober was
+	// ever enrolled, or that a prober refuses to run it. Empty when nothing is.
+	Warnings      []string `protobuf:"bytes,22,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +420,13 @@ func (x *CheckStatus) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *CheckStatus) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // Vote is a prober's newest result for a check, as the verdict counts it.
@@ -649,7 +659,8 @@ var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xf4\t\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\x90\n" +
+	"\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
 	"\averdict\x18\x02 \x01(\x0e2!.probemesh.v1.CheckStatus.VerdictR\averdict\x128\n" +
@@ -673,7 +684,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x14degraded_datacenters\x18\x10 \x03(\tR\x13degradedDatacenters\x12\x14\n" +
 	"\x05group\x18\x14 \x01(\tR\x05group\x12D\n" +
 	"\rfailure_class\x18\x11 \x01(\x0e2\x1f.probemesh.v1.Result.ErrorClassR\ffailureClass\x12\x18\n" +
-	"\afailure\x18\x12 \x01(\tR\afailure\"[\n" +
+	"\afailure\x18\x12 \x01(\tR\afailure\x12\x1a\n" +
+	"\bwarnings\x18\x16 \x03(\tR\bwarnings\"[\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\f\n" +
