@@ -87,7 +87,7 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{func(c *meshv1.Check) { c.Name = "Shop" }, "name", `"Shop" is not a name of checks`},
 		{func(c *meshv1.Check) { c.DisplayName = strings.Repeat("é", 201) }, "display_name", "has 201 characters"},
 		{func(c *meshv1.Check) { c.Uri = "" }, "uri", "is missing"},
-		{func(c *meshv1.Check) { c.Uri = "ftp://a" }, "uri", `scheme "ftp" is not known; the known ones are http, https,`},
+		{func(c *meshv1.Check) { c.Uri = "ftp://a" }, "uri", `scheme "ftp" is not known; write tls://host:21 with tls.starttls ftp`},
 		{func(c *meshv1.Check) { c.Interval = durationpb.New(500 * time.Millisecond) }, "interval", "500ms is shorter than 1s; raise it"},
 		{func(c *meshv1.Check) { c.Interval = durationpb.New(25 * time.Hour) }, "interval", "25h is longer than 24h; lower it"},
 		{func(c *meshv1.Check) { c.Interval = &durationpb.Duration{Seconds: 1, Nanos: -1} }, "interval", "is not a duration"},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -136,11 +135,10 @@ func schemeProblem(uri string) string {
 	case !strings.Contains(uri, "://"):
 		return fmt.Sprintf("%q has no known scheme; begin it with one of %s, for example tcp://host:port", clip(uri), knownSchemes)
 	}
-	problem := fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes) + nearest.Hint(name, schemes())
-	if slices.Contains(StartTLSProtocols(), strings.ToLower(name)) {
-		problem += fmt.Sprintf("; for TLS within it write tls://host with starttls %s, else tcp://host:port with steps", strings.ToLower(name))
+	if right := otherScheme(strings.ToLower(name)); right != "" {
+		return fmt.Sprintf("scheme %q is not known; write %s", clip(name), right)
 	}
-	return problem
+	return fmt.Sprintf("scheme %q is not known; the known ones are %s", clip(name), knownSchemes) + nearest.Hint(name, schemes())
 }
 
 // ParseURI takes a URI of a check apart. The error lists everything that is wrong with it, in one line.

@@ -53,7 +53,7 @@ func TestFaultyURIsAreExplained(t *testing.T) {
 		"example.com":                           "has no scheme",
 		"example.com:80":                        "has no scheme",
 		"localhost:80":                          "has no known scheme",
-		"smtp://a":                              `scheme "smtp" is not known; the known ones are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs; for TLS within it write tls://host with starttls smtp, else tcp://host:port with steps`,
+		"smtp://a":                              `scheme "smtp" is not known; write tls://host:25 with tls.starttls smtp to watch TLS within it, or tcp://host:25 with tcp.steps that speak it`,
 		"gopher://a":                            `scheme "gopher" is not known; the known ones are http, https, tcp, unix, udp, ws, wss, tls, dns, icmp, grpc and grpcs`,
 		"http:a":                                "has no // after the scheme",
 		"http://":                               "has no host",
@@ -101,7 +101,7 @@ func TestKindIsDecidedByTheScheme(t *testing.T) {
 			t.Errorf("%s: %s, %v", uri, got, err)
 		}
 	}
-	if _, err := spec.KindOf("smtp://a"); err == nil || !strings.Contains(err.Error(), "grpcs") {
+	if _, err := spec.KindOf("gopher://a"); err == nil || !strings.Contains(err.Error(), "grpcs") {
 		t.Errorf("got %v", err)
 	}
 }
