@@ -13,12 +13,14 @@ import (
 	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
-// Explain says how the verdict of a check comes about: where it runs and why there, what was voted, the arithmetic, and what would change it.
-func (s *State) Explain(name string, now time.Time) (*meshv1.ExplainCheckResponse, bool) {
+// Explain says how the verdict of a check comes about: where it runs and why there, what was voted, the arithmetic, and what would change it. more are warnings that the caller knows
+// and the mind does not, a sentence each.
+func (s *State) Explain(name string, now time.Time, more ...string) (*meshv1.ExplainCheckResponse, bool) {
 	status, ok := s.Status(name, now, true)
 	if !ok {
 		return nil, false
 	}
+	status.Warnings = append(status.Warnings, more...)
 	c := s.checks[name]
 	e := &meshv1.ExplainCheckResponse{
 		Status: status, Probers: c.eff.GetProbers(), Quorum: c.eff.GetQuorum(), Interval: durationpb.New(c.interval), Timeout: durationpb.New(c.timeout),
@@ -51,6 +53,7 @@ func (s *State) explainPlacement(c *check) []string {
 	if n := c.serving(); n < want && !c.spec.GetPaused() {
 		lines = append(lines, fmt.Sprintf("%d of %d %s %s empty: no other prober that is in service there can run kind %s%s", want-n, want, plural(want, "place", "places"),
 			plural(want-n, "is", "are"), c.needs[0], besides(c.needs[1:])))
+		lines = append(lines, s.incapable(c)...)
 	}
 	return lines
 }
@@ -134,6 +137,9 @@ func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) strin
 		for _, l := range lines {
 			fmt.Fprintf(&b, "  %s\n", l)
 		}
+	}
+	if w := e.GetStatus().GetWarnings(); len(w) > 0 {
+		section("Warnings", w)
 	}
 	section("Placement", e.GetPlacement())
 	if lines := independenceLines(e.GetIndependence()); len(lines) > 0 {

@@ -74,6 +74,8 @@ type roster struct {
 	// world and places are the map and the number of datacenters as long as nothing has changed; world is nil afterwards.
 	world  *placement.Map
 	places int
+	// enrolledIn are the datacenters in which somebody is enrolled, sorted; nil when that has changed.
+	enrolledIn []string
 	// varied are the dimensions in which probers could be kept apart by the last map.
 	varied []string
 	// touched are the datacenters in which something has changed since the checks were placed; all: it concerns every check.
@@ -82,7 +84,9 @@ type roster struct {
 }
 
 // changed says that the placement of every check must be computed anew.
-func (r *roster) changed() { r.dirty, r.all, r.world, r.places = true, true, nil, -1 }
+func (r *roster) changed() {
+	r.dirty, r.all, r.world, r.places, r.enrolledIn = true, true, nil, -1, nil
+}
 
 // changedIn says that something in a datacenter has changed, though not how many checks it should run.
 func (r *roster) changedIn(datacenter string) {
@@ -101,6 +105,20 @@ func (r *roster) concerns(c *check) bool {
 		}
 	}
 	return false
+}
+
+// inhabited are the datacenters in which somebody is enrolled, drained or not, sorted.
+func (r *roster) inhabited() []string {
+	if r.enrolledIn == nil {
+		seen := map[string]bool{}
+		for _, p := range r.probers {
+			if p.enrolled != nil {
+				seen[p.enrolled.GetDatacenter()] = true
+			}
+		}
+		r.enrolledIn = append([]string{}, sortedKeys(seen)...)
+	}
+	return r.enrolledIn
 }
 
 func newRoster() roster {

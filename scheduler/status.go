@@ -29,6 +29,7 @@ func (s *State) Status(name string, now time.Time, votes bool) (*meshv1.CheckSta
 	if !c.undecided.IsZero() {
 		st.Undecided, st.UndecidedTime, st.UndecidedSummary = true, timestamppb.New(c.undecided), s.undecidedSentence(c)
 	}
+	st.Warnings = s.warnings(c)
 	if f := c.failure(); f != nil {
 		st.FailureClass, st.Failure = f.ErrorClass, f.Error
 	}

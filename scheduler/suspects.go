@@ -159,6 +159,7 @@ func (s *State) setAside(now time.Time, key string, f credibility.Finding) {
 	for _, p := range f.Probers {
 		a.Probers = append(a.Probers, spec.Name(spec.Probers, p))
 	}
+	a.Comparisons = s.comparisons(now, f)
 	i := &meshv1.Incident{
 		Name: spec.Name(spec.Incidents, incidentID(key, now, s.lead.Term)), Kind: meshv1.Incident_MESH, State: meshv1.Incident_OPEN, Verdict: meshv1.CheckStatus_UNKNOWN,
 		Reason: meshv1.CheckStatus_SUSPECT_PROBERS, StartTime: timestamppb.New(f.Since), OpenTime: timestamppb.New(now), Term: int32(s.lead.Term), Receivers: s.meshReceivers(),
