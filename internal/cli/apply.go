@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,9 +39,33 @@ func (a *app) load(cmd *cobra.Command, w wish) (*configfile.Config, error) {
 	}
 	c, err := configfile.Load(w.files, a.env.In)
 	if err != nil {
+		err = a.alsoRefused(cmd.Context(), c, err)
 		return nil, &failure{code: ExitUsage, message: err.Error() + "\nNothing was changed.", cause: err}
 	}
 	return c, nil
+}
+
+// refusedTimeout is how long the server may take to say what else is wrong with files that are refused anyway.
+const refusedTimeout = 2 * time.Second
+
+// alsoRefused adds to the faults of files what only the server can tell, such as receivers that do not exist: otherwise these would come to light when the others are mended.
+func (a *app) alsoRefused(ctx context.Context, config *configfile.Config, err error) error {
+	var faulty *configfile.Error
+	if !errors.As(err, &faulty) || !config.Understood() {
+		return err
+	}
+	c, dialErr := a.connect()
+	if dialErr != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, min(a.timeout, refusedTimeout))
+	defer cancel()
+	_, refused := c.checks.Apply(ctx, &meshv1.ApplyRequest{Checks: config.Config.GetChecks(), Receivers: config.Config.GetReceivers(), ValidateOnly: true, RequestId: rand.Text()})
+	if e, ok := fault.From(refused); ok {
+		return config.Also(faulty, e.Violations)
+	}
+	return err
 }
 
 // plan asks the server to make the wish true, or only what it would do.
@@ -119,6 +145,7 @@ fault nothing is changed, and every fault is listed with its place.`,
 			}
 			a.printChanges(resp.GetChanges(), dryRun)
 			a.noteUntold(config.Config.GetChecks(), resp.GetChanges())
+			a.noteWarnings(resp.GetWarnings(), config)
 			return nil
 		},
 	}
@@ -154,6 +181,17 @@ func (a *app) printChanges(changes []*meshv1.Change, dryRun bool) {
 		summary += " (a dry run: nothing was changed)"
 	}
 	a.print(a.out.paint(bold, summary))
+}
+
+// noteWarnings tells what the server warns of, with its place in the files.
+func (a *app) noteWarnings(warnings []*meshv1.ApplyWarning, config *configfile.Config) {
+	for _, w := range warnings {
+		if at, path, found := config.Locate(w.GetField()); found {
+			a.note("warning: %s: %s %s", at, path, w.GetProblem())
+		} else {
+			a.note("warning: %s %s", w.GetField(), w.GetProblem())
+		}
+	}
 }
 
 // noteUntold remarks on checks that were created or changed and name no receiver: one forgets that easily, and learns of it in the worst moment.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +22,17 @@ func (t *table) columns(headings ...string) {
 	}
 }
 
-// whyColumn says what failing probes saw; a table has it only when one does.
+// whyColumn says why a check is not UP, and what is odd about it; a table has it only when there is something to say.
 const whyColumn = "WHY"
+
+// why is what failing probes saw; else, of a check that is neither UP nor paused, how its verdict comes about; and what it is warned of.
+func why(s *meshv1.CheckStatus) string {
+	said := s.GetFailure()
+	if v := s.GetVerdict(); said == "" && v != meshv1.CheckStatus_UP && v != meshv1.CheckStatus_PAUSED {
+		said = s.GetSummary()
+	}
+	return strings.Join(append(slices.DeleteFunc([]string{said}, func(s string) bool { return s == "" }), s.GetWarnings()...), "; ")
+}
 
 func checkColumns(t *table, wide bool) {
 	t.columns("NAME*", "VERDICT", "SINCE", "URI*", "INTERVAL", "PROBERS", "QUORUM")
@@ -49,9 +59,9 @@ func checkRow(m proto.Message, wide bool, now time.Time) []cell {
 	}
 	if wide {
 		row = append(row, text(wished(e.GetTimeout())), text(list(c.GetReceivers())), text(pairs(c.GetLabels())),
-			text(orDash(spec.ID(s.GetIncident()))), text(age(c.GetCreateTime(), now)), text(orDash(s.GetSummary())))
+			text(orDash(spec.ID(s.GetIncident()))), text(age(c.GetCreateTime(), now)), text(orDash(warned(s))))
 	} else {
-		row = append(row, text(s.GetFailure()))
+		row = append(row, text(why(s)))
 	}
 	return row
 }
@@ -71,7 +81,12 @@ func statusRow(m proto.Message, wide bool, now time.Time) []cell {
 		row = append(row, text(strconv.Itoa(int(s.GetProbers()))), text(strconv.Itoa(int(s.GetQuorum()))), text(list(s.GetFailingDatacenters())),
 			text(orDash(spec.ID(s.GetIncident()))), text(age(s.GetUpdateTime(), now)))
 	}
-	return append(row, text(orDash(s.GetSummary())))
+	return append(row, text(orDash(warned(s))))
+}
+
+// warned is the summary of a status with its warnings.
+func warned(s *meshv1.CheckStatus) string {
+	return strings.Join(append([]string{s.GetSummary()}, s.GetWarnings()...), "; ")
 }
 
 func incidentColumns(t *table, wide bool) {
@@ -176,9 +191,15 @@ func serverRow(m proto.Message, wide bool, now time.Time) []cell {
 	}
 	if !s.GetHeard() {
 		heard = cell{"no", red}
+		if s.GetSilentTime() != nil {
+			heard.text = "not for " + age(s.GetSilentTime(), now)
+		}
+	}
+	if s.GetGone() {
+		role = cell{"gone", red}
 	}
 	row := []cell{
-		text(spec.ID(s.GetName())), text(s.GetDatacenter()), role, text(strconv.FormatInt(int64(s.GetTerm()), 10)), heard,
+		text(spec.ID(s.GetName())), text(orDash(s.GetDatacenter())), role, text(strconv.FormatInt(int64(s.GetTerm()), 10)), heard,
 		text(strconv.Itoa(int(s.GetSessions()))), text(strconv.Itoa(int(s.GetHears()))), lagCell(s), missesCell(s),
 	}
 	if wide {

@@ -46,6 +46,7 @@ func (a *app) diff(ctx context.Context, c *client, config *configfile.Config, w 
 	if err != nil {
 		return err
 	}
+	a.noteWarnings(resp.GetWarnings(), config)
 	wanted := map[string]proto.Message{}
 	for _, check := range config.Config.GetChecks() {
 		wanted[check.GetName()] = editableCheck(check)

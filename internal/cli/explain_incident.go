@@ -60,12 +60,17 @@ func incidentText(i *meshv1.Incident) string {
 		}
 		line("  %s: %s", what, affected(i.GetAffectedChecks(), int(n)))
 	}
-	line("\nEvidence, as the probes saw it when it was decided")
-	for _, v := range i.GetEvidence() {
-		b.WriteString(voteText(v))
+	if a := i.GetSetAside(); a != nil {
+		b.WriteString(asideText(a))
 	}
-	if len(i.GetEvidence()) == 0 {
-		line("  none")
+	if a := i.GetSetAside(); a == nil || len(i.GetEvidence()) > 0 {
+		line("\nEvidence, as the probes saw it when it was decided")
+		for _, v := range i.GetEvidence() {
+			b.WriteString(voteText(v))
+		}
+		if len(i.GetEvidence()) == 0 {
+			line("  none")
+		}
 	}
 	line("\nTimeline")
 	for n, e := range i.GetTimeline() {
@@ -76,6 +81,40 @@ func incidentText(i *meshv1.Incident) string {
 	}
 	return strings.TrimRight(b.String(), "\n")
 }
+
+// asideText is what a failure domain of probers was set aside for: how often it was alone, and what it and the others said of some checks.
+func asideText(a *meshv1.SetAside) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("  set aside: %s", shortNames(a.GetProbers()))
+	line("  alone in %s, in agreement in %d, lately; first at %s", count(int(a.GetDissents()), "comparison"), a.GetAgreements(), a.GetSince().AsTime().UTC().Format(time.RFC3339))
+	line("\nWhat was held against each other when it was decided")
+	for _, c := range a.GetComparisons() {
+		line("  %s  %s", spec.ID(c.GetCheck()), c.GetUri())
+		for _, v := range c.GetInside() {
+			line("    it      %s", saidText(v))
+		}
+		for _, v := range c.GetOutside() {
+			line("    others  %s", saidText(v))
+		}
+	}
+	if len(a.GetComparisons()) == 0 {
+		line("  nothing was kept; it disagreed on %s", shortNames(a.GetChecks()))
+	}
+	return b.String()
+}
+
+// saidText is one vote in a line.
+func saidText(v *meshv1.Vote) string {
+	text := fmt.Sprintf("%-16s %-10s %-5s %s", spec.ID(v.GetProber()), v.GetDatacenter(), v.GetOutcome(), v.GetStartTime().AsTime().UTC().Format(time.TimeOnly))
+	if v.GetError() != "" {
+		text += "  " + v.GetError()
+	}
+	return text
+}
+
+// shortNames are resource names without their collection.
+func shortNames(names []string) string { return affected(names, len(names)) }
 
 func affected(checks []string, n int) string {
 	var ids []string

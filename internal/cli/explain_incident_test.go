@@ -55,3 +55,25 @@ Timeline
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
+
+func TestWhatAProberWasSetAsideForIsExplained(t *testing.T) {
+	at := timestamppb.New(time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC))
+	text := incidentText(&meshv1.Incident{Name: "incidents/01h", Kind: meshv1.Incident_MESH, State: meshv1.Incident_OPEN, StartTime: at, OpenTime: at, SetAside: &meshv1.SetAside{
+		Dimension: "prober", Value: "nrt-1", Probers: []string{"probers/nrt-1"}, Dissents: 7, Agreements: 1, Since: at, Comparisons: []*meshv1.Comparison{{
+			Check: "checks/shop", Uri: "https://shop.example.com/",
+			Inside:  []*meshv1.Vote{{Prober: "probers/nrt-1", Datacenter: "nrt", Outcome: meshv1.Result_FAIL, StartTime: at, Error: "connection refused"}},
+			Outside: []*meshv1.Vote{{Prober: "probers/fra-1", Datacenter: "fra", Outcome: meshv1.Result_OK, StartTime: at}},
+		}},
+	}})
+	for _, want := range []string{
+		"  set aside: nrt-1\n", "alone in 7 comparisons, in agreement in 1,", "\nWhat was held against each other when it was decided\n  shop  https://shop.example.com/\n",
+		"    it      nrt-1            nrt        FAIL  10:00:00  connection refused\n", "    others  fra-1            fra        OK    10:00:00\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "Evidence") {
+		t.Errorf("an empty section:\n%s", text)
+	}
+}

@@ -203,6 +203,11 @@ func (m *fakeMesh) Apply(_ context.Context, r *meshv1.ApplyRequest) (*meshv1.App
 		wanted := map[string]bool{}
 		for i, c := range r.GetChecks() {
 			wanted[c.GetName()] = true
+			for j, d := range c.GetDatacenters() {
+				if d == "frra" {
+					resp.Warnings = append(resp.Warnings, &meshv1.ApplyWarning{Field: fmt.Sprintf("checks[%d].datacenters[%d]", i, j), Problem: `is "frra", where no prober is enrolled; did you mean "fra"?`})
+				}
+			}
 			for j, rec := range c.GetReceivers() {
 				if m.receivers[rec] == nil && !inRequest(r, rec) {
 					bad = append(bad, fault.Violation{Field: fmt.Sprintf("checks[%d].receivers[%d]", i, j), Problem: rec + " does not exist; add it, or leave it out"})

@@ -50,7 +50,11 @@ func memberRow(m proto.Message, wide bool, _ time.Time) []cell {
 	if x.GetLeader() {
 		leader = text("yes")
 	}
-	row := []cell{text(spec.ID(x.GetName())), state, alive, leader, text(list(x.GetPeerUrls()))}
+	peers := text(list(x.GetPeerUrls()))
+	if len(x.GetPeerUrls()) == 0 {
+		peers = cell{"(stands alone)", dim}
+	}
+	row := []cell{text(spec.ID(x.GetName())), state, alive, leader, peers}
 	if wide {
 		row = append(row, text(x.GetId()))
 	}

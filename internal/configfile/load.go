@@ -39,7 +39,8 @@ type origin struct {
 }
 
 // Load reads the paths in order: files, directories (every *.yaml, *.yml and *.json directly inside, by name) and `-` for stdin, which may be given
-// once. The error is an [*Error] with every fault of every file, of form and of content; then nothing of the files is to be used.
+// once. The error is an [*Error] with every fault of every file, of form and of content; then the Config has what could be understood, to ask what else is wrong with it, and nothing of it is
+// to be applied.
 func Load(paths []string, stdin io.Reader) (*Config, error) {
 	c := &Config{Config: &meshv1.Config{}}
 	var faults []Fault
@@ -57,14 +58,14 @@ func Load(paths []string, stdin io.Reader) (*Config, error) {
 		c.add(doc)
 	}
 	faults = append(faults, c.duplicates()...)
-	if len(faults) > 0 {
-		return nil, &Error{Faults: faults}
-	}
 	for _, check := range c.Config.GetChecks() {
 		spec.Normalize(check)
 	}
 	for _, receiver := range c.Config.GetReceivers() {
 		spec.NormalizeReceiver(receiver)
+	}
+	if len(faults) > 0 {
+		return c, &Error{Faults: faults}
 	}
 	return c, nil
 }
@@ -227,9 +228,18 @@ var indexed = regexp.MustCompile(`^(checks|receivers)\[([0-9]+)\]`)
 // Locate gives the place and the path in its own file of a field of the whole, as a server's refusal names it: `checks[17].interval`. It is false
 // for a path of something else.
 func (c *Config) Locate(path string) (Position, string, bool) {
+	o, local, found := c.origin(path)
+	if !found {
+		return Position{}, path, false
+	}
+	return o.document.Position(local), local, true
+}
+
+// origin is what a field of the whole comes from, and its path there.
+func (c *Config) origin(path string) (origin, string, bool) {
 	m := indexed.FindStringSubmatch(path)
 	if m == nil {
-		return Position{}, path, false
+		return origin{}, path, false
 	}
 	from := c.checks
 	if m[1] == spec.Receivers {
@@ -237,9 +247,8 @@ func (c *Config) Locate(path string) (Position, string, bool) {
 	}
 	i, err := strconv.Atoi(m[2])
 	if err != nil || i >= len(from) {
-		return Position{}, path, false
+		return origin{}, path, false
 	}
 	o := from[i]
-	local := fmt.Sprintf("%s[%d]%s", m[1], o.index, path[len(m[0]):])
-	return o.document.Position(local), local, true
+	return o, fmt.Sprintf("%s[%d]%s", m[1], o.index, path[len(m[0]):]), true
 }

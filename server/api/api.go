@@ -23,6 +23,8 @@ type API struct {
 	log   *slog.Logger
 	// describe fills in what has been heard of a server; nil: nothing has.
 	describe func(*meshv1.Server)
+	// missed gives the servers that are not heard and ought to be; nil: none is known.
+	missed func() []*meshv1.Server
 	// lost tells whether etcd is lost; nil: that shows when it does not answer.
 	lost func() (time.Time, bool)
 
@@ -46,6 +48,10 @@ func New(s *store.Store, mesh Mesh, test TestDelivery, logger *slog.Logger) *API
 // DescribeServers says who fills in what has been heard of a server: whether and whom it hears, how many probers, and how far it is behind. It is called before
 // Register; the function may be called concurrently and does not block.
 func (a *API) DescribeServers(fill func(*meshv1.Server)) { a.describe = fill }
+
+// MissedServers says who knows of servers that ought to be there and are not heard, with what is known of them: those among them that have no record are listed as gone. It is called
+// before Register; the function may be called concurrently and does not block.
+func (a *API) MissedServers(list func() []*meshv1.Server) { a.missed = list }
 
 // Register puts the seven services of this package onto a server that does not serve yet.
 func (a *API) Register(r grpc.ServiceRegistrar) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
@@ -23,8 +25,8 @@ const (
 // Apply makes checks and receivers be as wished. The plan that is returned compares with what was stored before the call.
 func (s checkService) Apply(ctx context.Context, req *meshv1.ApplyRequest) (*meshv1.ApplyResponse, error) {
 	w, faults := wishOf(req)
-	if err := listed(faults); err != nil {
-		return nil, err
+	if len(faults) > 0 {
+		return nil, listed(append(faults, s.api.danglingToo(ctx, w)...))
 	}
 	digest := ""
 	if req.GetRequestId() != "" && !req.GetValidateOnly() {
@@ -33,7 +35,7 @@ func (s checkService) Apply(ctx context.Context, req *meshv1.ApplyRequest) (*mes
 		case err != nil:
 			return nil, err
 		case found:
-			return &meshv1.ApplyResponse{Changes: unchanged(w)}, nil
+			return &meshv1.ApplyResponse{Changes: unchanged(w), Warnings: s.api.doubts(w)}, nil
 		}
 	}
 	changes, err := s.api.apply(ctx, w, req.GetValidateOnly())
@@ -43,7 +45,64 @@ func (s checkService) Apply(ctx context.Context, req *meshv1.ApplyRequest) (*mes
 	if digest != "" {
 		s.api.remember(ctx, req.GetRequestId(), digest, "")
 	}
-	return &meshv1.ApplyResponse{Changes: changes}, nil
+	return &meshv1.ApplyResponse{Changes: changes, Warnings: s.api.doubts(w)}, nil
+}
+
+// danglingToo gives the faults of a request that has others, so that all of them come at once; none when the store cannot be asked.
+func (a *API) danglingToo(ctx context.Context, w wish) []fault.Violation {
+	ctx, cancel := context.WithTimeout(ctx, storeMoment)
+	defer cancel()
+	receivers, err := a.heldReceivers(ctx)
+	if err != nil {
+		return nil
+	}
+	return dangling(w, held{receivers: receivers})
+}
+
+// doubts are what is valid in a wish and most likely not meant so; none before this server knows who is enrolled.
+func (a *API) doubts(w wish) []*meshv1.ApplyWarning {
+	if !slices.ContainsFunc(w.checks, func(c *meshv1.Check) bool { return len(c.GetDatacenters()) > 0 }) {
+		return nil
+	}
+	enrolled, known := a.inhabited()
+	if !known {
+		return nil
+	}
+	var list []*meshv1.ApplyWarning
+	for i, c := range w.checks {
+		for _, v := range spec.EmptyDatacenters(c, fmt.Sprintf("checks[%d]", i), enrolled) {
+			if len(list) < faultsMax {
+				list = append(list, &meshv1.ApplyWarning{Field: v.Field, Problem: v.Problem})
+			}
+		}
+	}
+	return list
+}
+
+// inhabited are the datacenters in which probers are enrolled, sorted; false before this server has read etcd.
+func (a *API) inhabited() ([]string, bool) {
+	if a.mesh.Server().Revision == 0 {
+		return nil, false
+	}
+	var list []string
+	for _, p := range a.mesh.Probers() {
+		list = append(list, p.GetDatacenter())
+	}
+	slices.Sort(list)
+	return slices.Compact(list), true
+}
+
+// heldReceivers are all receivers that the store has, by name.
+func (a *API) heldReceivers(ctx context.Context) (map[string]*meshv1.Receiver, error) {
+	list, _, err := a.store.ListReceivers(ctx, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	receivers := make(map[string]*meshv1.Receiver, len(list))
+	for _, r := range list {
+		receivers[r.GetName()] = r
+	}
+	return receivers, nil
 }
 
 // apply plans and writes, and plans again when others were faster.
@@ -98,13 +157,10 @@ func sinceFirst(first, now []*meshv1.Change) []*meshv1.Change {
 
 // held reads what a plan needs.
 func (a *API) held(ctx context.Context, w wish) (held, error) {
-	h := held{checks: map[string]*meshv1.Check{}, receivers: map[string]*meshv1.Receiver{}}
-	receivers, _, err := a.store.ListReceivers(ctx, "", 0)
-	if err != nil {
+	h := held{checks: map[string]*meshv1.Check{}}
+	var err error
+	if h.receivers, err = a.heldReceivers(ctx); err != nil {
 		return h, err
-	}
-	for _, r := range receivers {
-		h.receivers[r.GetName()] = r
 	}
 	if !w.prune && len(w.checks) <= readAllAbove {
 		for _, wished := range w.checks {

@@ -72,12 +72,21 @@ func (a *API) receiversExist(ctx context.Context, c *meshv1.Check, path string) 
 		}
 		switch _, err := a.store.GetReceiver(ctx, name); {
 		case isNotFound(err):
-			faults = append(faults, fault.Violation{Field: fmt.Sprintf("%s.receivers[%d]", path, i), Problem: name + " does not exist; create it first"})
+			faults = append(faults, fault.Violation{Field: fmt.Sprintf("%s.receivers[%d]", path, i), Problem: name + " does not exist" + meant(name, nil, a.followedReceivers()) + "; create it first"})
 		case err != nil:
 			return nil, err
 		}
 	}
 	return faults, nil
+}
+
+// followedReceivers are the receivers that the mesh follows, by name.
+func (a *API) followedReceivers() map[string]*meshv1.Receiver {
+	receivers := map[string]*meshv1.Receiver{}
+	for _, r := range a.mesh.Receivers() {
+		receivers[r.GetName()] = r
+	}
+	return receivers
 }
 
 // checkService serves CheckService; Apply is in apply.go.

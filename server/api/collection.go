@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -167,6 +169,9 @@ func (c collection[T]) updateOnce(ctx context.Context, w write[T], name string, 
 	}
 	merged := fields.Merge(held, r, w.mask)
 	if err := c.valid(ctx, merged, nil); err != nil {
+		if e, ok := fault.From(err); ok && len(e.Violations) > 0 {
+			return none, invalidIfAny(storedBefore(c.validate(held, c.noun), e.Violations, name))
+		}
 		return none, err
 	}
 	same := len(fields.Diff(held, merged)) == 0
@@ -184,6 +189,19 @@ func (c collection[T]) updateOnce(ctx context.Context, w write[T], name string, 
 	}
 	c.remember(ctx, w, name)
 	return stored, nil
+}
+
+// storedBefore has those of the faults of a resource that it had when it was stored, by a version with fewer rules, say so, and how they are mended although the request is about something
+// else.
+func storedBefore(held, faults []fault.Violation, name string) []fault.Violation {
+	for i, v := range faults {
+		if slices.Contains(held, v) {
+			_, path, _ := strings.Cut(v.Field, ".")
+			field, _, _ := strings.Cut(path, "[")
+			faults[i].Problem += fmt.Sprintf(" (%s was stored with it by an earlier version, and is run; any update must mend it: give %s as it should be in the same request, with %q in update_mask if there is one)", name, field, field)
+		}
+	}
+	return faults
 }
 
 // deleted carries out a delete. use, if not nil, says why the resource cannot go.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api/fields"
@@ -89,13 +90,26 @@ func dangling(w wish, h held) []fault.Violation {
 			switch _, err := spec.ParseName(spec.Receivers, name); {
 			case err != nil || wished[name]:
 			case !exists:
-				faults = append(faults, fault.Violation{Field: path, Problem: name + " does not exist; put it into the request, or create it first"})
+				faults = append(faults, fault.Violation{Field: path, Problem: name + " does not exist" + meant(name, wished, h.receivers) + "; put it into the request, or create it first"})
 			case w.prunesReceivers():
 				faults = append(faults, fault.Violation{Field: path, Problem: name + " is not in the request, so prune would delete it; put it into the request"})
 			}
 		}
 	}
 	return faults
+}
+
+// meant guesses which receiver a name that does not exist was meant to be.
+func meant(name string, wished map[string]bool, held map[string]*meshv1.Receiver) string {
+	var ids []string
+	for n := range wished {
+		ids = append(ids, spec.ID(n))
+	}
+	for n := range held {
+		ids = append(ids, spec.ID(n))
+	}
+	slices.Sort(ids)
+	return nearest.Hint(spec.ID(name), ids)
 }
 
 func (w wish) prunesReceivers() bool { return w.prune && len(w.pruneLabels) == 0 }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -23,10 +25,11 @@ func (a *API) here() ServerInfo {
 	return info
 }
 
-// ListServers lists the servers that are alive, as this server knows them: it answers while etcd is lost, and shows those then that were there last.
+// ListServers lists the servers that are alive and those that are missed, as this server knows them: it answers while etcd is lost, and shows those then that were there last.
 func (s serverService) ListServers(_ context.Context, _ *meshv1.ListServersRequest) (*meshv1.ListServersResponse, error) {
 	here := s.api.here()
 	response := &meshv1.ListServersResponse{}
+	listed := map[string]bool{}
 	for _, r := range s.api.mesh.Records() {
 		server := &meshv1.Server{
 			Name: r.GetName(), Datacenter: r.GetDatacenter(), GrpcAddress: r.GetGrpcAddress(), HttpAddress: r.GetHttpAddress(), Version: r.GetVersion(),
@@ -38,8 +41,18 @@ func (s serverService) ListServers(_ context.Context, _ *meshv1.ListServersReque
 		if s.api.describe != nil {
 			s.api.describe(server)
 		}
+		listed[server.Name] = true
 		response.Servers = append(response.Servers, server)
 	}
+	if s.api.missed != nil {
+		for _, gone := range s.api.missed() {
+			if !listed[gone.GetName()] {
+				gone.Gone, gone.Term = true, int32(here.Term)
+				response.Servers = append(response.Servers, gone)
+			}
+		}
+	}
+	slices.SortFunc(response.Servers, func(a, b *meshv1.Server) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return response, nil
 }
 

@@ -18,14 +18,33 @@ const lagMax = 2 * time.Second
 // statusOf is the status of a check that the store has. Until the mesh has heard of it, nothing is known of it.
 func (a *API) statusOf(c *meshv1.Check) *meshv1.CheckStatus {
 	if s, ok := a.mesh.Status(c.GetName()); ok {
+		if followed, ok := a.mesh.Check(c.GetName()); ok && !slices.Equal(followed.GetDatacenters(), c.GetDatacenters()) {
+			s.Warnings = a.warningsOf(c) // the mesh has not heard of what was just written
+		}
 		return s
 	}
 	s := &meshv1.CheckStatus{Check: c.GetName(), Verdict: meshv1.CheckStatus_UNKNOWN, Reason: meshv1.CheckStatus_NO_VOTES,
 		Summary: "UNKNOWN: no vote has arrived yet", Since: c.GetUpdateTime()}
+	s.Warnings = a.warningsOf(c)
 	if c.GetPaused() {
 		s.Verdict, s.Reason, s.Summary = meshv1.CheckStatus_PAUSED, meshv1.CheckStatus_CHECK_PAUSED, "PAUSED: the check is paused"
 	}
 	return s
+}
+
+// warningsOf are the warnings of a check that the mesh does not follow as it is.
+func (a *API) warningsOf(c *meshv1.Check) (list []string) {
+	if len(c.GetDatacenters()) == 0 {
+		return nil
+	}
+	enrolled, known := a.inhabited()
+	if !known {
+		return nil
+	}
+	for _, v := range spec.EmptyDatacenters(c, "", enrolled) {
+		list = append(list, v.Field+" "+v.Problem)
+	}
+	return list
 }
 
 // withoutEvidence drops what the failing probes saw, which can be large.

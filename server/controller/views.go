@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,24 @@ func (c *Controller) Status(check string) (*meshv1.CheckStatus, bool) {
 	if !ok {
 		return nil, false
 	}
+	s.Warnings = append(s.Warnings, c.refusals(check)...)
 	return proto.CloneOf(s), true
+}
+
+// refusals say which of the probers that should run a check refuse to, and why. Called under mu.
+func (c *Controller) refusals(check string) (list []string) {
+	for _, name := range c.mind.Runners(check) {
+		h := c.presences.newest(name)
+		if h == nil {
+			continue
+		}
+		for _, r := range h.facts().Refusals {
+			if r.GetCheck() == check {
+				list = append(list, fmt.Sprintf("%s refuses to run it: %s; it has no vote until that is mended, or the prober is drained (probemesh drain prober %s)", name, strings.TrimSuffix(r.GetReason(), "."), name))
+			}
+		}
+	}
+	return list
 }
 
 // eachChunk is how many statuses are made under one hold of the mutex, so that a listing of all checks never keeps a vote waiting for long.
@@ -54,6 +72,7 @@ func (c *Controller) EachStatus(after string, yield func(*meshv1.CheckStatus) bo
 		c.mu.Lock()
 		for _, name := range names[:n] {
 			if s, ok := c.mind.Status(name, time.Now(), false); ok {
+				s.Warnings = append(s.Warnings, c.refusals(name)...)
 				chunk = append(chunk, s)
 			}
 		}
@@ -77,7 +96,7 @@ func (c *Controller) SubscribeIncidents() api.Subscription { return c.incidents.
 func (c *Controller) Explain(check string) (*meshv1.ExplainCheckResponse, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.mind.Explain(check, time.Now())
+	e, ok := c.mind.Explain(check, time.Now(), c.refusals(check)...)
 	if !ok {
 		return nil, false
 	}
