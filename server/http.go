@@ -58,6 +58,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /{$}", s.index)
 	mux.HandleFunc("GET /checks/{name}", s.checkPage)
 	mux.HandleFunc("GET /incidents/{name}", s.incidentPage)
+	mux.HandleFunc("/", s.nowhere)
 	return mux
 }
 

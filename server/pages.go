@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/fault"
@@ -50,7 +52,7 @@ func (s *Server) checkPage(w http.ResponseWriter, r *http.Request) {
 	name, now := spec.Name(spec.Checks, r.PathValue("name")), time.Now()
 	e, ok := s.mesh.Explain(name)
 	if !ok {
-		s.noPage(w, "There is no check of this name; it may have been deleted.")
+		s.noPage(w, fmt.Sprintf("There is no check named %q; it may have been deleted.", r.PathValue("name")), s.nearChecks(r.PathValue("name"))...)
 		return
 	}
 	st := e.GetStatus()
@@ -103,10 +105,10 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) {
 		v, err := s.store.GetIncident(ctx, name)
 		switch {
 		case fault.IsReason(err, meshv1.ErrorReason_RESOURCE_NOT_FOUND):
-			s.noPage(w, "There is no incident of this name; of those that are closed, the oldest are dropped in time.")
+			s.noPage(w, "There is no incident of this name. Of those that are closed, the oldest are dropped in time.")
 			return
 		case err != nil:
-			s.writePage(w, http.StatusServiceUnavailable, noPageHTML, "Etcd does not answer, so only incidents that are open can be shown. Try again in a moment.")
+			s.writePage(w, http.StatusServiceUnavailable, noPageHTML, nothing{Title: "Not now", Why: "Etcd does not answer, so only incidents that are open can be shown. Try again in a moment."})
 			return
 		}
 		i = v.Value.GetIncident()
@@ -123,6 +125,13 @@ type (
 		More                        int
 		Timeline                    []event
 		Votes                       []seen
+		Aside                       string
+		Compared                    []compared
+	}
+	// compared is what the probers that are set aside say of a check beside what the others say.
+	compared struct {
+		Check, URI      string
+		Inside, Outside []seen
 	}
 	event struct{ Time, Event, Text string }
 	seen  struct{ Prober, Datacenter, Outcome, Error string }
@@ -140,10 +149,25 @@ func storyOf(i *meshv1.Incident, now time.Time) story {
 	for _, t := range i.GetTimeline() {
 		page.Timeline = append(page.Timeline, event{clock(t.GetTime().AsTime()), t.GetEvent().String(), t.GetText()})
 	}
-	for _, v := range i.GetEvidence() {
-		page.Votes = append(page.Votes, seen{spec.ID(v.GetProber()), v.GetDatacenter(), v.GetOutcome().String(), v.GetError()})
+	page.Votes = seenOf(i.GetEvidence())
+	if a := i.GetSetAside(); a != nil {
+		var probers []string
+		for _, p := range a.GetProbers() {
+			probers = append(probers, spec.ID(p))
+		}
+		page.Aside = fmt.Sprintf("Set aside: %s. Lately alone in %d comparisons, in agreement in %d.", strings.Join(probers, ", "), a.GetDissents(), a.GetAgreements())
+		for _, c := range a.GetComparisons() {
+			page.Compared = append(page.Compared, compared{spec.ID(c.GetCheck()), c.GetUri(), seenOf(c.GetInside()), seenOf(c.GetOutside())})
+		}
 	}
 	return page
+}
+
+func seenOf(votes []*meshv1.Vote) (list []seen) {
+	for _, v := range votes {
+		list = append(list, seen{spec.ID(v.GetProber()), v.GetDatacenter(), v.GetOutcome().String(), v.GetError()})
+	}
+	return list
 }
 
 // openIncident is the open incident of that name, nil when there is none.
@@ -154,18 +178,6 @@ func (s *Server) openIncident(name string) *meshv1.Incident {
 		}
 	}
 	return nil
-}
-
-// noPage says that there is none, or that this server cannot know yet.
-func (s *Server) noPage(w http.ResponseWriter, why string) {
-	select {
-	case <-s.mesh.Ready():
-	default:
-		w.Header().Set("Retry-After", "5")
-		s.writePage(w, http.StatusServiceUnavailable, noPageHTML, "This server has not read etcd yet, and so knows no checks and incidents; ask another one, or again in a moment.")
-		return
-	}
-	s.writePage(w, http.StatusNotFound, noPageHTML, why)
 }
 
 // writePage writes a page that needs no script and may load nothing from elsewhere.

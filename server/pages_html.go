@@ -9,8 +9,9 @@ table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} t
 .v{font-weight:600;font-size:.8rem;padding:.1rem .5rem;border-radius:.6rem;color:#fff;background:#777;white-space:nowrap}
 .UP,.ONLINE{background:#1a7f37}.DOWN{background:#c4262e}.DEGRADED,.OFFLINE{background:#b35900}.UNKNOWN{background:#6639ba}.PAUSED,.DRAINED{background:#777}
 .critical{border-left:3px solid #c4262e;padding-left:.8rem;font-weight:600}.info{border-left:3px solid var(--line);padding-left:.8rem}.follows{margin:-.6rem 0 1rem;padding-left:1.6rem;color:var(--dim)}
-.warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em} td.uri{overflow-wrap:anywhere;min-width:min(18rem,30vw)}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}a{color:inherit}
+.warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em;overflow-wrap:anywhere} td.uri{overflow-wrap:anywhere;min-width:min(18rem,30vw)}
+p,h1,td{overflow-wrap:anywhere} th{white-space:nowrap} pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}a{color:inherit}
+@media(max-width:48rem){body{margin:1rem auto} table,tbody,tr,td{display:block} tr:has(th){display:none} tr{border-bottom:1px solid var(--line);padding:.4rem 0} td{border:0;padding:.05rem 0} td:empty{display:none}}
 </style>{{end}}
 {{define "head"}}<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{{.}} &middot; probemesh</title>
@@ -20,8 +21,10 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}a{color:inherit
 {{range .}}<tr><td><a href="/incidents/{{.ID}}">{{.ID}}</a></td><td>{{.State}}</td><td>{{.Started}}</td><td>{{.Lasted}}</td><td>{{.Summary}}</td></tr>
 {{end}}</table>{{end}}`
 
-const noPageHTML = `{{template "head" "Nothing here"}}
-<h1>Nothing here</h1><p>{{.}}</p></body></html>
+const noPageHTML = `{{template "head" .Title}}
+<h1>{{.Title}}</h1><p>{{.Why}}</p>
+{{if .Meant}}<p>Was this meant: {{range .Meant}}<a href="{{.Path}}">{{.Text}}</a> {{end}}?</p>{{end}}
+<p class="dim">Pages are <a href="/">the status page</a>, <code>/checks/NAME</code> and <code>/incidents/NAME</code>.</p></body></html>
 `
 
 const checkHTML = `{{template "head" .Name}}
@@ -47,6 +50,11 @@ const incidentHTML = `{{template "head" .Line.Summary}}
 <table><tr><th>When</th><th>What</th><th></th></tr>
 {{range .Timeline}}<tr><td>{{.Time}}</td><td>{{.Event}}</td><td>{{.Text}}</td></tr>
 {{end}}</table>
+{{if .Aside}}<h2>What was held against each other</h2><p>{{.Aside}}</p>{{end}}
+{{if .Compared}}<table><tr><th>Check</th><th>Who</th><th>Prober</th><th>Datacenter</th><th>Outcome</th><th>Error</th></tr>
+{{range .Compared}}{{$c := .}}{{range .Inside}}<tr><td><a href="/checks/{{$c.Check}}" title="{{$c.URI}}">{{$c.Check}}</a></td><td>set aside</td><td>{{.Prober}}</td><td>{{.Datacenter}}</td><td>{{.Outcome}}</td><td>{{.Error}}</td></tr>
+{{end}}{{range .Outside}}<tr><td></td><td class="dim">others</td><td>{{.Prober}}</td><td>{{.Datacenter}}</td><td>{{.Outcome}}</td><td>{{.Error}}</td></tr>
+{{end}}{{end}}</table>{{end}}
 {{if .Votes}}<h2>What the probers saw</h2><table><tr><th>Prober</th><th>Datacenter</th><th>Outcome</th><th>Error</th></tr>
 {{range .Votes}}<tr><td>{{.Prober}}</td><td>{{.Datacenter}}</td><td>{{.Outcome}}</td><td>{{.Error}}</td></tr>
 {{end}}</table>{{end}}

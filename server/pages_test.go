@@ -72,15 +72,24 @@ func TestAnIncidentsPageLinksItsChecksAndSaysWhatHappened(t *testing.T) {
 	}
 }
 
+func TestTheIncidentsPageOfASetAsideProberShowsWhatTheOthersSaid(t *testing.T) {
+	i := &meshv1.Incident{Name: "incidents/01b", Kind: meshv1.Incident_MESH, State: meshv1.Incident_OPEN, StartTime: timestamppb.New(noon()), SetAside: &meshv1.SetAside{Probers: []string{"probers/nrt-1"}, Dissents: 7,
+		Comparisons: []*meshv1.Comparison{{Check: "checks/shop", Uri: "https://shop/", Inside: []*meshv1.Vote{{Prober: "probers/nrt-1", Outcome: meshv1.Result_FAIL, Error: "connection refused"}},
+			Outside: []*meshv1.Vote{{Prober: "probers/fra-1", Outcome: meshv1.Result_OK}}}}}}
+	text := render(t, incidentHTML, storyOf(i, noon()))
+	for _, want := range []string{"Set aside: nrt-1. Lately alone in 7 comparisons", `href="/checks/shop"`, "connection refused", "fra-1"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the incident's page lacks %s:\n%s", want, text)
+		}
+	}
+}
+
 func TestAChecksPageLinksItsIncidents(t *testing.T) {
 	text := render(t, checkHTML, checkView{Name: "shop", Verdict: "DOWN", Text: "a > b", Incidents: []incidentLine{{ID: "01a", State: "OPEN"}}})
 	for _, want := range []string{`href="/incidents/01a"`, "a &gt; b", `query=probe_success%7Bcheck%3D%22shop%22%7D`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the check's page lacks %s:\n%s", want, text)
 		}
-	}
-	if text := render(t, noPageHTML, "why"); !strings.Contains(text, "<p>why</p>") {
-		t.Errorf("the page that is none:\n%s", text)
 	}
 }
 

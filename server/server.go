@@ -266,6 +266,7 @@ func (s *Server) assemble(ctx context.Context) (err error) {
 	s.rpc, s.health = rpc.NewServer(rpc.Config{TLS: s.tls, Options: []grpc.ServerOption{s.tel.ServerOption()}}, s.log, s.tel.Meter(meterName+"/rpc"))
 	s.api = api.New(s.store, s.mesh, s.notify.SendTest, s.log)
 	s.api.DescribeServers(s.describe)
+	s.api.MissedServers(func() []*meshv1.Server { return missed(s.monitor.Facts().Servers, time.Now()) })
 	s.api.StoreLost(func() (time.Time, bool) { return s.pulse.Lost() })
 	s.api.Register(s.rpc)
 	s.hist.Register(s.rpc)

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -228,11 +229,7 @@ func classifyTLS(err error) (meshv1.Result_ErrorClass, string, bool) {
 	case errors.As(err, &hostname):
 		return meshv1.Result_TLS, fmt.Sprintf("the certificate is not for %s; it is for %s", hostname.Host, namesOf(hostname.Certificate)), true
 	case errors.As(err, &authority):
-		issuer := "its issuer"
-		if authority.Cert != nil {
-			issuer = authority.Cert.Issuer.String()
-		}
-		return meshv1.Result_TLS, fmt.Sprintf("the certificate is signed by an authority that is not trusted (%s); give tls.ca_pem if it is yours", issuer), true
+		return meshv1.Result_TLS, untrusted(authority.Cert), true
 	case errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/":
 		return meshv1.Result_TLS, "the peer speaks plain HTTP on this port", true
 	case errors.As(err, &header):
@@ -253,6 +250,17 @@ func classifyTLS(err error) (meshv1.Result_ErrorClass, string, bool) {
 		return meshv1.Result_TLS, strings.TrimPrefix(verification.Err.Error(), "x509: "), true
 	}
 	return 0, "", false
+}
+
+// untrusted says what to do about a certificate of an authority that is not trusted. c may be nil.
+func untrusted(c *x509.Certificate) string {
+	switch {
+	case c == nil:
+		return "the certificate is signed by an authority that is not trusted (its issuer); give tls.ca_pem if it is yours"
+	case bytes.Equal(c.RawIssuer, c.RawSubject):
+		return fmt.Sprintf("the certificate is signed by itself (%s), so nothing vouches for it; if it is yours, give tls.allow_self_signed, or the certificate in tls.ca_pem", c.Subject)
+	}
+	return fmt.Sprintf("the certificate is signed by an authority that is not trusted (%s); give its certificate in tls.ca_pem if it is yours", c.Issuer)
 }
 
 func invalidReason(e x509.CertificateInvalidError) string {

@@ -62,6 +62,9 @@ func (s *Service) ListMembers(ctx context.Context, _ *meshv1.ListMembersRequest)
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range list {
+		m.PeerUrls = slices.DeleteFunc(slices.Clone(m.GetPeerUrls()), portless)
+	}
 	return &meshv1.ListMembersResponse{Members: list, External: s.external}, nil
 }
 
@@ -280,6 +283,12 @@ func usable(urls []string, peer string) bool {
 		}
 	}
 	return len(urls) > 0
+}
+
+// portless tells whether the URL has port 0: the member listens somewhere, and has told nobody where.
+func portless(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Port() == "0"
 }
 
 func loopback(s string) bool {

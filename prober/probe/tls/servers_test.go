@@ -63,7 +63,7 @@ func TestServersOfAllSorts(t *testing.T) {
 		"not valid yet":                {early, nil, nil, bad("the certificate of CN=leaf is not valid before")},
 		"of another name":              {other, nil, nil, bad("the certificate is not for 127.0.0.1; it is for other.example")},
 		"without a name":               {nameless, nil, nil, bad("")},
-		"self-signed":                  {own, nil, nil, bad("an authority that is not trusted")},
+		"self-signed":                  {own, nil, nil, bad("is signed by itself (")},
 		"self-signed and allowed":      {own, nil, &meshv1.TlsConfig{AllowSelfSigned: true}, probetest.OK()},
 		"good and allowed":             {plain, nil, &meshv1.TlsConfig{AllowSelfSigned: true}, probetest.OK()},
 		"missing intermediate":         {lonely, nil, nil, bad("an authority that is not trusted (CN=Test Sub-CA)")},
