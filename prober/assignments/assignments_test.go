@@ -130,7 +130,18 @@ func TestTheSetSurvivesARestart(t *testing.T) {
 
 func TestACorruptFileIsSetAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "assignments")
-	b := encode(&meshv1.AssignmentUpdate{Upserts: made(1, 9, 1), Revision: 3, Last: true})
+	whole := openStore(t, path)
+	whole.Apply(&Update{Upserts: made(1, 9, 1), Revision: 3})
+	if !whole.save(false) {
+		t.Fatal("the file cannot be written")
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, held := openStore(t, path).Position(); held != 9 {
+		t.Fatalf("%d held, want 9", held)
+	}
 	for name, bad := range map[string][]byte{"flipped": append(append([]byte(nil), b[:40]...), append([]byte{b[40] ^ 1}, b[41:]...)...), "short": b[:len(b)/2],
 		"empty": {}, "garbage": []byte("not such a file at all")} {
 		os.WriteFile(path, bad, 0o600)

@@ -9,8 +9,11 @@
 package assignments
 
 import (
+	"maps"
+	"slices"
 	"sort"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/probemesh/probemesh/internal/assignment"
@@ -109,6 +112,21 @@ func (s *Set) All() []*meshv1.Assignment {
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].GetCheck().GetName() < all[j].GetCheck().GetName() })
 	return all
+}
+
+// Encoded is what is held, by name, and the revision, as an encoded AssignmentUpdate appended to b. It decodes nothing: thousands of assignments at once would be as much as all else that a prober holds.
+func (s *Set) Encoded(b []byte) []byte {
+	fields := (&meshv1.AssignmentUpdate{}).ProtoReflect().Descriptor().Fields()
+	upserts := fields.ByName("upserts").Number()
+	for _, name := range slices.Sorted(maps.Keys(s.held)) {
+		b = protowire.AppendTag(b, upserts, protowire.BytesType)
+		b = protowire.AppendBytes(b, s.held[name].encoded)
+	}
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, &meshv1.AssignmentUpdate{Revision: s.revision, Last: true})
+	if err != nil {
+		panic("assignments: " + err.Error()) // two numbers
+	}
+	return b
 }
 
 // Inventory lists what is held, by name.

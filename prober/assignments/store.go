@@ -141,9 +141,10 @@ func (s *Store) Run(ctx context.Context) error {
 // save writes the file; failing says that the write before failed too, which was logged.
 func (s *Store) save(failing bool) bool {
 	s.mu.Lock()
-	u := &meshv1.AssignmentUpdate{Upserts: s.set.All(), Revision: s.set.Revision(), Last: true}
+	b := s.set.Encoded(append([]byte(fileMagic), 0, 0, 0, 0))
 	s.mu.Unlock()
-	err := write(s.path, encode(u))
+	binary.BigEndian.PutUint32(b[len(fileMagic):], crc32.Checksum(b[len(fileMagic)+4:], castagnoli))
+	err := write(s.path, b)
 	switch {
 	case err != nil && !failing:
 		s.log.Error("assignments cannot be written; a restart would begin with older ones", "file", s.path, "err", err)
@@ -151,16 +152,6 @@ func (s *Store) save(failing bool) bool {
 		s.log.Info("assignments can be written again", "file", s.path)
 	}
 	return err == nil
-}
-
-func encode(u *meshv1.AssignmentUpdate) []byte {
-	b := append([]byte(fileMagic), 0, 0, 0, 0)
-	b, err := proto.MarshalOptions{}.MarshalAppend(b, u)
-	if err != nil {
-		panic("assignments: " + err.Error()) // they came over gRPC, so they can be encoded
-	}
-	binary.BigEndian.PutUint32(b[len(fileMagic):], crc32.Checksum(b[len(fileMagic)+4:], castagnoli))
-	return b
 }
 
 func decode(b []byte) (*Update, error) {
