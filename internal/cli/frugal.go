@@ -16,8 +16,8 @@ const (
 	gcLeast  = 25              // percent of what is alive
 	gcPeriod = 2 * time.Second // between two collections, at least, where the room allows it
 	gcRoom   = 16 << 20        // bytes that any prober may have for garbage
-	gcLooks  = 5               // of which the lowest rate counts: what thousands of new checks take to compile is no reason for more room
-	gcLook   = time.Second     // how often the rate of garbage is looked at
+	gcLooks  = 4               // of which the lowest rate counts: what thousands of new checks take to compile, less than a second, is no reason for more room
+	gcLook   = time.Second / 2 // how often the rate of garbage is looked at
 	gcChange = 1.25            // a target that differs less from the one in force is not set: to set it stops the world for a moment
 	gcHeld   = 4 << 20         // bytes alive below which the runtime counts as many
 )
