@@ -88,7 +88,7 @@ func New(cfg Config, deps Deps) (*Prober, error) {
 		if err != nil {
 			return nil, fmt.Errorf("prober: %w", err)
 		}
-		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities, Pools: probe.NewPools(), Fence: fence}
+		env := probe.Env{UserAgent: "probemesh/" + cfg.Build, Capabilities: deps.Capabilities, Shared: probe.NewShared(), Fence: fence}
 		deps.Compile = func(c *meshv1.Check) (probe.Runner, error) { return kinds.Compile(c, env) }
 	}
 	p := &Prober{cfg: cfg, deps: deps}

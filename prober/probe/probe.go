@@ -70,8 +70,8 @@ type Env struct {
 	Capabilities []string
 	// Fence says where probes may go; nil for everywhere.
 	Fence *Fence
-	// Pools shares trusted certificates between checks; nil shares nothing.
-	Pools *Pools
+	// Shared is what checks have in common; nil: nothing.
+	Shared *Shared
 }
 
 // Can tells whether the prober has the capability.

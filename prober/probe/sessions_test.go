@@ -84,27 +84,27 @@ func samplePEM(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-func TestPoolsAreSharedByThePEMAndForgottenWithTheirLastCheck(t *testing.T) {
+func TestTrustedCertificatesAreSharedByThePEMAndForgottenWithTheirLastCheck(t *testing.T) {
 	text := samplePEM(t)
-	env := Env{Pools: NewPools()}
+	env := Env{Shared: NewShared()}
 	one, err := env.TLSConfig(&meshv1.TlsConfig{CaPem: text}, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	two, err := env.TLSConfig(&meshv1.TlsConfig{CaPem: text}, "b")
-	if err != nil || one.RootCAs != two.RootCAs || env.Pools.size() != 1 {
+	if err != nil || one.RootCAs != two.RootCAs || env.Shared.size() != 1 {
 		t.Fatalf("two pools of the same PEM: %v", err)
 	}
 	if other, err := TLSConfig(&meshv1.TlsConfig{CaPem: text}, "b"); err != nil || other.RootCAs == two.RootCAs {
-		t.Errorf("a pool is shared without Pools: %v", err)
+		t.Errorf("a pool is shared without Shared: %v", err)
 	}
-	if _, err := env.TLSConfig(&meshv1.TlsConfig{CaPem: "x"}, "c"); err == nil || env.Pools.size() != 1 {
+	if _, err := env.TLSConfig(&meshv1.TlsConfig{CaPem: "x"}, "c"); err == nil || env.Shared.size() != 1 {
 		t.Errorf("a PEM that is none: %v", err)
 	}
 	runtime.KeepAlive(one)
 	runtime.KeepAlive(two)
 	one, two = nil, nil
-	for end := time.Now().Add(10 * time.Second); env.Pools.size() > 0; {
+	for end := time.Now().Add(10 * time.Second); env.Shared.size() > 0; {
 		if time.Now().After(end) {
 			t.Fatal("the pool is remembered although no check uses it")
 		}

@@ -33,7 +33,7 @@ func (e Env) TLSConfig(t *meshv1.TlsConfig, host string) (*tls.Config, error) {
 		return nil, err
 	}
 	if t.GetCaPem() != "" {
-		pool, err := e.Pools.get(t.CaPem)
+		pool, err := Share(e.Shared, "pool", t.CaPem, func() (*x509.CertPool, error) { return spec.CertPool(t.CaPem) })
 		if err != nil {
 			return nil, fmt.Errorf("ca_pem: %w", err)
 		}

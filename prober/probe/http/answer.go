@@ -59,8 +59,10 @@ func (g *answer) Record(r *meshv1.Result) {
 	if coding := g.resp.Header.Get("Content-Encoding"); coding != "" {
 		r.Http.ContentEncoding = strings.ToValidUTF8(coding[:min(len(coding), maxCodingText)], "\uFFFD")
 	}
-	if modified, err := nethttp.ParseTime(g.resp.Header.Get("Last-Modified")); err == nil {
-		r.Http.LastModified = timestamppb.New(modified)
+	if text := g.resp.Header.Get("Last-Modified"); text != "" {
+		if modified, err := nethttp.ParseTime(text); err == nil {
+			r.Http.LastModified = timestamppb.New(modified)
+		}
 	}
 	if g.tokenTime > 0 {
 		r.Http.TokenDuration = durationpb.New(g.tokenTime)

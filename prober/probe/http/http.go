@@ -38,20 +38,15 @@ const (
 
 // runner runs one check of kind http.
 type runner struct {
+	*manner
 	plan    *probe.Plan
-	options *meshv1.HttpProbe
 	url     *url.URL
-	host    string         // value of the Host header, empty for the URL's
-	header  nethttp.Header // what every request to the check's own host is sent with
-	safe    nethttp.Header // what other hosts are sent
-	// proxyAuth are the credentials for the proxy; nil without a proxy or without any.
-	proxyAuth []string
-	first     request         // the request of a check without steps
-	steps     []step          // in place of first
-	origins   map[string]bool // that the steps name without captured values
-	whole     bool            // the whole body is needed, by an expectation or by the kind's own judgement
-	tokens    *tokens         // OAuth 2.0; nil without
-	connect   string          // host:port to connect to in place of the check's own; empty for that
+	raw     []byte          // the request of the manner as it is sent to the check's own host without a transport; nil where that cannot be known before
+	steps   []step          // in place of the request of the manner
+	origins map[string]bool // that the steps name without captured values
+	whole   bool            // the whole body is needed, by an expectation or by the kind's own judgement
+	tokens  *tokens         // OAuth 2.0; nil without
+	connect string          // host:port to connect to in place of the check's own; empty for that
 
 	// Transports; nil where the check has no use for them.
 	usual   *nethttp.Transport // as the check asks for
@@ -62,7 +57,7 @@ type runner struct {
 
 	mu      sync.Mutex         // guards what is made when it is first needed: see security and handed
 	secured *security          // nil until then
-	hand    *nethttp.Transport // nil until then
+	bare    *nethttp.Transport // nil until then
 }
 
 // Compile makes a runner of a check of kind http whose defaults are resolved. The caller closes it.
@@ -72,19 +67,17 @@ func Compile(c *meshv1.Check, t *spec.Target, env probe.Env) (probe.Runner, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{plan: plan, options: o, url: t.URL}
+	r := &runner{plan: plan, url: t.URL}
+	if r.manner, err = mannerOf(o, env); err != nil {
+		return nil, err
+	}
 	if !r.mayStayClear() {
 		if r.secured, err = r.newSecurity(env); err != nil {
 			return nil, err
 		}
 	}
-	r.headers(env.UserAgent)
-	if r.first, err = r.newRequest(r.url, o.GetMethod(), o, nil, o.GetFollowRedirects()); err != nil {
-		return nil, err
-	}
 	if r.isPlain() {
-		r.first.shape = r.message(hop{request: r.first, own: true})
-		if r.first.raw, err = wire.Prepare(r.first.shape); err != nil {
+		if r.raw, err = wire.Prepare(r.message(hop{request: r.request(), own: true})); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +138,7 @@ func (r *runner) Probe(ctx context.Context, o probe.Options) *meshv1.Result {
 func (r *runner) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.full, r.fullForeign, r.hand} {
+	for _, t := range []*nethttp.Transport{r.usual, r.fresh, r.foreign, r.full, r.fullForeign, r.bare} {
 		if t != nil {
 			t.CloseIdleConnections()
 		}

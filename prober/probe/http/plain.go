@@ -27,44 +27,53 @@ func (r *runner) isPlain() bool {
 // newConnection tells whether the visit asks for a new connection for each request.
 func (v *visit) newConnection() bool { return !v.options.GetKeepAlive() || v.a.Options().Fresh }
 
-// plain sends a request without a transport, unless TLS negotiates HTTP/2, which is left to one. raw is the request as it is sent; nil makes it.
-func (v *visit) plain(req *nethttp.Request, raw []byte, own bool) (*nethttp.Response, error) {
-	conn, err := v.reach(v.base, v.a, "tcp", hostPort(req.URL))
+// plain sends a request without a transport, unless TLS negotiates HTTP/2, which is left to one. A nil req is the request of the hop as it was prepared.
+func (v *visit) plain(h hop, req *nethttp.Request) (*nethttp.Response, error) {
+	conn, err := v.reach(v.base, v.a, "tcp", hostPort(h.url))
 	if err != nil {
 		return nil, err
 	}
 	v.stops = append(v.stops, probe.Watch(v.base, conn))
 	var state *tls.ConnectionState
-	if req.URL.Scheme == "https" {
-		secure, err := v.handshake(conn, req.URL, own)
+	if h.url.Scheme == "https" {
+		secure, err := v.handshake(conn, h.url, h.own)
 		if err != nil {
 			conn.Close()
 			return nil, err
 		}
 		negotiated := secure.ConnectionState()
 		if negotiated.NegotiatedProtocol == "h2" {
-			ctx := context.WithValue(tracedContext(v.base, v.a, false), connectionKey{}, net.Conn(secure))
-			resp, err := v.single(v.handed(), req.WithContext(ctx))
-			if err != nil {
-				conn.Close()
-			}
-			return resp, err
+			return v.hand(h, req, secure)
 		}
 		conn, state = secure, &negotiated
 	}
-	if raw == nil {
+	raw := h.raw
+	if req != nil {
 		if raw, err = wire.Prepare(req); err != nil {
 			conn.Close()
 			return nil, err
 		}
 	}
 	v.a.Enter(meshv1.Result_PROCESSING)
-	resp, err := wire.Do(conn, raw, req, func() { v.a.Restart(meshv1.Result_PROCESSING) }, func() { v.a.Enter(meshv1.Result_TRANSFER) })
+	resp, err := wire.Do(conn, raw, h.method, func() { v.a.Restart(meshv1.Result_PROCESSING) }, func() { v.a.Enter(meshv1.Result_TRANSFER) })
 	if err != nil {
 		return nil, err
 	}
 	resp.TLS = state
 	return resp, nil
+}
+
+// hand leaves a request, as in plain, to a transport that sends it by HTTP/2 over conn, which is closed with the body of the answer, or before hand returns an error.
+func (v *visit) hand(h hop, req *nethttp.Request, conn net.Conn) (*nethttp.Response, error) {
+	if req == nil {
+		req = v.message(h)
+	}
+	ctx := context.WithValue(tracedContext(v.base, v.a, false), connectionKey{}, conn)
+	resp, err := v.single(v.handed(), req.WithContext(ctx))
+	if err != nil {
+		conn.Close()
+	}
+	return resp, err
 }
 
 // single sends a request over a connection of its own, which ends when the body of the answer is closed. The transport's pool knows hosts alone: there, probes that run at the same time, of
@@ -102,19 +111,19 @@ type connectionKey struct{}
 func (r *runner) handed() *nethttp.Transport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.hand != nil {
-		return r.hand
+	if r.bare != nil {
+		return r.bare
 	}
-	r.hand = r.transport(nil, false)
-	r.hand.DialContext = nil
-	r.hand.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+	r.bare = r.transport(nil, false)
+	r.bare.DialContext = nil
+	r.bare.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
 		conn, ok := ctx.Value(connectionKey{}).(net.Conn)
 		if !ok {
 			return nil, fmt.Errorf("dial %s without a connection", address)
 		}
 		return conn, nil
 	}
-	return r.hand
+	return r.bare
 }
 
 // alpn are the protocols that TLS may negotiate.

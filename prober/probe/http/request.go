@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
@@ -22,7 +23,35 @@ type request struct {
 	body    []byte         // compressed, when that is asked for
 	follow  bool           // follow redirects
 	raw     []byte         // as it is sent to the check's own host without a transport, when that can be known before; else nil
-	shape   *nethttp.Request
+}
+
+// manner is how a check asks, whomever it asks: what follows from its options alone, so that all checks with the same have it in common. It does not change.
+type manner struct {
+	options *meshv1.HttpProbe
+	host    string         // value of the Host header, empty for the URL's
+	header  nethttp.Header // what every request to the check's own host is sent with
+	safe    nethttp.Header // what other hosts are sent
+	// proxyAuth are the credentials for the proxy; nil without a proxy or without any.
+	proxyAuth []string
+	first     request // of a check without steps, but for its URL
+}
+
+// mannerOf compiles options, or finds what they compile to.
+func mannerOf(o *meshv1.HttpProbe, env probe.Env) (*manner, error) {
+	return probe.Share(env.Shared, "http", env.UserAgent+"\x00"+probe.Text(o), func() (*manner, error) {
+		m := &manner{options: o}
+		m.headers(env.UserAgent)
+		var err error
+		m.first, err = m.newRequest(nil, o.GetMethod(), o, nil, o.GetFollowRedirects())
+		return m, err
+	})
+}
+
+// request is the request of a check without steps.
+func (r *runner) request() request {
+	q := r.first
+	q.url, q.raw = r.url, r.raw
+	return q
 }
 
 // content is the body of a request before it is compressed, and the headers that go with it.
@@ -34,34 +63,34 @@ type content interface {
 }
 
 // headers prepares what every request is sent with.
-func (r *runner) headers(userAgent string) {
-	r.header, r.safe = make(nethttp.Header), make(nethttp.Header)
-	r.header.Set("User-Agent", userAgent)
-	for k, v := range r.options.GetHeaders() {
+func (m *manner) headers(userAgent string) {
+	m.header, m.safe = make(nethttp.Header), make(nethttp.Header)
+	m.header.Set("User-Agent", userAgent)
+	for k, v := range m.options.GetHeaders() {
 		if strings.EqualFold(k, "host") {
-			r.host = v
+			m.host = v
 			continue
 		}
-		r.header.Set(k, v)
+		m.header.Set(k, v)
 	}
-	add(r.header, r.options.GetHeaderLines())
-	partly := r.header["Range"] != nil && r.options.GetCompression() == meshv1.HttpProbe_COMPRESSION_UNSPECIFIED // a part of what is compressed cannot be decompressed
-	if v := offer(r.options.GetCompression()); v != "" && r.header["Accept-Encoding"] == nil && !partly {
-		r.header.Set("Accept-Encoding", v)
+	add(m.header, m.options.GetHeaderLines())
+	partly := m.header["Range"] != nil && m.options.GetCompression() == meshv1.HttpProbe_COMPRESSION_UNSPECIFIED // a part of what is compressed cannot be decompressed
+	if v := offer(m.options.GetCompression()); v != "" && m.header["Accept-Encoding"] == nil && !partly {
+		m.header.Set("Accept-Encoding", v)
 	}
-	if b := r.options.GetBasicAuth(); b != nil {
-		r.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(b.Username+":"+b.Password)))
+	if b := m.options.GetBasicAuth(); b != nil {
+		m.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(b.Username+":"+b.Password)))
 	}
-	if token := r.options.GetBearerToken(); token != "" {
-		r.header.Set("Authorization", "Bearer "+token)
+	if token := m.options.GetBearerToken(); token != "" {
+		m.header.Set("Authorization", "Bearer "+token)
 	}
-	if r.options.GetProxyUrl() != "" {
-		r.proxyAuth = r.header["Proxy-Authorization"]
-		delete(r.header, "Proxy-Authorization") // inside a tunnel it would reach the target
+	if m.options.GetProxyUrl() != "" {
+		m.proxyAuth = m.header["Proxy-Authorization"]
+		delete(m.header, "Proxy-Authorization") // inside a tunnel it would reach the target
 	}
-	for k, v := range r.header {
+	for k, v := range m.header {
 		if harmless(k) {
-			r.safe[k] = v
+			m.safe[k] = v
 		}
 	}
 }
@@ -83,12 +112,12 @@ func add(h nethttp.Header, lines []*meshv1.HttpHeader) {
 }
 
 // newRequest makes a request to u. lines are headers of the request itself, which win over those of the check, and these over what the body says of itself.
-func (r *runner) newRequest(u *url.URL, method string, c content, lines []*meshv1.HttpHeader, follow bool) (request, error) {
-	body, content, err := bodyOf(c, r.options.GetRequestCompression())
+func (m *manner) newRequest(u *url.URL, method string, c content, lines []*meshv1.HttpHeader, follow bool) (request, error) {
+	body, content, err := bodyOf(c, m.options.GetRequestCompression())
 	if err != nil {
 		return request{}, err
 	}
-	q := request{method: method, url: u, content: content, body: body, follow: follow, own: merged(r.header, content), other: merged(r.safe, content)}
+	q := request{method: method, url: u, content: content, body: body, follow: follow, own: merged(m.header, content), other: merged(m.safe, content)}
 	if len(lines) > 0 {
 		q.own, q.other = replaced(q.own, lines), replaced(q.other, lines)
 	}

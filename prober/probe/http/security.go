@@ -2,6 +2,7 @@ package http
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/url"
 
@@ -26,8 +27,16 @@ func (r *runner) mayStayClear() bool {
 	return usual && r.url.Scheme == "http" && r.isPlain() && !r.options.GetKeepAlive()
 }
 
-// newSecurity makes what TLS needs of the options of the check. The error says which one is not valid.
+// newSecurity makes what TLS needs of the options of the check, in common with all checks that ask the same of the same host, but for the sessions that one keeps. The error says which option is not valid.
 func (r *runner) newSecurity(env probe.Env) (*security, error) {
+	if r.options.GetTls().GetResumeSessions() {
+		return r.compileSecurity(env)
+	}
+	text := fmt.Sprintf("%s\x00%s\x00%t\x00%q\x00%s", r.url.Scheme, r.url.Hostname(), r.isPlain(), r.alpn(), probe.Text(r.options.GetTls()))
+	return probe.Share(env.Shared, "http.security", text, func() (*security, error) { return r.compileSecurity(env) })
+}
+
+func (r *runner) compileSecurity(env probe.Env) (*security, error) {
 	options := r.options.GetTls()
 	// A certificate that is signed by itself is verified by the policy, which must know the name.
 	name := ""

@@ -42,8 +42,8 @@ func TestAPlainCheckHasNothingOfTLSUntilARedirectLeadsToIt(t *testing.T) {
 
 	r := compiled(t, clear.URL, &meshv1.HttpProbe{FollowRedirects: new(true)})
 	probetest.OK().Match(t, r.Probe(t.Context(), probe.Options{}))
-	if r.secured != nil || r.hand != nil || r.usual != nil || r.fresh != nil || r.foreign != nil {
-		t.Errorf("a plain check made %+v %+v, or transports, although it has met no TLS", r.secured, r.hand)
+	if r.secured != nil || r.bare != nil || r.usual != nil || r.fresh != nil || r.foreign != nil {
+		t.Errorf("a plain check made %+v %+v, or transports, although it has met no TLS", r.secured, r.bare)
 	}
 
 	r = compiled(t, clear.URL+"/away", &meshv1.HttpProbe{FollowRedirects: new(true)})

@@ -18,7 +18,7 @@ import (
 // transport makes a transport for HTTP/1.1 and HTTP/2 as the check asks for. It decompresses nothing: that is done where the limits are known.
 func (r *runner) transport(config *tls.Config, keep bool) *nethttp.Transport {
 	t := &nethttp.Transport{
-		TLSClientConfig:        config,
+		TLSClientConfig:        config.Clone(), // a transport adds to it
 		DisableKeepAlives:      !keep,
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    1,

@@ -48,7 +48,7 @@ func (r *runner) talk(ctx context.Context, a *probe.Attempt) (probe.Answer, erro
 	if len(r.steps) > 0 {
 		return v.walk()
 	}
-	if err := v.fetch(r.first, r.whole); err != nil {
+	if err := v.fetch(r.request(), r.whole); err != nil {
 		return v.got.orNil(), wireError(err, a)
 	}
 	return v.got, nil
@@ -120,13 +120,13 @@ func (v *visit) ask(h hop) (*nethttp.Response, error) {
 // send sends one request.
 func (v *visit) send(h hop) (*nethttp.Response, error) {
 	if h.raw != nil && h.own && h.named && v.newConnection() && !v.dressed(h) {
-		return v.plain(h.shape, h.raw, true)
+		return v.plain(h, nil)
 	}
 	req := v.message(h)
 	if err := v.dress(req, h); err != nil {
 		return nil, err
 	}
-	resp, err := v.roundTrip(req, h.own)
+	resp, err := v.roundTrip(h, req)
 	if err == nil && resp.TLS != nil {
 		v.a.Secured(resp.TLS, !v.options.GetTls().GetInsecureSkipVerify())
 	}
@@ -189,9 +189,9 @@ func (v *visit) dressed(h hop) bool {
 }
 
 // roundTrip sends a request the way that the check and the probe ask for.
-func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, error) {
+func (v *visit) roundTrip(h hop, req *nethttp.Request) (*nethttp.Response, error) {
 	if v.newConnection() && v.isPlain() {
-		return v.plain(req, nil, own)
+		return v.plain(h, req)
 	}
 	if v.hooked == nil {
 		v.hooked = v.traced(v.base, v.a)
@@ -202,14 +202,14 @@ func (v *visit) roundTrip(req *nethttp.Request, own bool) (*nethttp.Response, er
 	}
 	req = req.WithContext(v.hooked)
 	switch {
-	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3 && own:
+	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3 && h.own:
 		return v.quic(req, v.secured.own)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP3:
 		return v.quic(req, v.secured.others)
 	case v.options.GetVersion() == meshv1.HttpProbe_HTTP2 && v.newConnection() && v.options.GetProxyUrl() == "":
-		return v.single(v.carrier(own), req)
+		return v.single(v.carrier(h.own), req)
 	}
-	return v.carrier(own).RoundTrip(req)
+	return v.carrier(h.own).RoundTrip(req)
 }
 
 // carrier is the transport for requests to the host of the check, or to others.

@@ -33,6 +33,7 @@ func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
 	if refusal := lacking(e, target, env); refusal != nil {
 		return nil, refusal
 	}
+	shareOptions(e, env.Shared)
 	runner, err := compile(e, target, env)
 	if err == nil {
 		if _, literal := target.Addr(); e.EachAddress != nil && target.Kind != spec.DNS && target.Host != "" && !literal {
@@ -47,6 +48,12 @@ func Compile(c *meshv1.Check, env probe.Env) (probe.Runner, error) {
 		return nil, refusal
 	}
 	return nil, &probe.Refusal{Reason: fmt.Sprintf("this prober cannot compile %s: %s", c.GetName(), err)}
+}
+
+// shareOptions has a check, whose defaults are resolved, hold its options in common with all that have the same: they are most of a plain check.
+func shareOptions(c *meshv1.Check, s *probe.Shared) {
+	c.Http, c.Tcp, c.Tls, c.Dns = probe.ShareMessage(s, c.Http), probe.ShareMessage(s, c.Tcp), probe.ShareMessage(s, c.Tls), probe.ShareMessage(s, c.Dns)
+	c.Icmp, c.Grpc, c.Udp, c.Websocket = probe.ShareMessage(s, c.Icmp), probe.ShareMessage(s, c.Grpc), probe.ShareMessage(s, c.Udp), probe.ShareMessage(s, c.Websocket)
 }
 
 // fenced is a runner whose probes go nowhere but where the prober's fence permits.

@@ -4,10 +4,10 @@
 // It is no other HTTP: requests are written by [net/http.Request.Write] and answers are read by [net/http.ReadResponse], which a transport uses too, with the same limits. A transport is what is
 // needed for everything else: proxies, HTTP/2, kept connections.
 //
-//	raw, err := wire.Prepare(req)                       // once
-//	resp, err := wire.Do(conn, raw, req, firstByte)     // for each probe
+//	raw, err := wire.Prepare(req)                             // once
+//	resp, err := wire.Do(conn, raw, req.Method, wrote, first) // for each probe
 //	...
-//	resp.Body.Close()                                   // closes conn
+//	resp.Body.Close()                                         // closes conn
 package wire
 
 import (
@@ -44,15 +44,15 @@ func Prepare(req *nethttp.Request) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Do sends a request as [Prepare] made it and reads the head of the answer; req tells its method, and may be shared. wrote is called when the request has been written, first when the first byte
+// Do sends a request as [Prepare] made it, which has the method, and reads the head of the answer. wrote is called when the request has been written, first when the first byte
 // of the answer is there. The deadline of conn bounds it. Informational answers (1xx) are stepped over, but for 101.
 //
 // conn is closed by closing the body of the answer, or before Do returns an error. An answer of which nothing came is [io.ErrUnexpectedEOF].
-func Do(conn net.Conn, raw []byte, req *nethttp.Request, wrote, first func()) (*nethttp.Response, error) {
+func Do(conn net.Conn, raw []byte, method string, wrote, first func()) (*nethttp.Response, error) {
 	r, _ := readers.Get().(*reader)
 	r.from, r.left = conn, MaxHeader
 	r.buffered.Reset(r)
-	resp, err := r.exchange(conn, raw, req, wrote, first)
+	resp, err := r.exchange(conn, raw, method, wrote, first)
 	if err != nil {
 		conn.Close()
 		r.release()
@@ -94,13 +94,17 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 // exchange writes the request and reads the head of the answer.
-func (r *reader) exchange(conn net.Conn, raw []byte, req *nethttp.Request, wrote, first func()) (*nethttp.Response, error) {
+func (r *reader) exchange(conn net.Conn, raw []byte, method string, wrote, first func()) (*nethttp.Response, error) {
 	_, failed := conn.Write(raw) // an answer may be there although not all was taken
 	wrote()
 	if _, err := r.buffered.Peek(1); err != nil {
 		return nil, whichever(failed, err)
 	}
 	first()
+	var req *nethttp.Request // the method alone is looked at; without a request it is GET
+	if method != nethttp.MethodGet {
+		req = &nethttp.Request{Method: method}
+	}
 	for {
 		resp, err := nethttp.ReadResponse(r.buffered, req)
 		switch {

@@ -34,7 +34,7 @@ func do(t testing.TB, method, answer string) (resp *nethttp.Response, wrote, fir
 		t.Fatal(err)
 	}
 	conn = &script{sent: strings.NewReader(answer)}
-	resp, err = wire.Do(conn, raw, req, func() { wrote = true }, func() { first = true })
+	resp, err = wire.Do(conn, raw, req.Method, func() { wrote = true }, func() { first = true })
 	return resp, wrote, first, conn, err
 }
 
