@@ -16,14 +16,12 @@ type archived struct {
 	backlog bool
 }
 
-// waiting are the results of a session that wait for the history, at most archiveQueue. It takes memory only while there are some: a channel with as much room would cost
-// ten thousand sessions three gigabytes, most of it at the moment when they all begin.
+// waiting are the results of a session that wait for the history, at most archiveQueue. It takes memory, and has a goroutine, only while there are some: a channel with as much
+// room would cost ten thousand sessions three gigabytes, most of it at the moment when they all begin.
 type waiting struct {
-	some chan struct{} // set when the list is not empty
-
 	mu   sync.Mutex // guards everything below
 	list []archived
-	busy bool // what was taken last is not in the history yet
+	busy bool // somebody has claimed the list and has not settled all of it
 }
 
 // put adds a result; false when there is no room.
@@ -34,11 +32,21 @@ func (w *waiting) put(a archived) bool {
 		return false
 	}
 	w.list = append(w.list, a)
-	signal(w.some)
 	return true
 }
 
-// take gives the oldest results, at most so many, into a slice that is written anew. What was taken before is in the history.
+// claim tells whether the caller is to take what is there to the history: something is, and nobody else does.
+func (w *waiting) claim() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy || len(w.list) == 0 {
+		return false
+	}
+	w.busy = true
+	return true
+}
+
+// take gives the oldest results, at most so many, into a slice that is written anew.
 func (w *waiting) take(into []archived, most int) []archived {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -46,20 +54,18 @@ func (w *waiting) take(into []archived, most int) []archived {
 	into = append(into[:0], w.list[:n]...)
 	rest := copy(w.list, w.list[n:])
 	clear(w.list[rest:])
-	if w.list = w.list[:rest]; rest > 0 {
-		signal(w.some)
-	} else if cap(w.list) > batchMax {
+	if w.list = w.list[:rest]; rest == 0 && cap(w.list) > batchMax {
 		w.list = nil
 	}
-	w.busy = n > 0
 	return into
 }
 
-// settled says that what was taken is in the history.
-func (w *waiting) settled() {
+// settled says that what was taken is in the history. When nothing came meanwhile, the claim is given back and more is false.
+func (w *waiting) settled() (more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.busy = false
+	w.busy = len(w.list) > 0
+	return w.busy
 }
 
 // idle tells whether everything that was put is in the history.
@@ -71,7 +77,7 @@ func (w *waiting) idle() bool {
 
 // queue hands results to the archive without ever waiting for it. Once one had no room, all are left out until they are asked for again: a later one
 // that found room would be taken for a sign that the prober has nothing before it.
-func (s *session) queue(b *meshv1.ResultBatch, backlog bool) {
+func (s *session) queue(ctx context.Context, b *meshv1.ResultBatch, backlog bool) {
 	left := int64(0)
 	for _, r := range b.GetResults() {
 		if r.GetSequence() == 0 {
@@ -90,6 +96,10 @@ func (s *session) queue(b *meshv1.ResultBatch, backlog bool) {
 	}
 	if left > 0 {
 		s.g.m.dropped(context.Background(), "history", left)
+	}
+	if s.waiting.claim() {
+		// Not waited for at the end of the session: it may hang with its disk, which must not keep the prober's name taken.
+		go s.archive(ctx)
 	}
 }
 
@@ -124,21 +134,14 @@ func (s *session) pass(pong uint64) {
 	}
 }
 
-// archive appends results to the history and settles their numbers. A failure is tried again for as long as the session lives.
-func (s *session) archive(ctx context.Context) error {
-	l := ledger{acked: s.acked.Load()}
+// archive appends the results that wait to the history and settles their numbers, until none waits. A failure is tried again for as long as the session lives.
+func (s *session) archive(ctx context.Context) {
+	l := &s.ledger
 	var batch []archived
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.waiting.some:
-		}
-		if batch = s.waiting.take(batch, batchMax); len(batch) == 0 {
-			continue
-		}
-		if err := s.store(ctx, batch); err != nil {
-			return err
+	for more := true; more; {
+		batch = s.waiting.take(batch, batchMax)
+		if !s.store(ctx, batch) {
+			return
 		}
 		for _, a := range batch {
 			if a.backlog {
@@ -148,14 +151,13 @@ func (s *session) archive(ctx context.Context) error {
 		}
 		s.acked.Store(l.acked)
 		s.gap.Store(len(l.islands) > 0)
-		s.waiting.settled()
-		clear(batch) // the results themselves are not needed until the next ones come
+		more = s.waiting.settled()
 		signal(s.ackable)
 	}
 }
 
-// store appends a batch, again and again until the history takes it.
-func (s *session) store(ctx context.Context, batch []archived) error {
+// store appends a batch, again and again until the history takes it; false when ctx ended first.
+func (s *session) store(ctx context.Context, batch []archived) bool {
 	entries, checks := make([]history.Entry, len(batch)), make([]string, len(batch))
 	for i := range batch {
 		entries[i] = history.Entry{Result: batch[i].result, Prober: s.id, Datacenter: s.hello.GetDatacenter()}
@@ -170,10 +172,10 @@ func (s *session) store(ctx context.Context, batch []archived) error {
 		err := s.g.archive.Append(ctx, entries)
 		s.g.m.archived(len(entries), err, time.Since(begin))
 		if err == nil {
-			return nil
+			return true
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false
 		}
 		if !failing {
 			failing = true
@@ -181,7 +183,7 @@ func (s *session) store(ctx context.Context, batch []archived) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case <-time.After(wait):
 		}
 	}

@@ -325,19 +325,12 @@ func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	// The first part that ends ends the session. The others are not waited for: Send and Recv may be blocked by a prober that neither reads nor speaks, and are
-	// freed by gRPC when this handler returns; Append may hang with its disk, which must not keep the prober's name taken.
-	ended := make(chan error, 5)
-	for _, part := range []func() error{
-		func() error { return s.send(ctx, stream, places, changed) },
-		func() error { return s.receive(ctx, stream) },
-		func() error { return s.archive(ctx) },
-		func() error { return s.verifyShrinks(ctx) },
-		func() error { return s.watchSilence(ctx) },
-	} {
-		go func() { ended <- part() }()
-	}
-	err := <-ended
+	// The first side that ends ends the session. The other is not waited for: Send and Recv may be blocked by a prober that neither reads nor speaks, and are
+	// freed by gRPC when this handler returns. A session that rests has no other goroutines: each more is a stack that the garbage collector looks at, times ten thousand.
+	ended := make(chan error, 2)
+	go func() { ended <- s.send(ctx, stream, places, changed) }()
+	go func() { ended <- s.receive(ctx, stream) }()
+	err := s.listen(ended)
 	if status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
 		return io.EOF
 	}

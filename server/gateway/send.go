@@ -37,8 +37,8 @@ func (s *session) send(ctx context.Context, stream sender, places []*meshv1.Serv
 	for {
 		// What is urgent overtakes: select alone chooses at random.
 		select {
-		case r := <-s.runs:
-			if err := o.run(r); err != nil {
+		case <-s.runs.some:
+			if err := o.run(); err != nil {
 				return err
 			}
 			continue
@@ -48,10 +48,10 @@ func (s *session) send(ctx context.Context, stream sender, places []*meshv1.Serv
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case r := <-s.runs:
-			err = o.run(r)
+		case <-s.runs.some:
+			err = o.run()
 		case m := <-s.inbox:
-			err = o.answer(m)
+			err = o.answer(ctx, m)
 		case <-ping.C:
 			err = o.tick()
 		case <-s.ackable:
@@ -80,11 +80,17 @@ func (o *outgoing) servers() error {
 	return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_Servers{Servers: &meshv1.Servers{Servers: places}}})
 }
 
-func (o *outgoing) run(r *meshv1.RunNow) error {
-	return o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_RunNow{RunNow: r}})
+// run sends the runs that wait.
+func (o *outgoing) run() error {
+	for _, r := range o.s.runs.take() {
+		if err := o.stream.Send(&meshv1.ServerMessage{Message: &meshv1.ServerMessage_RunNow{RunNow: r}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (o *outgoing) answer(m *meshv1.ProberMessage) error {
+func (o *outgoing) answer(ctx context.Context, m *meshv1.ProberMessage) error {
 	switch x := m.GetMessage().(type) {
 	case *meshv1.ProberMessage_Ping:
 		now := timestamppb.Now()
@@ -100,7 +106,7 @@ func (o *outgoing) answer(m *meshv1.ProberMessage) error {
 	case *meshv1.ProberMessage_Inventory:
 		return o.y.inventory(x.Inventory)
 	case *meshv1.ProberMessage_AssignmentAck:
-		return o.y.ack(x.AssignmentAck)
+		return o.y.ack(ctx, x.AssignmentAck)
 	}
 	return nil
 }

@@ -26,11 +26,11 @@ type session struct {
 	began  time.Time
 
 	inbox    chan *meshv1.ProberMessage // what the sending goroutine must answer
-	runs     chan *meshv1.RunNow
+	runs     runs
 	woken    chan struct{}
 	ackable  chan struct{}
-	waiting  waiting       // for the history
-	verify   chan []string // removals that need a second read of the store
+	waiting  waiting // for the history
+	ledger   ledger  // of whoever has claimed what waits
 	verified chan shrinkAnswer
 
 	heard   atomic.Int64 // when the prober was last heard, nanoseconds since began
@@ -53,13 +53,13 @@ var _ controller.Session = (*session)(nil)
 func newSession(g *Gateway, h *meshv1.Hello, cancel context.CancelCauseFunc) *session {
 	s := &session{
 		g: g, hello: h, id: h.GetProber(), name: spec.Name(spec.Probers, h.GetProber()), cancel: cancel, began: time.Now(),
-		inbox: make(chan *meshv1.ProberMessage, inboxQueue), runs: make(chan *meshv1.RunNow, runQueue),
-		woken: make(chan struct{}, 1), ackable: make(chan struct{}, 1), waiting: waiting{some: make(chan struct{}, 1)},
-		verify: make(chan []string, 1), verified: make(chan shrinkAnswer, 1),
+		inbox: make(chan *meshv1.ProberMessage, inboxQueue), runs: runs{some: make(chan struct{}, 1)},
+		woken: make(chan struct{}, 1), ackable: make(chan struct{}, 1), verified: make(chan shrinkAnswer, 1),
 	}
 	s.facts.Since = s.began
 	if f := h.GetFirstSequence(); f > 0 {
 		s.acked.Store(f - 1)
+		s.ledger.acked = f - 1
 	}
 	return s
 }
@@ -79,13 +79,40 @@ func signal(c chan struct{}) {
 
 // RunNow queues a run.
 func (s *session) RunNow(r *meshv1.RunNow) bool {
-	select {
-	case s.runs <- r:
+	if s.runs.put(r) {
 		return true
-	default:
-		s.g.m.dropped(context.Background(), "run", 1)
+	}
+	s.g.m.dropped(context.Background(), "run", 1)
+	return false
+}
+
+// runs wait to be sent, at most runQueue. It takes memory only while there are some: a channel with as much room would take eight kilobytes of each of ten thousand sessions, and the
+// garbage collector would look at all of it.
+type runs struct {
+	some chan struct{} // set when the list is not empty
+
+	mu   sync.Mutex // guards list
+	list []*meshv1.RunNow
+}
+
+// put adds a run; false when there is no room.
+func (q *runs) put(r *meshv1.RunNow) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) >= runQueue {
 		return false
 	}
+	q.list = append(q.list, r)
+	signal(q.some)
+	return true
+}
+
+// take gives all that wait, in their order.
+func (q *runs) take() (list []*meshv1.RunNow) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list, q.list = q.list, nil
+	return list
 }
 
 // End ends the session.
@@ -103,8 +130,8 @@ func (s *session) Facts() controller.SessionFacts {
 // hear notes a sign of life, on the monotonic clock: a step of the server's wall clock is no silence of the prober.
 func (s *session) hear() { s.heard.Store(int64(time.Since(s.began))) }
 
-// watchSilence ends the session when the prober has not been heard for too long.
-func (s *session) watchSilence(ctx context.Context) error {
+// listen waits for the end of the session, and ends it when the prober has not been heard for too long.
+func (s *session) listen(ended <-chan error) error {
 	// One timer that is set to when the silence would be too long costs ten thousand sessions a thirteenth of what looking four times a second would.
 	t := time.NewTimer(silence)
 	defer t.Stop()
@@ -115,8 +142,8 @@ func (s *session) watchSilence(ctx context.Context) error {
 	}
 	for {
 		select {
-		case <-ctx.Done():
-			return ctx.Err()
+		case err := <-ended:
+			return err
 		case <-t.C:
 			if time.Since(due) > deaf {
 				// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier.
@@ -155,7 +182,7 @@ func (s *session) receive(ctx context.Context, stream receiver) error {
 		}
 		switch x := m.GetMessage().(type) {
 		case *meshv1.ProberMessage_Results:
-			if err := s.results(x.Results); err != nil {
+			if err := s.results(ctx, x.Results); err != nil {
 				s.cancel(err)
 				return err
 			}
@@ -189,7 +216,7 @@ func (s *session) receive(ctx context.Context, stream receiver) error {
 var errGoodbye = errors.New("the prober stops")
 
 // results counts a batch's votes and hands it to the archive.
-func (s *session) results(b *meshv1.ResultBatch) error {
+func (s *session) results(ctx context.Context, b *meshv1.ResultBatch) error {
 	if len(b.GetResults()) > batchMax {
 		return broken("a batch has %d results; at most %d are allowed", len(b.GetResults()), batchMax)
 	}
@@ -204,13 +231,13 @@ func (s *session) results(b *meshv1.ResultBatch) error {
 	case meshv1.ResultBatch_LIVE:
 		s.judgeTimes(b.GetResults(), time.Now())
 		s.g.mesh.Cast(s.id, b.GetResults())
-		s.queue(b, false)
+		s.queue(ctx, b, false)
 	case meshv1.ResultBatch_STATE:
 		for chunk := range slices.Chunk(b.GetResults(), stateChunk) {
 			s.g.inTurn(func() { s.g.mesh.Cast(s.id, chunk) })
 		}
 	case meshv1.ResultBatch_BACKLOG:
-		s.queue(b, true)
+		s.queue(ctx, b, true)
 	default:
 		return broken("a batch of results lacks its kind")
 	}

@@ -201,7 +201,7 @@ func frames(d controller.Difference, intended bool) []*meshv1.AssignmentUpdate {
 }
 
 // ack takes the prober's word for what it runs now.
-func (y *syncer) ack(a *meshv1.AssignmentAck) error {
+func (y *syncer) ack(ctx context.Context, a *meshv1.AssignmentAck) error {
 	if y.refusals = append(y.refusals, a.GetRefusals()...); len(y.refusals) > inventoryMax {
 		return broken("it refuses more than %d assignments", inventoryMax)
 	}
@@ -216,7 +216,7 @@ func (y *syncer) ack(a *meshv1.AssignmentAck) error {
 	case y.held == nil || y.verifying:
 		return nil // the inventory, or the second read, will tell
 	case y.target != nil && a.GetShrinkRefused():
-		return y.shrink(a)
+		return y.shrink(ctx, a)
 	case a.GetDigest() != y.digest:
 		y.s.g.log.Warn("a prober runs something else than it should; its inventory is compared", "prober", y.s.name, "revision", a.GetRevision(), "held", a.GetHeld())
 		y.s.g.m.diverged(context.Background())
@@ -234,10 +234,10 @@ func (y *syncer) ack(a *meshv1.AssignmentAck) error {
 
 // shrink answers the prober's shrink guard by having the store read once more. Only when that confirms every removal, the update is sent again, marked as
 // intended.
-func (y *syncer) shrink(a *meshv1.AssignmentAck) error {
+func (y *syncer) shrink(ctx context.Context, a *meshv1.AssignmentAck) error {
 	y.target, y.verifying = nil, true
 	y.s.g.log.Info("a prober asks whether a large shrink of its assignments is intended", "prober", y.s.name, "removals", a.GetShrinkCount(), "held", a.GetHeld())
-	y.s.verify <- y.removals // has room: one at a time is verified
+	go y.s.verifyShrink(ctx, y.removals)
 	return nil
 }
 
@@ -262,23 +262,11 @@ func (y *syncer) answered(ctx context.Context, v shrinkAnswer) error {
 	return nil
 }
 
-// verifyShrinks reads the store for the sending goroutine, which has to go on answering pings.
-func (s *session) verifyShrinks(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case removals := <-s.verify:
-			read, cancel := context.WithTimeout(ctx, verifyTimeout)
-			err := s.g.mesh.VerifyShrink(read, removals)
-			cancel()
-			select {
-			case s.verified <- shrinkAnswer{removals, err}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
+// verifyShrink reads the store for the sending goroutine, which has to go on answering pings. It is not waited for at the end of the session: etcd may be away.
+func (s *session) verifyShrink(ctx context.Context, removals []string) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	s.verified <- shrinkAnswer{removals, s.g.mesh.VerifyShrink(ctx, removals)} // has room: one at a time is verified
 }
 
 func (y *syncer) settle(revision int64) {
