@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/probemesh/probemesh/internal/collector"
 	"github.com/probemesh/probemesh/internal/rpc"
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/server"
@@ -161,6 +162,7 @@ func (a *app) runServer(ctx context.Context, cfg server.Config, log *slog.Logger
 	if err != nil {
 		return usagef("%v", err)
 	}
+	defer collector.Roomy(a.env.Getenv)()
 	_ = os.Remove(filepath.Join(cfg.Data, addressesFile)) // from a run before: its ports may be another's now
 	return watched(ctx, func(ctx context.Context) error {
 		// A server that cannot start ends before it is ready: then nobody must wait for that any more.

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/probemesh/probemesh/internal/collector"
 	"github.com/probemesh/probemesh/internal/etcdfake"
 	meshrpc "github.com/probemesh/probemesh/internal/rpc"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -87,6 +88,7 @@ func newStorm(t *testing.T, count, failing int) *storm {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(collector.Roomy(os.Getenv)) // as in a server
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := New(ctx, "a", s.c, &fakeArchive{taken: map[uint64]int{}}, log, meter)
 	if err != nil {
