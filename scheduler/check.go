@@ -54,8 +54,9 @@ type check struct {
 	updated     time.Time
 	incident    *statev1.StoredIncident
 	incidentRev int64
-	hearsay     bool      // another server has told of the incident, not etcd
-	heardAt     time.Time // when the incident became known here
+	hearsay     bool          // another server has told of the incident, not etcd
+	heardAt     time.Time     // when the incident became known here
+	closed      IncidentEnded // the incident that ended last
 	damping     incident.Damping
 	damped      string    // the incident that the damping counted last
 	effectUntil time.Time // an effect is under way until then

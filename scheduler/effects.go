@@ -241,6 +241,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	if e.Incident.GetIncident().GetName() != c.incident.GetIncident().GetName() {
 		c.heardAt = now
 	}
+	if c.closed.Incident == e.Incident.GetIncident().GetName() {
+		c.closed = IncidentEnded{} // a snapshot has it again
+	}
 	s.leaveGroup(c, c.incident)
 	c.incident, c.incidentRev, c.hearsay, c.effectUntil = e.Incident, e.ModRevision, false, time.Time{}
 	s.noteGroup(c)
@@ -253,7 +256,8 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	s.schedule(c, now)
 }
 
-func (s *State) goneIncident(now time.Time, key string) {
+func (s *State) goneIncident(now time.Time, e IncidentGone) {
+	key := e.Key
 	if key == MeshKey {
 		s.mesh.incident, s.mesh.effectUntil = nil, time.Time{}
 		return
@@ -275,14 +279,23 @@ func (s *State) goneIncident(now time.Time, key string) {
 		return
 	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
-		gone := c.incident
-		s.leaveGroup(c, gone)
-		c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
-		c.updated = now
-		s.endOfOutage(c, gone, now)
-		s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
-		s.schedule(c, now)
+		c.noteClosed(e.ModRevision)
+		s.incidentOver(c, now)
 	}
+}
+
+// incidentOver takes over that the incident of a check is open no more.
+func (s *State) incidentOver(c *check, now time.Time) {
+	gone := c.incident
+	s.leaveGroup(c, gone)
+	c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
+	c.updated = now
+	s.endOfOutage(c, gone, now)
+	if key := gone.GetIncident().GetBreakGlassKey(); key != "" {
+		c.noteJoined(key)
+	}
+	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
+	s.schedule(c, now)
 }
 
 // TableKey is the key of a MoveRows in EffectFailed.

@@ -36,8 +36,11 @@ type (
 		Incident    *statev1.StoredIncident
 		ModRevision int64
 	}
-	// IncidentGone says that the incident under the key is open no more.
-	IncidentGone struct{ Key string }
+	// IncidentGone says that the incident under the key is open no more, since an etcd revision.
+	IncidentGone struct {
+		Key         string
+		ModRevision int64
+	}
 	// ReceiverPut says that a receiver exists.
 	ReceiverPut struct{ Receiver *meshv1.Receiver }
 	// ReceiverGone says that a receiver, by its resource name, was deleted.
@@ -51,8 +54,8 @@ type (
 	BuildGone struct{ Name string }
 	// BuildPolicyPut says how builds are tried; a nil policy is the default one.
 	BuildPolicyPut struct{ Policy *meshv1.BuildPolicy }
-	// Reset forgets everything that came from the store, because a snapshot follows, in the same call of Apply. Votes and presence stay.
-	Reset struct{}
+	// Reset forgets everything that came from the store, because a snapshot of a revision follows, in the same call of Apply. Votes and presence stay.
+	Reset struct{ Revision int64 }
 
 	// Leadership says whether this server leads, and in which term.
 	Leadership struct {
@@ -95,6 +98,11 @@ type (
 	IncidentKnown struct {
 		Incident    *meshv1.Incident
 		ModRevision int64
+	}
+	// IncidentEnded says that an incident of a check is open no more, likewise.
+	IncidentEnded struct {
+		Check, Incident string
+		ModRevision     int64
 	}
 	// OutageSeen says what a server knows of an outage: another one, or this one before it was started anew.
 	OutageSeen struct{ Outage Outage }
@@ -139,6 +147,7 @@ func (ProberOnline) event()   {}
 func (ProberOffline) event()  {}
 func (Store) event()          {}
 func (IncidentKnown) event()  {}
+func (IncidentEnded) event()  {}
 func (OutageSeen) event()     {}
 func (OutageOver) event()     {}
 func (Cast) event()           {}

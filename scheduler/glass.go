@@ -163,9 +163,13 @@ func (s *State) breakGlass(c *check, now time.Time, d incident.Decision) {
 	if c.ordinalTerm != s.store.term {
 		c.ordinal, c.ordinalTerm = 0, s.store.term
 	}
-	c.ordinal++
+	start, key := c.failureStart(now), ""
+	for key == "" || c.spent(key, start) {
+		c.ordinal++
+		key = outageKey(c, s.store.term, c.ordinal)
+	}
 	o := &outage{
-		Outage:   Outage{Key: outageKey(c, s.store.term, c.ordinal), Check: c.name, Verdict: shownVerdict(d.Verdict), Start: c.failureStart(now), Due: now},
+		Outage:   Outage{Key: key, Check: c.name, Verdict: shownVerdict(d.Verdict), Start: start, Due: now},
 		evidence: c.voteList(now, true), reason: c.reason, summary: alert.Opened(c.facts(shownVerdict(d.Verdict).String())), traceID: c.traceID(),
 		heardAt: now,
 	}
@@ -173,6 +177,17 @@ func (s *State) breakGlass(c *check, now time.Time, d incident.Decision) {
 	s.learnAgain(c, o)
 	c.outages = append(c.outages, o)
 	s.tellOutage(c, now, o, meshv1.Notification_OPENED, o.summary)
+}
+
+// spent tells whether a key is that of an outage which was over before one that began at start. A server that was started anew in the same term counts from the
+// beginning again.
+func (c *check) spent(key string, start time.Time) bool {
+	for _, o := range c.outages {
+		if o.Key == key && !o.End.IsZero() && o.End.Before(start) {
+			return true
+		}
+	}
+	return c.wasJoined(key)
 }
 
 // endOutage ends the outage that goes on, or makes one of the incident that was open when etcd was lost and is over now.

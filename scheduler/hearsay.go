@@ -16,7 +16,7 @@ const hearsayFor = 10 * time.Second
 // that nobody is told of it a second time; nothing is ever written from it, since it is not all of it.
 func (s *State) knowIncident(now time.Time, e IncidentKnown) {
 	c := s.checks[e.Incident.GetCheck()]
-	if c == nil || c.gone || !s.storeLost() || c.incidentRev >= e.ModRevision || c.incident.GetIncident().GetName() == e.Incident.GetName() {
+	if c == nil || c.gone || !s.storeLost() || max(c.incidentRev, c.closed.ModRevision) >= e.ModRevision || c.incident.GetIncident().GetName() == e.Incident.GetName() {
 		return
 	}
 	st := &statev1.StoredIncident{Incident: proto.CloneOf(e.Incident)}
@@ -58,6 +58,33 @@ func (s *State) OpenAfter(revision int64) (list []IncidentKnown) {
 	for _, c := range s.checks {
 		if c.incident != nil && !c.hearsay && c.incidentRev > revision {
 			list = append(list, IncidentKnown{Incident: c.incident.GetIncident(), ModRevision: c.incidentRev})
+		}
+	}
+	return list
+}
+
+// endIncident takes over that an incident is open no more, from a server that etcd told of it before both lost etcd: its end has been told.
+func (s *State) endIncident(now time.Time, e IncidentEnded) {
+	c := s.checks[e.Check]
+	if c == nil || !s.storeLost() || c.incidentRev >= e.ModRevision || c.incident.GetIncident().GetName() != e.Incident {
+		return
+	}
+	c.closed = e
+	s.incidentOver(c, now)
+}
+
+// noteClosed notes that the incident of a check is open no more, as of a revision, if etcd has told of it at all.
+func (c *check) noteClosed(revision int64) {
+	if c.incident != nil && !c.hearsay {
+		c.closed = IncidentEnded{Check: c.name, Incident: c.incident.GetIncident().GetName(), ModRevision: revision}
+	}
+}
+
+// ClosedAfter are the incidents of checks that have ended after a revision of etcd, as etcd told this server: of each check the last, in no order.
+func (s *State) ClosedAfter(revision int64) (list []IncidentEnded) {
+	for _, c := range s.checks {
+		if c.closed.ModRevision > revision {
+			list = append(list, c.closed)
 		}
 	}
 	return list

@@ -59,3 +59,66 @@ func TestIncidentOpenedInTheFutureEndsAllTheSame(t *testing.T) {
 		t.Error("the incident is still open")
 	}
 }
+
+// Nor is a server that lost etcd first to tell the end of an incident that the others saw closed: it was told.
+func TestIncidentThatOthersKnowToBeClosedIsNotEndedAgain(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.votes("shop", fail, "ams", "fra", "iad")
+	r.after(time.Second)
+	name := r.opened()[0].Incident.GetIncident().GetName()
+	other := up(t, tcpCheck("shop", 2))
+	other.apply(IncidentPut{Key: "checks/shop", Incident: r.s.Incident("checks/shop"), ModRevision: 50}, IncidentGone{Key: "checks/shop", ModRevision: 60})
+	told := other.s.ClosedAfter(50)
+	if len(told) != 1 || told[0] != (IncidentEnded{Check: "checks/shop", Incident: name, ModRevision: 60}) || len(other.s.ClosedAfter(60)) != 0 {
+		t.Fatalf("told %v", told)
+	}
+	r.lose()
+	r.apply(told[0])
+	// One that knows less still speaks of it.
+	r.apply(IncidentKnown{ModRevision: 55, Incident: &meshv1.Incident{Name: name, Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, StartTime: timestamppb.New(r.now)}})
+	r.rounds(6, ok)
+	r.wantGlass()
+	if st := r.status("shop"); st.GetIncident() != "" || st.GetUndecided() {
+		t.Fatalf("status %v", st)
+	}
+	r.rounds(2, fail)
+	if b := r.wantGlass("OPENED")[0]; b.Outage.Incident != "" {
+		t.Fatalf("what follows is told as %+v", b)
+	}
+}
+
+// What is gone from a snapshot was closed, and what is in it again was not.
+func TestIncidentsThatEndUnseenAreKnownToBeClosed(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.check(tcpCheck("web", 2))
+	at := func(check string) IncidentPut {
+		return IncidentPut{Key: "checks/" + check, ModRevision: 50, Incident: &statev1.StoredIncident{Incident: &meshv1.Incident{Name: "incidents/" + check, Check: "checks/" + check,
+			Verdict: meshv1.CheckStatus_DOWN, State: meshv1.Incident_OPEN, StartTime: timestamppb.New(r.now), OpenTime: timestamppb.New(r.now)}}}
+	}
+	r.apply(at("shop"), at("web"))
+	r.apply(Reset{Revision: 70}, CheckPut{Check: tcpCheck("shop", 2), ModRevision: 1}, CheckPut{Check: tcpCheck("web", 2), ModRevision: 2}, at("web"))
+	if got := r.s.ClosedAfter(0); len(got) != 1 || got[0].Incident != "incidents/shop" || got[0].ModRevision != 70 {
+		t.Fatalf("closed %v", got)
+	}
+}
+
+// A server that is started anew counts the outages of a term from the beginning, and uses no key of one that is over: neither of one that it is told of, nor of one that it
+// finds in the store.
+func TestKeyOfAnOutageThatIsOverIsNotUsedAgain(t *testing.T) {
+	first := lostShop(t)
+	first.rounds(2, fail)
+	first.rounds(6, ok)
+	seen := first.wantGlass("OPENED", "RESOLVED")[1].Outage
+	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, Time: first.now}, {Receiver: "receivers/ops", Transition: meshv1.Notification_RESOLVED, Time: first.now}}
+	for name, e := range map[string]Event{"it is told of": OutageSeen{seen}, "it finds": OutageOver{Check: "checks/shop", Key: seen.Key}} {
+		t.Run(name, func(t *testing.T) {
+			r := lostShop(t)
+			r.now = first.now
+			r.apply(e)
+			r.rounds(3, fail)
+			if b := r.wantGlass("OPENED")[0]; b.Outage.Key == seen.Key || len(b.Outage.Told) != 0 {
+				t.Fatalf("another outage is told as %+v", b.Outage)
+			}
+		})
+	}
+}

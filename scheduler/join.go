@@ -108,7 +108,7 @@ func (s *State) joinedIn(st *statev1.StoredIncident, key string) bool {
 	return false
 }
 
-// maxJoined bounds the keys a check remembers of outages that were joined, so that a server which was away does not bring them up again.
+// maxJoined bounds the keys a check remembers of outages that were joined, so that a server which was away does not bring them up again, and none is used again.
 const maxJoined = 8
 
 func (c *check) wasJoined(key string) bool {
@@ -122,13 +122,18 @@ func (c *check) wasJoined(key string) bool {
 
 // forgetOutage says that an outage needs nothing more, whatever is heard of it.
 func (s *State) forgetOutage(c *check, key string) {
-	if !c.wasJoined(key) {
-		c.joinedKeys = append(c.joinedKeys, key)
-		if len(c.joinedKeys) > maxJoined {
-			c.joinedKeys = c.joinedKeys[1:]
-		}
-	}
+	c.noteJoined(key)
 	s.dropOutage(c, key)
+}
+
+func (c *check) noteJoined(key string) {
+	if c.wasJoined(key) {
+		return
+	}
+	c.joinedKeys = append(c.joinedKeys, key)
+	if len(c.joinedKeys) > maxJoined {
+		c.joinedKeys = c.joinedKeys[1:]
+	}
 }
 
 // dropOutage says that an outage needs nothing more, unless a server is heard that has told somebody of it.

@@ -219,7 +219,7 @@ func (s *State) apply(now time.Time, e Event) {
 	case IncidentPut:
 		s.putIncident(now, e)
 	case IncidentGone:
-		s.goneIncident(now, e.Key)
+		s.goneIncident(now, e)
 	case ReceiverPut:
 		s.receivers[e.Receiver.GetName()] = e.Receiver
 	case ReceiverGone:
@@ -230,6 +230,8 @@ func (s *State) apply(now time.Time, e Event) {
 		s.takeStore(now, e)
 	case IncidentKnown:
 		s.knowIncident(now, e)
+	case IncidentEnded:
+		s.endIncident(now, e)
 	case OutageSeen:
 		s.seeOutage(now, e)
 	case OutageOver:
@@ -240,7 +242,7 @@ func (s *State) apply(now time.Time, e Event) {
 	case EffectFailed:
 		s.effectFailed(now, e)
 	case Reset:
-		s.reset(now)
+		s.reset(now, e.Revision)
 	}
 }
 
@@ -281,9 +283,10 @@ func (s *State) leadership(now time.Time, e Leadership) {
 }
 
 // reset marks everything that came from the store as gone; what the snapshot brings again stays as it was.
-func (s *State) reset(now time.Time) {
+func (s *State) reset(now time.Time, revision int64) {
 	for _, c := range s.checks {
 		c.gone = true
+		c.noteClosed(revision)
 		c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
 		s.schedule(c, now)
 	}

@@ -9,7 +9,8 @@
 // a beat says was delivered. A server that hears nobody sends at once. More than 20 outages within ten seconds are one message, whose key is made of theirs.
 //
 // A server that lost etcd before the others did knows less than they: they may have opened and told incidents of which etcd has not told it. Beats carry the revision
-// up to which each has been told, so those that know more tell it of what is open ([scheduler.IncidentKnown]), well within the grace, and it tells nobody of that.
+// up to which each has been told, so those that know more tell it of what is open ([scheduler.IncidentKnown]) and of what is not any more ([scheduler.IncidentEnded]), well
+// within the grace, and it tells nobody of that.
 //
 // What was delivered goes into the beats ([Glass.Fill]) and into a file, so that a server which is started anew does not forget it. When etcd is back, nothing more
 // is sent; every server tells its mind what the others delivered, and holds back opening until it has heard them, for at most three seconds. The leader then writes

@@ -40,6 +40,8 @@ type Mesh interface {
 	Applied() int64
 	// OpenAfter are the incidents of checks that are open and were changed after a revision. They are the caller's.
 	OpenAfter(revision int64) []*peerv1.KnownIncident
+	// ClosedAfter are the incidents of checks that have ended after a revision. They are the caller's.
+	ClosedAfter(revision int64) []*peerv1.ClosedIncident
 	// Others are the other servers: those that the store has, and those that are heard.
 	Others() []Peer
 }
@@ -65,6 +67,8 @@ type Deps struct {
 	Send func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) Answer
 	// Joined tells which of these keys of outages the store has incidents of.
 	Joined func(ctx context.Context, keys map[string]bool) (map[string]bool, error)
+	// Closed gives the keys of the outages that the store has closed incidents of, with their checks: a server that is started reads them once, so as not to use one again.
+	Closed func(ctx context.Context) (map[string]string, error)
 	Log    *slog.Logger
 	Meter  metric.Meter
 }
@@ -87,8 +91,9 @@ type Glass struct {
 	stamp    stamp
 	said     scheduler.Store
 	back     time.Time // since when this server reads etcd again, after a loss or its start
-	known    known     // its list is read under mu too
+	known    known     // its lists are read under mu too
 	checked  bool      // whether the store was asked for outages that are joined, since then
+	recalled bool      // whether it was asked for those that are over, since this process began
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -246,6 +251,9 @@ func (g *Glass) settle(ctx context.Context, mesh Mesh, now time.Time, peers []Pe
 		g.back = now
 		return false // what the others know now is heard in the next round
 	}
+	if !g.recalled {
+		g.recalled = g.recall(ctx, mesh)
+	}
 	if !g.checked {
 		g.checked = g.reconcile(ctx, mesh, peers)
 	}
@@ -255,13 +263,35 @@ func (g *Glass) settle(ctx context.Context, mesh Mesh, now time.Time, peers []Pe
 	g.mu.Lock()
 	blind := g.blind
 	g.mu.Unlock()
-	if !g.checked || blind > 0 {
+	if !g.recalled || !g.checked || blind > 0 {
 		return false
 	}
 	for _, p := range peers {
 		if !p.Heard || p.Beat == nil || p.Beat.GetEtcdLostTime() != nil {
 			return false
 		}
+	}
+	return true
+}
+
+// recall tells the mind of outages that were over before this process began, as far as that can be read: it counts those of a term from the beginning, and one of them
+// may have the key of the next.
+func (g *Glass) recall(ctx context.Context, mesh Mesh) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleFor/2)
+	defer cancel()
+	closed, err := g.deps.Closed(ctx)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			g.log.Warn("cannot look up which outages are over, trying again", "err", err)
+		}
+		return false
+	}
+	var events []scheduler.Event
+	for _, key := range sorted(closed) {
+		events = append(events, scheduler.OutageOver{Check: closed[key], Key: key})
+	}
+	if len(events) > 0 {
+		mesh.Apply(events...)
 	}
 	return true
 }
@@ -370,7 +400,7 @@ func (g *Glass) Fill(b *peerv1.Beat) {
 	defer g.mu.Unlock()
 	if lost {
 		b.EtcdLostTime = timestamppb.New(since)
-		b.KnownIncidents = part(g.known.list, b)
+		b.KnownIncidents, b.ClosedIncidents = part(g.known.open, b), part(g.known.closed, b)
 	} else if g.blind > 0 {
 		b.EtcdLostTime = b.GetTime() // what is under way may still be delivered: until it is answered, this server has not settled
 	}

@@ -21,7 +21,9 @@ func (l lostEtcd) Ready() <-chan struct{}                { return l.ready }
 func (lostEtcd) Term() int64                             { return 1 }
 func (lostEtcd) Applied() int64                          { return 0 }
 func (lostEtcd) OpenAfter(int64) []*peerv1.KnownIncident { return nil }
-func (lostEtcd) Others() []Peer                          { return nil }
+
+func (lostEtcd) ClosedAfter(int64) []*peerv1.ClosedIncident { return nil }
+func (lostEtcd) Others() []Peer                             { return nil }
 
 func TestDiskThatHangsHoldsUpNeitherMessagesNorBeatsNorTheMind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

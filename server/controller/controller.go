@@ -253,7 +253,7 @@ func (c *Controller) follow(_ context.Context, b store.Batch) error {
 	events := make([]scheduler.Event, 0, len(b.Events)+1)
 	c.mu.Lock()
 	if b.Snapshot {
-		events = append(events, scheduler.Reset{})
+		events = append(events, scheduler.Reset{Revision: b.Revision})
 		c.enrolments, c.servers, c.leader = map[string]enrolled{}, map[string]*statev1.ServerRecord{}, nil
 		c.serversChangedLocked()
 		// What is not in the snapshot any more was resolved meanwhile, and no event says so.
@@ -370,7 +370,7 @@ func (c *Controller) goneLocked(e store.Event) scheduler.Event {
 			c.incidents.publish(name)
 			delete(c.open, e.Subject)
 		}
-		return scheduler.IncidentGone{Key: e.Subject}
+		return scheduler.IncidentGone{Key: e.Subject, ModRevision: e.ModRevision}
 	case store.KindServer:
 		delete(c.servers, e.Name)
 		c.serversChangedLocked()

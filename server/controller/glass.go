@@ -40,6 +40,18 @@ func (c *Controller) OpenAfter(revision int64) []*peerv1.KnownIncident {
 	return list
 }
 
+// ClosedAfter are the incidents of checks that have ended after a revision of etcd, of each check the last, by check. They are the caller's.
+func (c *Controller) ClosedAfter(revision int64) []*peerv1.ClosedIncident {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*peerv1.ClosedIncident
+	for _, e := range c.mind.ClosedAfter(revision) {
+		list = append(list, &peerv1.ClosedIncident{ModRevision: e.ModRevision, Incident: e.Incident, Check: e.Check})
+	}
+	slices.SortFunc(list, func(a, b *peerv1.ClosedIncident) int { return cmp.Compare(a.GetCheck(), b.GetCheck()) })
+	return list
+}
+
 // Undecided is how many checks have a verdict that nobody can write down.
 func (c *Controller) Undecided() int64 {
 	c.mu.Lock()

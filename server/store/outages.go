@@ -30,6 +30,21 @@ func (s *Store) JoinedOutages(ctx context.Context, keys map[string]bool) (map[st
 	return joined, nil
 }
 
+// ClosedOutages gives the keys of those outages without etcd that are closed incidents, among the newest 2,000, with the names of their checks.
+func (s *Store) ClosedOutages(ctx context.Context) (map[string]string, error) {
+	closed, _, err := s.ListClosedIncidents(ctx, "", recentIncidents)
+	if err != nil {
+		return nil, err
+	}
+	checks := map[string]string{}
+	for _, v := range closed {
+		if i := v.Value.GetIncident(); i.GetBreakGlassKey() != "" {
+			checks[i.GetBreakGlassKey()] = i.GetCheck()
+		}
+	}
+	return checks, nil
+}
+
 // noteOutages adds the keys that the incident has taken in: its own, and others that its timeline tells of.
 func noteOutages(i *meshv1.Incident, keys, joined map[string]bool) {
 	key := i.GetBreakGlassKey()

@@ -565,8 +565,10 @@ type Beat struct {
 	// While it cannot read etcd: incidents of checks that are open as far as etcd has told it, and that some other server that it hears has not been told of, because
 	// that one lost etcd before. At most 64 in one beat, as of `outages`.
 	KnownIncidents []*KnownIncident `protobuf:"bytes,14,rep,name=known_incidents,json=knownIncidents,proto3" json:"known_incidents,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Likewise: incidents of checks that were open once and are not any more.
+	ClosedIncidents []*ClosedIncident `protobuf:"bytes,15,rep,name=closed_incidents,json=closedIncidents,proto3" json:"closed_incidents,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Beat) Reset() {
@@ -697,6 +699,77 @@ func (x *Beat) GetKnownIncidents() []*KnownIncident {
 	return nil
 }
 
+func (x *Beat) GetClosedIncidents() []*ClosedIncident {
+	if x != nil {
+		return x.ClosedIncidents
+	}
+	return nil
+}
+
+// ClosedIncident is an incident that is not open in etcd any more, for a server that cannot read that there.
+type ClosedIncident struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The etcd revision at which it was closed, or up to which etcd has told that it is not there. A server that has applied this revision knows better and takes no notice.
+	ModRevision int64 `protobuf:"varint,1,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
+	// `incidents/{incident}`.
+	Incident string `protobuf:"bytes,2,opt,name=incident,proto3" json:"incident,omitempty"`
+	// `checks/{check}`.
+	Check         string `protobuf:"bytes,3,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosedIncident) Reset() {
+	*x = ClosedIncident{}
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosedIncident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosedIncident) ProtoMessage() {}
+
+func (x *ClosedIncident) ProtoReflect() protoreflect.Message {
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosedIncident.ProtoReflect.Descriptor instead.
+func (*ClosedIncident) Descriptor() ([]byte, []int) {
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ClosedIncident) GetModRevision() int64 {
+	if x != nil {
+		return x.ModRevision
+	}
+	return 0
+}
+
+func (x *ClosedIncident) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *ClosedIncident) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
 // KnownIncident is an incident that is open in etcd, for a server that cannot read it there.
 type KnownIncident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -724,7 +797,7 @@ type KnownIncident struct {
 
 func (x *KnownIncident) Reset() {
 	*x = KnownIncident{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +809,7 @@ func (x *KnownIncident) String() string {
 func (*KnownIncident) ProtoMessage() {}
 
 func (x *KnownIncident) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[6]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +822,7 @@ func (x *KnownIncident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownIncident.ProtoReflect.Descriptor instead.
 func (*KnownIncident) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{6}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *KnownIncident) GetModRevision() int64 {
@@ -832,7 +905,7 @@ type Missed struct {
 
 func (x *Missed) Reset() {
 	*x = Missed{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +917,7 @@ func (x *Missed) String() string {
 func (*Missed) ProtoMessage() {}
 
 func (x *Missed) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[7]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +930,7 @@ func (x *Missed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Missed.ProtoReflect.Descriptor instead.
 func (*Missed) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{7}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Missed) GetServer() string {
@@ -915,7 +988,7 @@ type Outage struct {
 
 func (x *Outage) Reset() {
 	*x = Outage{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1000,7 @@ func (x *Outage) String() string {
 func (*Outage) ProtoMessage() {}
 
 func (x *Outage) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[8]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1013,7 @@ func (x *Outage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outage.ProtoReflect.Descriptor instead.
 func (*Outage) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{8}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Outage) GetCheck() string {
@@ -1027,7 +1100,7 @@ type OutageDelivery struct {
 
 func (x *OutageDelivery) Reset() {
 	*x = OutageDelivery{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1112,7 @@ func (x *OutageDelivery) String() string {
 func (*OutageDelivery) ProtoMessage() {}
 
 func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[9]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1125,7 @@ func (x *OutageDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutageDelivery.ProtoReflect.Descriptor instead.
 func (*OutageDelivery) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{9}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OutageDelivery) GetReceiver() string {
@@ -1112,7 +1185,7 @@ type Presences struct {
 
 func (x *Presences) Reset() {
 	*x = Presences{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1197,7 @@ func (x *Presences) String() string {
 func (*Presences) ProtoMessage() {}
 
 func (x *Presences) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[10]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1210,7 @@ func (x *Presences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presences.ProtoReflect.Descriptor instead.
 func (*Presences) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{10}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Presences) GetFirst() bool {
@@ -1198,7 +1271,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1283,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[11]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1296,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{11}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Presence) GetProber() string {
@@ -1335,7 +1408,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1420,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[12]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1433,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{12}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Votes) GetResults() []*v1.Result {
@@ -1385,7 +1458,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1470,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[13]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1483,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{13}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *History) GetPosition() uint64 {
@@ -1449,7 +1522,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1534,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[14]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1547,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{14}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HistoryEntry) GetResult() *v1.Result {
@@ -1509,7 +1582,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1594,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[15]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1607,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{15}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Acknowledgement) GetPosition() uint64 {
@@ -1557,7 +1630,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1642,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[16]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1655,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{16}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Run) GetProber() string {
@@ -1614,7 +1687,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1699,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[17]
+	mi := &file_probemesh_peer_v1_peer_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1712,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{17}
+	return file_probemesh_peer_v1_peer_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refusal) GetProber() string {
@@ -1704,7 +1777,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\n" +
 	"datacenter\x18\x03 \x01(\tR\n" +
 	"datacenter\x12-\n" +
-	"\x04away\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04away\"\xef\x04\n" +
+	"\x04away\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04away\"\xbd\x05\n" +
 	"\x04Beat\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -1721,7 +1794,12 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x0eetcd_lost_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fetcdLostTime\x123\n" +
 	"\aoutages\x18\f \x03(\v2\x19.probemesh.peer.v1.OutageR\aoutages\x127\n" +
 	"\tstop_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\x12I\n" +
-	"\x0fknown_incidents\x18\x0e \x03(\v2 .probemesh.peer.v1.KnownIncidentR\x0eknownIncidents\"\x8d\x03\n" +
+	"\x0fknown_incidents\x18\x0e \x03(\v2 .probemesh.peer.v1.KnownIncidentR\x0eknownIncidents\x12L\n" +
+	"\x10closed_incidents\x18\x0f \x03(\v2!.probemesh.peer.v1.ClosedIncidentR\x0fclosedIncidents\"e\n" +
+	"\x0eClosedIncident\x12!\n" +
+	"\fmod_revision\x18\x01 \x01(\x03R\vmodRevision\x12\x1a\n" +
+	"\bincident\x18\x02 \x01(\tR\bincident\x12\x14\n" +
+	"\x05check\x18\x03 \x01(\tR\x05check\"\x8d\x03\n" +
 	"\rKnownIncident\x12!\n" +
 	"\fmod_revision\x18\x01 \x01(\x03R\vmodRevision\x12\x1a\n" +
 	"\bincident\x18\x02 \x01(\tR\bincident\x12\x14\n" +
@@ -1817,7 +1895,7 @@ func file_probemesh_peer_v1_peer_service_proto_rawDescGZIP() []byte {
 	return file_probemesh_peer_v1_peer_service_proto_rawDescData
 }
 
-var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_probemesh_peer_v1_peer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
 	(*FollowRequest)(nil),           // 0: probemesh.peer.v1.FollowRequest
 	(*FollowResponse)(nil),          // 1: probemesh.peer.v1.FollowResponse
@@ -1825,78 +1903,80 @@ var file_probemesh_peer_v1_peer_service_proto_goTypes = []any{
 	(*Started)(nil),                 // 3: probemesh.peer.v1.Started
 	(*RememberedServer)(nil),        // 4: probemesh.peer.v1.RememberedServer
 	(*Beat)(nil),                    // 5: probemesh.peer.v1.Beat
-	(*KnownIncident)(nil),           // 6: probemesh.peer.v1.KnownIncident
-	(*Missed)(nil),                  // 7: probemesh.peer.v1.Missed
-	(*Outage)(nil),                  // 8: probemesh.peer.v1.Outage
-	(*OutageDelivery)(nil),          // 9: probemesh.peer.v1.OutageDelivery
-	(*Presences)(nil),               // 10: probemesh.peer.v1.Presences
-	(*Presence)(nil),                // 11: probemesh.peer.v1.Presence
-	(*Votes)(nil),                   // 12: probemesh.peer.v1.Votes
-	(*History)(nil),                 // 13: probemesh.peer.v1.History
-	(*HistoryEntry)(nil),            // 14: probemesh.peer.v1.HistoryEntry
-	(*Acknowledgement)(nil),         // 15: probemesh.peer.v1.Acknowledgement
-	(*Run)(nil),                     // 16: probemesh.peer.v1.Run
-	(*Refusal)(nil),                 // 17: probemesh.peer.v1.Refusal
-	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(v1.CheckStatus_Verdict)(0),     // 20: probemesh.v1.CheckStatus.Verdict
-	(v1.CheckStatus_Reason)(0),      // 21: probemesh.v1.CheckStatus.Reason
-	(v1.Notification_Transition)(0), // 22: probemesh.v1.Notification.Transition
-	(*v1.AssignmentRefusal)(nil),    // 23: probemesh.v1.AssignmentRefusal
-	(*v1.CanaryState)(nil),          // 24: probemesh.v1.CanaryState
-	(*v1.Result)(nil),               // 25: probemesh.v1.Result
-	(*v1.RunNow)(nil),               // 26: probemesh.v1.RunNow
+	(*ClosedIncident)(nil),          // 6: probemesh.peer.v1.ClosedIncident
+	(*KnownIncident)(nil),           // 7: probemesh.peer.v1.KnownIncident
+	(*Missed)(nil),                  // 8: probemesh.peer.v1.Missed
+	(*Outage)(nil),                  // 9: probemesh.peer.v1.Outage
+	(*OutageDelivery)(nil),          // 10: probemesh.peer.v1.OutageDelivery
+	(*Presences)(nil),               // 11: probemesh.peer.v1.Presences
+	(*Presence)(nil),                // 12: probemesh.peer.v1.Presence
+	(*Votes)(nil),                   // 13: probemesh.peer.v1.Votes
+	(*History)(nil),                 // 14: probemesh.peer.v1.History
+	(*HistoryEntry)(nil),            // 15: probemesh.peer.v1.HistoryEntry
+	(*Acknowledgement)(nil),         // 16: probemesh.peer.v1.Acknowledgement
+	(*Run)(nil),                     // 17: probemesh.peer.v1.Run
+	(*Refusal)(nil),                 // 18: probemesh.peer.v1.Refusal
+	(*durationpb.Duration)(nil),     // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(v1.CheckStatus_Verdict)(0),     // 21: probemesh.v1.CheckStatus.Verdict
+	(v1.CheckStatus_Reason)(0),      // 22: probemesh.v1.CheckStatus.Reason
+	(v1.Notification_Transition)(0), // 23: probemesh.v1.Notification.Transition
+	(*v1.AssignmentRefusal)(nil),    // 24: probemesh.v1.AssignmentRefusal
+	(*v1.CanaryState)(nil),          // 25: probemesh.v1.CanaryState
+	(*v1.Result)(nil),               // 26: probemesh.v1.Result
+	(*v1.RunNow)(nil),               // 27: probemesh.v1.RunNow
 }
 var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	2,  // 0: probemesh.peer.v1.FollowRequest.start:type_name -> probemesh.peer.v1.Start
-	15, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
-	16, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
+	16, // 1: probemesh.peer.v1.FollowRequest.acknowledgement:type_name -> probemesh.peer.v1.Acknowledgement
+	17, // 2: probemesh.peer.v1.FollowRequest.run:type_name -> probemesh.peer.v1.Run
 	3,  // 3: probemesh.peer.v1.FollowResponse.started:type_name -> probemesh.peer.v1.Started
 	5,  // 4: probemesh.peer.v1.FollowResponse.beat:type_name -> probemesh.peer.v1.Beat
-	10, // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
-	12, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
-	13, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
-	17, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
+	11, // 5: probemesh.peer.v1.FollowResponse.presences:type_name -> probemesh.peer.v1.Presences
+	13, // 6: probemesh.peer.v1.FollowResponse.votes:type_name -> probemesh.peer.v1.Votes
+	14, // 7: probemesh.peer.v1.FollowResponse.history:type_name -> probemesh.peer.v1.History
+	18, // 8: probemesh.peer.v1.FollowResponse.refusal:type_name -> probemesh.peer.v1.Refusal
 	4,  // 9: probemesh.peer.v1.Started.remembered:type_name -> probemesh.peer.v1.RememberedServer
-	18, // 10: probemesh.peer.v1.RememberedServer.away:type_name -> google.protobuf.Duration
-	19, // 11: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
-	7,  // 12: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
-	18, // 13: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
-	18, // 14: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
-	19, // 15: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
-	19, // 17: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
-	6,  // 18: probemesh.peer.v1.Beat.known_incidents:type_name -> probemesh.peer.v1.KnownIncident
-	20, // 19: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	21, // 20: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
-	19, // 21: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
-	19, // 22: probemesh.peer.v1.KnownIncident.open_time:type_name -> google.protobuf.Timestamp
-	18, // 23: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
-	20, // 24: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
-	19, // 25: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
-	19, // 26: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
-	19, // 27: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 28: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
-	22, // 29: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
-	19, // 30: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
-	11, // 31: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	19, // 32: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	18, // 33: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	18, // 34: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	23, // 35: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	24, // 36: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	18, // 37: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
-	25, // 38: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	14, // 39: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	25, // 40: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	26, // 41: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 42: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 43: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	43, // [43:44] is the sub-list for method output_type
-	42, // [42:43] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	19, // 10: probemesh.peer.v1.RememberedServer.away:type_name -> google.protobuf.Duration
+	20, // 11: probemesh.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
+	8,  // 12: probemesh.peer.v1.Beat.missed:type_name -> probemesh.peer.v1.Missed
+	19, // 13: probemesh.peer.v1.Beat.uncommitted:type_name -> google.protobuf.Duration
+	19, // 14: probemesh.peer.v1.Beat.disk_stall:type_name -> google.protobuf.Duration
+	20, // 15: probemesh.peer.v1.Beat.etcd_lost_time:type_name -> google.protobuf.Timestamp
+	9,  // 16: probemesh.peer.v1.Beat.outages:type_name -> probemesh.peer.v1.Outage
+	20, // 17: probemesh.peer.v1.Beat.stop_time:type_name -> google.protobuf.Timestamp
+	7,  // 18: probemesh.peer.v1.Beat.known_incidents:type_name -> probemesh.peer.v1.KnownIncident
+	6,  // 19: probemesh.peer.v1.Beat.closed_incidents:type_name -> probemesh.peer.v1.ClosedIncident
+	21, // 20: probemesh.peer.v1.KnownIncident.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	22, // 21: probemesh.peer.v1.KnownIncident.reason:type_name -> probemesh.v1.CheckStatus.Reason
+	20, // 22: probemesh.peer.v1.KnownIncident.start_time:type_name -> google.protobuf.Timestamp
+	20, // 23: probemesh.peer.v1.KnownIncident.open_time:type_name -> google.protobuf.Timestamp
+	19, // 24: probemesh.peer.v1.Missed.silence:type_name -> google.protobuf.Duration
+	21, // 25: probemesh.peer.v1.Outage.verdict:type_name -> probemesh.v1.CheckStatus.Verdict
+	20, // 26: probemesh.peer.v1.Outage.start_time:type_name -> google.protobuf.Timestamp
+	20, // 27: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
+	20, // 28: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
+	10, // 29: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
+	23, // 30: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	20, // 31: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	12, // 32: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	20, // 33: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	19, // 34: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	19, // 35: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	24, // 36: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	25, // 37: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	19, // 38: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	26, // 39: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	15, // 40: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	26, // 41: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	27, // 42: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 43: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 44: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	44, // [44:45] is the sub-list for method output_type
+	43, // [43:44] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
@@ -1923,7 +2003,7 @@ func file_probemesh_peer_v1_peer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probemesh_peer_v1_peer_service_proto_rawDesc), len(file_probemesh_peer_v1_peer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
