@@ -78,7 +78,10 @@ func (s *Server) unready() []string {
 
 // row is a check on the page, count how many have a verdict.
 type (
-	row   struct{ Name, Verdict, Since, Began, Summary, URI, Incident, Group, Undecided string }
+	row struct {
+		Name, Verdict, Since, Began, Summary, URI, Incident, Group, Undecided string
+		Warnings                                                              []string
+	}
 	count struct {
 		Verdict string
 		N       int
@@ -96,7 +99,7 @@ type glance struct {
 func (g *glance) add(st *meshv1.CheckStatus) bool {
 	v := st.GetVerdict()
 	if g.counts[v]++; g.counts[v] <= indexRows {
-		g.rows[v] = append(g.rows[v], row{Name: spec.ID(st.GetCheck()), Verdict: v.String(), Summary: st.GetSummary(), Incident: spec.ID(st.GetIncident()), Group: spec.ID(st.GetGroup()), Undecided: st.GetUndecidedSummary(),
+		g.rows[v] = append(g.rows[v], row{Name: spec.ID(st.GetCheck()), Verdict: v.String(), Summary: st.GetSummary(), Warnings: st.GetWarnings(), Incident: spec.ID(st.GetIncident()), Group: spec.ID(st.GetGroup()), Undecided: st.GetUndecidedSummary(),
 			Began: clock(st.GetSince().AsTime()),
 			Since: alert.Span(max(0, g.now.Sub(st.GetSince().AsTime())).Truncate(time.Second))})
 	}

@@ -71,11 +71,11 @@ func (s *Server) meant(path string) []link {
 		}
 		return []link{{"/", "the status page"}}
 	}
-	switch word {
-	case "checks":
-		return s.nearChecks(rest)
-	case "incidents":
+	if word == "incidents" {
 		return []link{{"/incidents/" + url.PathEscape(rest), "the incident " + rest}}
+	}
+	if near := s.nearChecks(rest); near != nil && word != "probers" {
+		return near
 	}
 	return []link{{"/", "the status page"}}
 }

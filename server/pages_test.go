@@ -45,8 +45,8 @@ func TestTheStatusPageLinksChecksAndIncidents(t *testing.T) {
 		Warnings                []warning
 		Now                     string
 	}
-	text := render(t, indexHTML, overview{Checks: []row{{Name: "shop", Verdict: "DOWN", Summary: "it <fails>", Incident: "01a", Group: "01b"}}})
-	for _, want := range []string{`href="/checks/shop"`, `href="/incidents/01a"`, `href="/incidents/01b"`, "it &lt;fails&gt;"} {
+	text := render(t, indexHTML, overview{Checks: []row{{Name: "shop", Verdict: "DOWN", Summary: "it <fails>", Warnings: []string{"nobody is in frra"}, Incident: "01a", Group: "01b"}}})
+	for _, want := range []string{"Warning: nobody is in frra", `href="/checks/shop"`, `href="/incidents/01a"`, `href="/incidents/01b"`, "it &lt;fails&gt;"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the status page lacks %s:\n%s", want, text)
 		}

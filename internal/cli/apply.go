@@ -236,6 +236,9 @@ func jsonOrUnset(s string) string {
 
 // noArgs refuses arguments with a sentence.
 func noArgs(cmd *cobra.Command, args []string) error {
+	if file := cmd.Flags().Lookup("file"); len(args) > 0 && file != nil && !file.Changed {
+		return usagef("%s takes files by -f; write: %s -f %s", cmd.CommandPath(), cmd.CommandPath(), args[0])
+	}
 	if len(args) > 0 {
 		return usagef("%s takes no argument, but was given %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
 	}

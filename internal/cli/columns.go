@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,13 +24,27 @@ func (t *table) columns(headings ...string) {
 // whyColumn says why a check is not UP, and what is odd about it; a table has it only when there is something to say.
 const whyColumn = "WHY"
 
-// why is what failing probes saw; else, of a check that is neither UP nor paused, how its verdict comes about; and what it is warned of.
+// why is what failing probes saw; of a check that nobody can judge, or that is not UP although no probe fails, how its verdict comes about; and what it is warned of.
 func why(s *meshv1.CheckStatus) string {
-	said := s.GetFailure()
-	if v := s.GetVerdict(); said == "" && v != meshv1.CheckStatus_UP && v != meshv1.CheckStatus_PAUSED {
+	said, warnings := s.GetFailure(), strings.Join(s.GetWarnings(), "; ")
+	switch v := s.GetVerdict(); {
+	case v == meshv1.CheckStatus_UNKNOWN:
+		said = s.GetSummary()
+		if warnings != "" && s.GetReason() == meshv1.CheckStatus_TOO_FEW_DOMAINS {
+			said, warnings = warnings, said // most likely they are the reason, and what comes last may be cut
+		}
+	case said == "" && v != meshv1.CheckStatus_UP && v != meshv1.CheckStatus_PAUSED:
 		said = s.GetSummary()
 	}
-	return strings.Join(append(slices.DeleteFunc([]string{said}, func(s string) bool { return s == "" }), s.GetWarnings()...), "; ")
+	return both(said, warnings)
+}
+
+// both joins two texts of which either may be empty.
+func both(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }
 
 func checkColumns(t *table, wide bool) {
@@ -86,7 +99,7 @@ func statusRow(m proto.Message, wide bool, now time.Time) []cell {
 
 // warned is the summary of a status with its warnings.
 func warned(s *meshv1.CheckStatus) string {
-	return strings.Join(append([]string{s.GetSummary()}, s.GetWarnings()...), "; ")
+	return both(s.GetSummary(), strings.Join(s.GetWarnings(), "; "))
 }
 
 func incidentColumns(t *table, wide bool) {

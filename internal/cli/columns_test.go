@@ -25,6 +25,8 @@ func TestEveryCheckThatIsNotUPSaysWhy(t *testing.T) {
 		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_DEGRADED, Summary: "3 of 3 datacenters see it degraded"}, "3 of 3 datacenters see it degraded"},
 		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_DOWN, Summary: "3 of 3 datacenters see it answer again"}, "see it answer again"},
 		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_DOWN, Summary: "3 of 3 fail", Failure: "connection refused"}, "connection refused"},
+		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_UNKNOWN, Summary: "it asks for 2, only 1 has", Failure: "connection refused"}, "  it asks for 2, only 1 has"},
+		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_UNKNOWN, Reason: meshv1.CheckStatus_TOO_FEW_DOMAINS, Summary: "none has", Warnings: []string{"nobody is in frra"}}, "nobody is in frra; none has"},
 		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_UP, Summary: "3 of 3 answer", Warnings: []string{`datacenters[1] is "frra"`}}, `datacenters[1] is "frra"`},
 		{&meshv1.CheckStatus{Verdict: meshv1.CheckStatus_UNKNOWN, Summary: "only 1 has", Warnings: []string{"fra-1 refuses"}}, "only 1 has; fra-1 refuses"},
 	} {

@@ -1,12 +1,18 @@
 package cli
 
 import (
+	"context"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	"github.com/probemesh/probemesh/internal/nearest"
+	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/internal/version"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -39,16 +45,52 @@ func (a *app) sentence(e *fault.Error) string {
 	case meshv1.ErrorReason_NO_LEADER:
 		msg += "\nAn election takes a few seconds at most; try again, or wait longer with --timeout."
 	case meshv1.ErrorReason_RESOURCE_NOT_FOUND:
-		if collection, _, ok := strings.Cut(e.Metadata["name"], "/"); ok {
-			msg += "; `probemesh get " + collection + "` lists what there is"
+		if collection, id, ok := strings.Cut(e.Metadata["name"], "/"); ok {
+			msg += a.meant(collection, id) + "; `probemesh get " + collection + "` lists what there is"
 		}
 	}
 	return msg
 }
 
+// meant guesses what a name that does not exist was meant to be, from what there is; empty when nothing is near, or the server does not say within a second.
+func (a *app) meant(collection, id string) string {
+	kinds := resources()
+	i := slices.IndexFunc(kinds, func(r *resource) bool { return r.plural == collection })
+	if i < 0 {
+		return ""
+	}
+	c, err := a.connect()
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if collection == spec.Incidents { // no two names of these are near each other, but people have the check in mind
+		list, err := c.incidents.ListIncidents(ctx, &meshv1.ListIncidentsRequest{Filter: fmt.Sprintf("check = %q", id), PageSize: 1})
+		if err != nil || len(list.GetIncidents()) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("; the newest incident of the check %s is %s", id, spec.ID(list.GetIncidents()[0].GetName()))
+	}
+	response, err := kinds[i].page(ctx, c, "", "")
+	if err != nil {
+		return ""
+	}
+	var ids []string
+	for _, m := range kinds[i].items(response) {
+		ids = append(ids, spec.ID(nameField(m)))
+	}
+	return strings.TrimSuffix(nearest.Hint(id, ids), "?")
+}
+
 // unreachable is said when there is no connection.
 func (a *app) unreachable(detail string) string {
-	return "cannot reach a server at " + a.server + ": " + dialProblem(detail) + `
+	problem := dialProblem(detail)
+	if !strings.Contains(a.server, ":") {
+		problem += "; it has no port, so 443 was tried: servers listen at 7700 unless told otherwise"
+	}
+	return "cannot reach a server at " + a.server + ": " + problem + `
   choose another with --server HOST:PORT or PROBEMESH_SERVER
   start one here with: probemesh up`
 }
@@ -62,7 +104,7 @@ func (a *app) late(detail string) string {
 	return msg + "; wait longer with --timeout, or ask another server with --server"
 }
 
-var dialing = regexp.MustCompile(`dial tcp [^ ]*: (?:connect: |lookup [^:]*: )?([^"]+)`)
+var dialing = regexp.MustCompile(`dial tcp(?: [^ ]*)?: (?:connect: |lookup [^ ]+(?: on [^ ]+)?: )?([^"]+)`)
 
 // dialProblem takes what a person wants to know out of gRPC's description of a failed connection.
 func dialProblem(detail string) string {

@@ -22,6 +22,7 @@ func TestMistypedWordsAreToldWhatTheyAreNearTo(t *testing.T) {
 		"completion zhs":                 `did you mean "zsh"?`,
 		"version --log-level inf":        `did you mean "info"?`,
 		"probe htps://x":                 `did you mean "https"?`,
+		"apply checks.yaml":              "write: probemesh apply -f checks.yaml",
 		"drill lead-kill":                `did you mean "leader-kill"?`,
 	} {
 		var out, errs bytes.Buffer

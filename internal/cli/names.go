@@ -28,7 +28,7 @@ func kindOf(word string, of []*resource) (*resource, error) {
 	if near := nearest.To(word, words); near != "" {
 		return nil, usagef("there is no kind %q; did you mean %q?", word, near)
 	}
-	return nil, usagef("there is no kind %q; kinds are %s", word, strings.Join(plurals, ", "))
+	return nil, usagef("there is no kind %q; kinds are %s. Write the kind first, for example: %s %s", word, strings.Join(plurals, ", "), of[0].singular, word)
 }
 
 // nameOf is the resource name of what a person writes: `shop`, `checks/shop` or `check/shop`.

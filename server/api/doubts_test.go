@@ -61,7 +61,7 @@ func TestAllFaultsOfAnApplyComeAtOnce(t *testing.T) {
 			lines[i] = v.String()
 		}
 		all := strings.Join(lines, "\n")
-		for _, want := range []string{"checks[0].uri: ", `checks[0].receivers[0]: receivers/opps does not exist; did you mean "ops"?`, "checks[0].receivers[1]: receivers/mail does not exist; put it into the request"} {
+		for _, want := range []string{"checks[0].uri: ", "checks[0].receivers[0]: receivers/opps does not exist (did you mean ops?); put it into the request", "checks[0].receivers[1]: receivers/mail does not exist; put it into the request"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("%q is missing in\n%s", want, all)
 			}

@@ -109,7 +109,10 @@ func meant(name string, wished map[string]bool, held map[string]*meshv1.Receiver
 		ids = append(ids, spec.ID(n))
 	}
 	slices.Sort(ids)
-	return nearest.Hint(spec.ID(name), ids)
+	if near := nearest.To(spec.ID(name), ids); near != "" {
+		return fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return ""
 }
 
 func (w wish) prunesReceivers() bool { return w.prune && len(w.pruneLabels) == 0 }
