@@ -21,7 +21,7 @@ func (s *Server) describe(v *meshv1.Server) {
 func missed(all []health.Server, now time.Time) (list []*meshv1.Server) {
 	for _, x := range all {
 		if !x.Self && x.Silence > 0 {
-			list = append(list, &meshv1.Server{Name: x.Name, Datacenter: x.Datacenter, Version: x.Version, SilentTime: timestamppb.New(now.Add(-x.Silence))})
+			list = append(list, &meshv1.Server{Name: x.Name, Datacenter: x.Datacenter, Version: x.Version, GrpcAddress: x.GRPC, HttpAddress: x.HTTP, SilentTime: timestamppb.New(now.Add(-x.Silence))})
 		}
 	}
 	return list

@@ -94,6 +94,8 @@ type Server struct {
 	Datacenter string
 	// Version is its build; empty when it is not known.
 	Version string
+	// GRPC and HTTP are its addresses as others reach it, by its record, the last one if it is gone; empty when they are not known.
+	GRPC, HTTP string
 	// Self tells that it is the one whose facts these are.
 	Self bool
 	// Silence is how long it has not been heard; 0 while it is.

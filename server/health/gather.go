@@ -232,7 +232,7 @@ func (m *Monitor) servers(now time.Time, self Server, members []Member) []Server
 	all, recorded := map[string]Server{}, map[string]bool{}
 	for _, r := range m.src.Servers() {
 		recorded[r.GetName()] = true
-		all[r.GetName()] = Server{Name: r.GetName(), Datacenter: r.GetDatacenter(), Version: r.GetVersion()}
+		all[r.GetName()] = Server{Name: r.GetName(), Datacenter: r.GetDatacenter(), Version: r.GetVersion(), GRPC: r.GetGrpcAddress(), HTTP: r.GetHttpAddress()}
 	}
 	for _, v := range views {
 		if v.Server == m.cfg.Server {

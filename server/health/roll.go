@@ -126,7 +126,7 @@ func (r *roll) missing(now time.Time, all map[string]Server, members []string, e
 		}
 		k.Name, k.Silence, k.Beat = name, max(now.Sub(k.lost), time.Millisecond), false
 		r.known[name] = k
-		gone[name] = Server{Name: name, Datacenter: k.Datacenter, Version: k.Version, Silence: k.Silence, Refused: k.Refused}
+		gone[name] = Server{Name: name, Datacenter: k.Datacenter, Version: k.Version, GRPC: k.GRPC, HTTP: k.HTTP, Silence: k.Silence, Refused: k.Refused}
 	}
 	return gone
 }
