@@ -10,12 +10,12 @@ import (
 )
 
 // A prober's garbage collector. What thousands of compiled checks hold stays for days, so that doubling it, as is the default, would be most of the process's memory, while the garbage of a
-// probe is small: at rest 25 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
-// given room for the garbage of two seconds, but never more than once again what is alive, or 16 MB.
+// probe is small: at rest 50 % of what is alive is enough. A collection costs by what is alive and not by what is thrown away, so that a prober that probes much would collect all the time: it is
+// given room for the garbage of two seconds, but never more than once again what is alive, or 32 MB.
 const (
-	gcLeast  = 25              // percent of what is alive
+	gcLeast  = 50              // percent of what is alive
 	gcPeriod = 2 * time.Second // between two collections, at least, where the room allows it
-	gcRoom   = 16 << 20        // bytes that any prober may have for garbage
+	gcRoom   = 32 << 20        // bytes that any prober may have for garbage
 	gcLooks  = 4               // of which the lowest rate counts: what thousands of new checks take to compile, less than a second, is no reason for more room
 	gcLook   = time.Second / 2 // how often the rate of garbage is looked at
 	gcChange = 1.25            // a target that differs less from the one in force is not set: to set it stops the world for a moment

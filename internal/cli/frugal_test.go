@@ -16,7 +16,7 @@ func TestACollectorGetsRoomByTheGarbageThatIsMade(t *testing.T) {
 		{"a prober at rest", 20 * mb, mb, 0.1 * mb, gcLeast},
 		{"many checks and little garbage", 30 * mb, 2 * mb, 3 * mb, gcLeast},
 		{"few checks and much garbage: two seconds' worth", 7 * mb, mb, 4 * mb, 100},
-		{"no more than 16 MB for few checks", 7 * mb, mb, 400 * mb, 200},
+		{"no more than 32 MB for few checks", 7 * mb, mb, 400 * mb, 400},
 		{"no more than is alive for many", 98 * mb, 2 * mb, 400 * mb, 100},
 		{"an empty heap counts as 4 MB", 0, 0, mb, 50},
 	} {

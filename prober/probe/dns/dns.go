@@ -72,7 +72,7 @@ func compile(c *meshv1.Check, t *spec.Target, env probe.Env, conf string) (*runn
 		}
 		r.tls.NextProtos = protocols(o.GetTransport())
 	}
-	if r.rules, err = compileRules(o, t); err != nil {
+	if r.rules, err = rulesOf(o, t, env); err != nil {
 		return nil, err
 	}
 	if o.GetDnssec() != nil {

@@ -22,9 +22,8 @@ type flags struct {
 
 // question is a question that can be asked any number of times. It does not change.
 type question struct {
-	msg    *dns.Msg // as it is sent, without id and cookie
-	packed []byte   // the same, packed
-	cookie bool
+	packed []byte   // as it is sent, without id and cookie
+	cookie *dns.Msg // the same, for a cookie to be added to; nil where none is sent
 }
 
 // newQuestion packs a question with the EDNS options of the check.
@@ -39,7 +38,11 @@ func (r *runner) newQuestion(q dns.Question, f flags) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &question{msg: m, packed: packed, cookie: e.GetCookie()}, nil
+	out := &question{packed: packed}
+	if e.GetCookie() {
+		out.cookie = m
+	}
+	return out, nil
 }
 
 // edns makes the OPT record; nil when there is to be none.
@@ -78,7 +81,7 @@ func udpSize(e *meshv1.DnsEdns) uint16 {
 func (q *question) wire(prefix int, withID bool, cookie []byte) ([]byte, error) {
 	packed := q.packed
 	if len(cookie) > 0 {
-		m := q.msg.Copy()
+		m := q.cookie.Copy()
 		opt := m.IsEdns0()
 		opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: hex.EncodeToString(cookie)})
 		var err error
@@ -96,7 +99,7 @@ func (q *question) wire(prefix int, withID bool, cookie []byte) ([]byte, error) 
 
 // newCookie is a client's cookie for one conversation; nil when none is to be sent.
 func (q *question) newCookie() []byte {
-	if !q.cookie {
+	if q.cookie == nil {
 		return nil
 	}
 	c := make([]byte, cookieBytes)

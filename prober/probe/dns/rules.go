@@ -44,6 +44,14 @@ type section struct {
 	most       int // 0: any number
 }
 
+// rulesOf compiles the rules of a check, or finds those of checks with the same options: where these name no values, rules depend on nothing else but the type that is asked for.
+func rulesOf(o *meshv1.DnsProbe, t *spec.Target, env probe.Env) (*rules, error) {
+	if len(o.GetAnswers()) > 0 {
+		return compileRules(o, t)
+	}
+	return probe.Share(env.Shared, "dns.rules", fmt.Sprintf("%d\x00%s", t.Type, probe.Text(o)), func() (*rules, error) { return compileRules(o, t) })
+}
+
 func compileRules(o *meshv1.DnsProbe, t *spec.Target) (*rules, error) {
 	r := &rules{names: o.GetRcodes(), kind: t.Type, maxTTL: -1, dnssec: o.GetDnssec(), serials: o.GetSerials()}
 	for _, name := range o.GetRcodes() {
