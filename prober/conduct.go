@@ -33,9 +33,9 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	defer span.End()
 	options := probe.Options{Fresh: o.fresh, Evidence: o.runID != "", Traceparent: traceparent(traced), Aliases: a.aliases}
 	start, unsynced := a.clock.Local(), !a.clock.Synced()
-	stopSlow := a.watch(j, o, start)
+	slow := a.watch(j, o, start)
 	r := j.runner.Probe(ctx, options)
-	stopSlow()
+	slow.end()
 	if ctx.Err() != nil && r.GetOutcome() == meshv1.Result_ERROR {
 		return // cut off because the prober stops: it says nothing of anybody
 	}
@@ -99,31 +99,50 @@ func (a *agent) complete(r *meshv1.Result, j *job, o order, start time.Time) {
 	}
 }
 
-// watch sends a SLOW result when a scheduled probe is abnormally late. The function returned ends that; afterwards none is sent.
-func (a *agent) watch(j *job, o order, start time.Time) (stop func()) {
+// slowness waits for a scheduled probe to be abnormally late. The zero value waits for nothing.
+type slowness struct {
+	a     *agent
+	j     *job
+	o     order
+	start time.Time
+	timer *time.Timer
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// watch sends a SLOW result when a scheduled probe is abnormally late, until end is called; afterwards none is sent.
+func (a *agent) watch(j *job, o order, start time.Time) *slowness {
 	after := j.slowAfter()
 	if after <= 0 || o.runID != "" {
-		return func() {}
+		return &slowness{}
 	}
-	var mu sync.Mutex
-	ended := false
-	timer := time.AfterFunc(after, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if ended {
-			return
-		}
-		r := &meshv1.Result{Check: j.check, Outcome: meshv1.Result_SLOW, Duration: durationpb.New(a.clock.Local().Sub(start))}
-		a.complete(r, j, o, start)
-		a.metrics.probe(context.Background(), j.kind, r.GetOutcome())
-		a.link.Send(r, link.Changed)
-	})
-	return func() {
-		timer.Stop()
-		mu.Lock()
-		ended = true
-		mu.Unlock()
+	s := &slowness{a: a, j: j, o: o, start: start}
+	s.timer = time.AfterFunc(after, s.tell)
+	return s
+}
+
+// tell sends the result.
+func (s *slowness) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
 	}
+	r := &meshv1.Result{Check: s.j.check, Outcome: meshv1.Result_SLOW, Duration: durationpb.New(s.a.clock.Local().Sub(s.start))}
+	s.a.complete(r, s.j, s.o, s.start)
+	s.a.metrics.probe(context.Background(), s.j.kind, r.GetOutcome())
+	s.a.link.Send(r, link.Changed)
+}
+
+// end ends the wait.
+func (s *slowness) end() {
+	if s.timer == nil || s.timer.Stop() {
+		return
+	}
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 }
 
 // span begins the span of a probe that is to be traced; else it is one that records nothing.

@@ -14,7 +14,7 @@ import (
 // metrics are the instruments that events go to; what can be read when asked for is in observe.
 type metrics struct {
 	probes  metric.Int64Counter
-	labels  map[outcomeOf]metric.MeasurementOption // of probes; it does not change
+	labels  map[outcomeOf][]metric.AddOption // of probes, as they are passed; it does not change
 	lags    metric.Float64Histogram
 	refusal metric.Int64Counter
 }
@@ -27,11 +27,11 @@ type outcomeOf struct {
 
 func newMetrics(m metric.Meter) (*metrics, error) {
 	var errs [3]error
-	out := &metrics{labels: map[outcomeOf]metric.MeasurementOption{}}
+	out := &metrics{labels: map[outcomeOf][]metric.AddOption{}}
 	for _, kind := range jobKinds() {
 		for o, name := range meshv1.Result_Outcome_name {
-			out.labels[outcomeOf{kind, meshv1.Result_Outcome(o)}] = metric.WithAttributeSet(attribute.NewSet(
-				attribute.String("kind", kind), attribute.String("outcome", name)))
+			out.labels[outcomeOf{kind, meshv1.Result_Outcome(o)}] = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(
+				attribute.String("kind", kind), attribute.String("outcome", name)))}
 		}
 	}
 	out.probes, errs[0] = m.Int64Counter("probemesh_prober_probes_total", metric.WithDescription("Probes by kind of check and outcome; SLOW ones count again when they end."))
@@ -43,7 +43,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 }
 
 func (m *metrics) probe(ctx context.Context, kind string, outcome meshv1.Result_Outcome) {
-	m.probes.Add(ctx, 1, m.labels[outcomeOf{kind, outcome}])
+	m.probes.Add(ctx, 1, m.labels[outcomeOf{kind, outcome}]...)
 }
 
 func (m *metrics) lag(ctx context.Context, lag time.Duration) { m.lags.Record(ctx, lag.Seconds()) }

@@ -103,15 +103,16 @@ func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, por
 
 // dialOne connects to one address.
 func (d *Dialer) dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
-	a.Connecting(to.String())
-	return d.connect(ctx, a, network, to)
+	text := to.String()
+	a.Connecting(text)
+	return d.connect(ctx, a, network, to.Addr(), text)
 }
 
-// connect connects by "tcp" or "udp", where the fence permits it. The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
+// connect connects by "tcp" or "udp" to an address and its port, given as text, where the fence permits the address. The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
 // every target, and all of them would be taken for a minute after some 28,000 connections that the prober has closed.
-func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, addr netip.Addr, to string) (net.Conn, error) {
 	if fence := a.options.Fence; fence != nil && !d.Own {
-		if err := fence.Permits(to.Addr()); err != nil {
+		if err := fence.Permits(addr); err != nil {
 			return nil, err
 		}
 	}
@@ -119,7 +120,7 @@ func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, to net
 	if d.Source.IsValid() {
 		dialer.LocalAddr, dialer.Control = local(network, d.Source), AddressOnly
 	}
-	return dialer.DialContext(ctx, network, to.String())
+	return dialer.DialContext(ctx, network, to)
 }
 
 // local is an address of this machine to connect from, by any port.
@@ -144,13 +145,13 @@ func (d *Dialer) race(ctx context.Context, a *Attempt, network string, addrs []n
 	ended := make(chan won, len(addrs))
 	started, pending := 0, 0
 	next := func() {
-		addr := netip.AddrPortFrom(addrs[started], port)
-		to := addr.String()
+		addr := addrs[started]
+		to := netip.AddrPortFrom(addr, port).String()
 		a.Connecting(to)
 		started++
 		pending++
 		go func() {
-			conn, err := d.connect(ctx, a, network, addr)
+			conn, err := d.connect(ctx, a, network, addr, to)
 			ended <- won{conn, to, err}
 		}()
 	}
