@@ -32,15 +32,18 @@ type fakeSession struct {
 	from   netip.Addr
 	answer func(*meshv1.RunNow)
 
-	mu    sync.Mutex
-	runs  []*meshv1.RunNow
-	ended []string
+	mu       sync.Mutex
+	runs     []*meshv1.RunNow
+	ended    []string
+	refusals []*meshv1.AssignmentRefusal
 }
 
 func (s *fakeSession) BootID() string { return s.boot }
 func (s *fakeSession) Wake()          {}
 func (s *fakeSession) Facts() SessionFacts {
-	return SessionFacts{InSync: true, Since: s.since, Address: s.from}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return SessionFacts{InSync: true, Since: s.since, Address: s.from, Refusals: s.refusals}
 }
 
 func (s *fakeSession) RunNow(r *meshv1.RunNow) bool {
