@@ -27,7 +27,7 @@ func (s *State) Explain(name string, now time.Time, more ...string) (*meshv1.Exp
 		Placement: s.explainPlacement(c), Arithmetic: s.explainArithmetic(c, now),
 	}
 	e.Independence = s.independence(c)
-	e.Text = c.explainText(e, now)
+	e.Text = c.explainText(e, &s.roster, now)
 	return e, true
 }
 
@@ -119,7 +119,7 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 	return lines
 }
 
-func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) string {
+func (c *check) explainText(e *meshv1.ExplainCheckResponse, r *roster, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s: %s.\n", c.name, shownVerdict(c.shown), c.sentence())
 	if u := e.GetStatus().GetUndecidedSummary(); u != "" {
@@ -147,7 +147,12 @@ func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) strin
 	}
 	var votes []string
 	for i := range c.votes {
-		votes = append(votes, c.voteLine(i, now))
+		line, rest, more := strings.Cut(c.voteLine(i, now), "\n")
+		line += r.silence(c.votes[i].Prober, now)
+		if more {
+			line += "\n" + rest
+		}
+		votes = append(votes, line)
 	}
 	if len(votes) == 0 {
 		votes = []string{"none"}
@@ -155,6 +160,15 @@ func (c *check) explainText(e *meshv1.ExplainCheckResponse, now time.Time) strin
 	section("Votes", votes)
 	section("Arithmetic", e.GetArithmetic())
 	return b.String()
+}
+
+// silence is the end of a line about a prober that says since when it has no session; empty while it has one.
+func (r *roster) silence(name string, now time.Time) string {
+	p := r.probers[name]
+	if p == nil || p.online || p.since.IsZero() {
+		return ""
+	}
+	return "; the prober has had no session for " + alert.Span(now.Sub(p.since))
 }
 
 func (c *check) voteLine(i int, now time.Time) string {

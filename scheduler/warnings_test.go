@@ -95,3 +95,17 @@ func TestTheIncidentOfASetAsideProberKeepsWhatItSaidBesideTheOthers(t *testing.T
 		}
 	}
 }
+
+func TestAVoteSaysThatItsProberIsSilent(t *testing.T) {
+	r := newRig(t)
+	r.probers("ams", "fra")
+	r.check(tcpCheck("shop", 1))
+	r.votes("shop", ok, "ams")
+	r.votes("shop", fail, "fra")
+	r.apply(ProberOffline{Name: "fra-1"})
+	r.after(90 * time.Second)
+	r.wantText("shop", "does not count: stale; the prober has had no session for 1m30s\n    connection refused")
+	if e, _ := r.s.Explain("checks/shop", r.now); strings.Count(e.GetText(), "no session") != 1 {
+		t.Errorf("said of others too:\n%s", e.GetText())
+	}
+}
