@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"math/bits"
+	"net/netip"
 	"time"
 
 	"github.com/probemesh/probemesh/internal/spec"
@@ -93,8 +94,11 @@ func (s *State) compare(now time.Time, c *check, i int) {
 }
 
 // subject is what the check has in common with related ones, of which a single one may treat a prober differently for a reason of its own: the name that its host is an alias of, else the one
-// address that its host has, else the host.
+// address that its host has, else the host. Who writes an address instead of a name means what listens there on that port: a mesh may watch many such on one machine, and no other.
 func (c *check) subject() string {
+	if _, err := netip.ParseAddr(hostnameOf(c.host)); err == nil {
+		return c.host
+	}
 	if names := c.byAgreement(c.canonicalNames()); len(names) > 0 {
 		return names[0]
 	}

@@ -69,14 +69,14 @@ func (s *State) buildValues() []string {
 	return list
 }
 
-// hostsOf counts the hosts that the probers of a build watch, as far as it matters.
+// hostsOf counts the subjects that the probers of a build watch, as far as it matters.
 func (s *State) hostsOf(x *build) int {
 	const enough = 10
 	seen := map[string]bool{}
 	for _, n := range x.probers {
 		for name := range s.Assignments(n) {
 			if c := s.checks[name]; c != nil {
-				seen[c.host] = true
+				seen[c.subject()] = true
 			}
 			if len(seen) == enough {
 				return enough

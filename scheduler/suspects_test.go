@@ -285,3 +285,32 @@ func TestManyNamesOfOneFlakyTargetSetNobodyAside(t *testing.T) {
 		}
 	}
 }
+
+// A mesh may watch nothing but the ports of one machine, written as its address. A prober behind a bad line is found there too.
+func TestAProberIsComparedOnThePortsOfASingleAddress(t *testing.T) {
+	r, places := suspectRig(t)
+	for i := range 12 {
+		c := tcpCheck(fmt.Sprint("c", i), 3)
+		c.Uri, c.Probers = fmt.Sprintf("tcp://192.0.2.7:%d", 8000+i), 5
+		r.check(c)
+	}
+	dice := rand.New(rand.NewPCG(1, 2))
+	for range 40 {
+		for i := range 12 {
+			for _, place := range places {
+				outcome := ok
+				if place == "nrt" && dice.IntN(4) == 0 {
+					outcome = fail
+				}
+				check := fmt.Sprint("checks/c", i)
+				r.apply(Cast{Prober: place + "-1", Result: &meshv1.Result{Check: check, StartTime: timestamppb.New(r.now), Outcome: outcome, CheckRevision: r.s.checks[check].workHash,
+					RemoteAddress: fmt.Sprintf("192.0.2.7:%d", 8000+i)}})
+			}
+			r.after(100 * time.Millisecond)
+		}
+		r.after(2 * time.Second)
+	}
+	if got := asideOf(r); len(got) != 1 || got[0] != "nrt-1 for prober=nrt-1 QUARANTINED" {
+		t.Fatalf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
+	}
+}

@@ -173,7 +173,8 @@ func (s *meshTrouble) conclude(ctx context.Context, r *drill.Run, m *drill.Mesh)
 	}
 	r.Inform("incidents_of_targets", "incidents", float64(len(checks)), "two targets really went down", checks...)
 	if r.Short {
-		r.Inform("incidents_naming_the_provider", "incidents", float64(len(provider)), "a minute and a half may be too short for the evidence", provider...)
+		r.Inform("incidents_naming_the_provider", "incidents", float64(len(provider)), "a minute and a half may be too short for the evidence against all of it", provider...)
+		r.AtLeast("incidents_naming_it_or_a_part", "incidents", float64(len(provider)+len(part)), 1, "but not for that against any of it")
 	} else {
 		r.AtLeast("incidents_naming_the_provider", "incidents", float64(len(provider)), 1, "operators are told what the probers that lose packets have in common", provider...)
 	}
