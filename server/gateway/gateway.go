@@ -52,8 +52,9 @@ const (
 	pingEvery = time.Second
 	// silence ends a session: three pings.
 	silence = 3 * time.Second
-	// deaf is how late this server may look at a session before it counts as one that was not listening: it was paused, or has too little CPU.
-	deaf = 300 * time.Millisecond
+	// deaf is how late this server may look at a session before it counts as one that was not listening: it was paused, or has too little CPU. What a prober says passes three or
+	// more goroutines, each of which waits for as long, and so does the ping that it answers: ten such waits leave two of the three seconds.
+	deaf = 100 * time.Millisecond
 	// digestEvery is how often the expected digest goes with a ping.
 	digestEvery = 30 * time.Second
 	// frameBytes is what a message should stay under.

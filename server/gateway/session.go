@@ -146,8 +146,8 @@ func (s *session) listen(ended <-chan error) error {
 			return err
 		case <-t.C:
 			if time.Since(due) > deaf {
-				// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier.
-				again(silence)
+				// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier: they would all come back.
+				again(pingEvery)
 				continue
 			}
 			quiet := time.Since(s.began) - time.Duration(s.heard.Load())
