@@ -266,6 +266,8 @@ func mayAdd(list []*meshv1.Member, server, peer string) error {
 			return e
 		case !m.GetStarted() || m.GetLearner():
 			return conflict(m.GetName(), "%s (%s) is still joining; wait until it has, or remove it (probemesh member remove %s): one joins at a time", m.GetName(), strings.Join(m.GetPeerUrls(), ","), spec.ID(m.GetName()))
+		case slices.ContainsFunc(m.GetPeerUrls(), portless):
+			return conflict(m.GetName(), "%s stands alone: it listens for other members nowhere that they could know of; restart that server with --etcd-listen-peer http://ADDRESS:2380 first", m.GetName())
 		case !usable(m.GetPeerUrls(), peer):
 			return conflict(m.GetName(), "%s listens for other members at %s, where none of another machine can reach it; restart that server with --etcd-listen-peer http://ADDRESS:2380 first", m.GetName(),
 				strings.Join(m.GetPeerUrls(), ","))
