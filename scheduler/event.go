@@ -94,7 +94,7 @@ type (
 		Unsettled bool
 	}
 	// IncidentKnown says that an incident of a check is open, by what another server knows of it that cannot read etcd either. Check, name, verdict, reason, start, group
-	// and break-glass key are all that it has. It counts only while etcd is lost; the caller has seen to it that etcd has told this server nothing of ModRevision.
+	// and break-glass key are all that it has. It counts only while etcd is lost, and when this server was told of the incident neither as of ModRevision nor later.
 	IncidentKnown struct {
 		Incident    *meshv1.Incident
 		ModRevision int64
@@ -166,11 +166,13 @@ type (
 		Outbox        []*statev1.OutboxEntry
 		CheckRevision int64
 	}
-	// Escalate replaces the open incident by a worse one, with its notifications.
+	// Escalate replaces the open incident by a worse one, with its notifications, or by one that has taken an outage in. Paid are the ids of what the outbox owes no more
+	// then, because break-glass messages have told it.
 	Escalate struct {
 		Key         string
 		Incident    *statev1.StoredIncident
 		Outbox      []*statev1.OutboxEntry
+		Paid        []string
 		ModRevision int64
 	}
 	// Resolve closes the open incident, with its notifications.

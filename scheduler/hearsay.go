@@ -16,7 +16,7 @@ const hearsayFor = 10 * time.Second
 // that nobody is told of it a second time; nothing is ever written from it, since it is not all of it.
 func (s *State) knowIncident(now time.Time, e IncidentKnown) {
 	c := s.checks[e.Incident.GetCheck()]
-	if c == nil || c.gone || !s.storeLost() || max(c.incidentRev, c.closed.ModRevision) >= e.ModRevision || c.incident.GetIncident().GetName() == e.Incident.GetName() {
+	if c == nil || c.gone || !s.storeLost() || e.ModRevision <= s.readAt || max(c.incidentRev, c.closed.ModRevision) >= e.ModRevision || c.incident.GetIncident().GetName() == e.Incident.GetName() {
 		return
 	}
 	st := &statev1.StoredIncident{Incident: proto.CloneOf(e.Incident)}

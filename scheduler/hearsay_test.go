@@ -122,3 +122,15 @@ func TestKeyOfAnOutageThatIsOverIsNotUsedAgain(t *testing.T) {
 		})
 	}
 }
+
+// A server that read all of etcd later than an incident changed, and did not find it, is not told that it is open by one whose watch lost its end.
+func TestIncidentThatWasNotFoundInEtcdIsNotBelieved(t *testing.T) {
+	for revision, believed := range map[int64]bool{70: false, 71: true} {
+		r := lostShop(t)
+		r.apply(Store{Term: 1}, Reset{Revision: 70}, CheckPut{Check: tcpCheck("shop", 2), ModRevision: 1}, Store{Lost: true, Since: r.now, Term: 1})
+		r.apply(IncidentKnown{ModRevision: revision, Incident: &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, StartTime: timestamppb.New(r.now)}})
+		if got := r.s.Incident("checks/shop") != nil; got != believed {
+			t.Errorf("revision %d: believed %v", revision, got)
+		}
+	}
+}

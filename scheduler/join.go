@@ -261,7 +261,8 @@ func (s *State) wishEnd(c *check, now time.Time, o *outage) {
 	s.do(Resolve{Key: c.name, Incident: st, Outbox: out, ModRevision: c.incidentRev})
 }
 
-// wishAdopt writes an outage into an incident that is open already: one that a leader opened as etcd was lost, or that another part of a divided mesh told of.
+// wishAdopt writes an outage into an incident that is open already: one that a leader opened as etcd was lost, or that another part of a divided mesh told of. What is still
+// owed of its beginning to those whom a break-glass message has told is taken out of the outbox with that; until it is, nothing of it is sent (Joining).
 func (s *State) wishAdopt(c *check, now time.Time, o *outage) {
 	if !s.mayJoin(c, now) {
 		return
@@ -272,8 +273,38 @@ func (s *State) wishAdopt(c *check, now time.Time, o *outage) {
 		i.BreakGlassKey = o.Key
 	}
 	noteOutage(i, now, o)
+	var paid []string
+	for _, r := range i.GetReceivers() {
+		if o.told(r, URLDigest(s.receivers[r]), meshv1.Notification_OPENED) {
+			paid = append(paid, alert.Key(idOf(i), meshv1.Notification_OPENED.String(), spec.ID(r)))
+		}
+	}
 	c.effectUntil = now.Add(effectTimeout)
-	s.do(Escalate{Key: c.name, Incident: st, ModRevision: c.incidentRev})
+	s.do(Escalate{Key: c.name, Incident: st, Paid: paid, ModRevision: c.incidentRev})
+}
+
+// joinsWithin is how long after etcd is back, and everything settled, the leader may take to write down what people were told of.
+const joinsWithin = 30 * time.Second
+
+// Joining tells whether people may have been told without etcd of an incident of a check that is not written down yet, so that nobody is to be told of an incident of it
+// now. When it is not so any more, revision is that of the open incident that has taken such an outage in, 0 for none: whoever tells must know the outbox as of then.
+func (s *State) Joining(name string, now time.Time) (joining bool, revision int64) {
+	c := s.checks[name]
+	if c == nil || c.gone {
+		return false, 0
+	}
+	if s.storeLost() || s.store.unsettled {
+		return true, 0
+	}
+	for _, o := range c.outages {
+		if o.joined == nil && o.Incident == "" && len(o.Told) > 0 && now.Sub(s.store.settled) < joinsWithin {
+			return true, 0
+		}
+	}
+	if c.incident.GetIncident().GetBreakGlassKey() != "" {
+		revision = c.incidentRev
+	}
+	return false, revision
 }
 
 // noteOutage tells in the timeline what was done without the store.

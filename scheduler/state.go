@@ -105,6 +105,7 @@ type State struct {
 	suspects  map[string]*suspect // what is set aside, by key
 	builds    builds
 	store     storeState
+	readAt    int64 // the revision of etcd at which all of it was read last
 	budget    budgets
 	early     early
 	mass      mass
@@ -290,6 +291,7 @@ func (s *State) reset(now time.Time, revision int64) {
 		c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
 		s.schedule(c, now)
 	}
+	s.readAt = revision
 	s.receivers = map[string]*meshv1.Receiver{}
 	s.mesh.incident, s.mesh.incidentRev, s.mesh.effectUntil = nil, 0, time.Time{}
 	for _, x := range s.suspects {

@@ -145,9 +145,7 @@ type span struct{ from, to time.Time }
 
 // splits are faults that keep servers from hearing each other, or have one forget what it knew.
 var splits = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true, "pause": true, "slow": true, "cut off datacenter": true,
-	"one way from datacenter": true, "one way between servers": true, "one way from": true, "one way to": true,
-	// These have etcd keep to itself what it has written: nobody knows of it when etcd is lost.
-	"watches are silent": true, "watch events are lost": true, "reads are stale": true}
+	"one way from datacenter": true, "one way between servers": true, "one way from": true, "one way to": true}
 
 // stops are faults after which the server is started again.
 var stops = map[string]bool{"kill": true, "host dies": true, "quit": true, "lose the disk of": true}

@@ -65,7 +65,7 @@ type Deps struct {
 	Pulse Pulse
 	// Send sends a notification to a receiver once, under an idempotency key, within the receiver's timeout.
 	Send func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) Answer
-	// Joined tells which of these keys of outages the store has incidents of.
+	// Joined tells which of these keys of outages the store has closed incidents of.
 	Joined func(ctx context.Context, keys map[string]bool) (map[string]bool, error)
 	// Closed gives the keys of the outages that the store has closed incidents of, with their checks: a server that is started reads them once, so as not to use one again.
 	Closed func(ctx context.Context) (map[string]string, error)
@@ -296,7 +296,7 @@ func (g *Glass) recall(ctx context.Context, mesh Mesh) bool {
 	return true
 }
 
-// reconcile drops outages whose incident is in the store already, as far as that can be read.
+// reconcile drops outages whose incident is closed in the store already, as far as that can be read. Those of one that is open there the mind joins when it is told of it.
 func (g *Glass) reconcile(ctx context.Context, mesh Mesh, peers []Peer) bool {
 	checks := map[string]string{}
 	g.mu.Lock()
@@ -352,7 +352,7 @@ func (g *Glass) hear(mesh Mesh, peers []Peer) {
 	}
 	var events []scheduler.Event
 	if g.said.Lost {
-		events = learned(mesh.Applied(), peers)
+		events = learned(peers)
 	}
 	g.mu.Lock()
 	for _, p := range peers {

@@ -167,7 +167,7 @@ func (c *Controller) commit(ctx context.Context, e effect) (int64, error) {
 	case scheduler.Open:
 		return c.deps.Store.OpenIncident(ctx, fence, a.Incident, a.Outbox, a.CheckRevision)
 	case scheduler.Escalate:
-		return c.deps.Store.UpdateIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
+		return c.deps.Store.UpdateIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision, a.Paid...)
 	case scheduler.Resolve:
 		return c.deps.Store.ResolveIncident(ctx, fence, a.Incident, a.Outbox, a.ModRevision)
 	case scheduler.Together:

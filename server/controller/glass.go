@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	peerv1 "github.com/probemesh/probemesh/proto/probemesh/peer/v1"
 	"github.com/probemesh/probemesh/scheduler"
@@ -50,6 +51,14 @@ func (c *Controller) ClosedAfter(revision int64) []*peerv1.ClosedIncident {
 	}
 	slices.SortFunc(list, func(a, b *peerv1.ClosedIncident) int { return cmp.Compare(a.GetCheck(), b.GetCheck()) })
 	return list
+}
+
+// Joining tells whether people may have been told without etcd of an incident of a check that is not written down yet, and if not, which revision of the outbox tells what
+// they are still owed; 0 for any.
+func (c *Controller) Joining(check string) (joining bool, revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mind.Joining(check, time.Now())
 }
 
 // Undecided is how many checks have a verdict that nobody can write down.

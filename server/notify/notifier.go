@@ -47,6 +47,9 @@ type Config struct {
 	Grace time.Duration
 	// Dial opens the connections to receivers, within the receiver's timeout. Default: TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Hold tells whether people may just have been told of an incident of a check without etcd: then its OPENED waits; and which revision of the store must be known before
+	// it is sent, 0 for any. It is asked before each attempt and must not block. Default: nothing is held.
+	Hold func(check string) (held bool, revision int64)
 	// Seed makes the pauses between attempts repeatable. Default: chance.
 	Seed uint64
 	// Log gets deliveries (Info), failures that differ from the one before, and drops (Warn). Default: nothing is logged.

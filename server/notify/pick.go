@@ -65,6 +65,15 @@ func (q *queue) next(now time.Time, lim limits) (*item, dropReason) {
 	return best.items[0], best.items[0].fate(now)
 }
 
+// postpone gives an entry back that next has taken.
+func (q *queue) postpone(i *item, due time.Time) {
+	t := i.thread
+	t.busy, t.due = false, due
+	t.lane.inFlight--
+	q.inFlight--
+	q.requeue(t)
+}
+
 func prefer(a, b *thread) bool {
 	if a.lane.inFlight != b.lane.inFlight {
 		return a.lane.inFlight < b.lane.inFlight

@@ -31,9 +31,10 @@ type reign struct {
 	reports chan report
 	pages   *pages
 
-	// mu guards queue: the loop writes it, the gauges read it.
-	mu    sync.Mutex
-	queue *queue
+	// mu guards queue: the loop writes it, the gauges read it. revision is that of the newest batch.
+	mu       sync.Mutex
+	queue    *queue
+	revision int64
 
 	// chanceMu guards chance.
 	chanceMu sync.Mutex
@@ -176,6 +177,7 @@ func (r *reign) apply(b store.Batch, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queue
+	r.revision = b.Revision
 	if b.Snapshot {
 		r.replace(b, now)
 	}
@@ -259,6 +261,10 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 		if i == nil {
 			break
 		}
+		if drop == "" && r.held(i.entry.GetNotification()) {
+			r.queue.postpone(i, now.Add(holdPause))
+			continue
+		}
 		l := i.thread.lane
 		i.trying = int32(i.attempts() + 1)
 		j := job{item: i, entry: i.entry, receiver: l.receiver, drop: drop, attempt: i.attempts() + 1,
@@ -270,6 +276,18 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 	if at := r.queue.wake(now, r.lim); !at.IsZero() {
 		timer.Reset(at.Sub(now))
 	}
+}
+
+// holdPause is when a notification that is held back is looked at again.
+const holdPause = 100 * time.Millisecond
+
+// held tells whether a notification is to wait: a break-glass message may have told the same, and the leader is about to take it out of the outbox.
+func (r *reign) held(n *meshv1.Notification) bool {
+	if r.n.cfg.Hold == nil || n.GetTransition() != meshv1.Notification_OPENED || n.GetCheck() == "" {
+		return false
+	}
+	held, revision := r.n.cfg.Hold(n.GetCheck())
+	return held || r.revision < revision
 }
 
 // pause draws the pause after a failure of j, and how long the receiver is to be left alone.

@@ -54,9 +54,9 @@ func (s *Store) OpenIncident(ctx context.Context, fence Fence, inc *statev1.Stor
 	})
 }
 
-// UpdateIncident replaces an open incident whose mod revision is still modRevision, and adds what is owed because of the change. It returns the
-// revision of the write. Errors: ErrFenced, ErrConflict.
-func (s *Store) UpdateIncident(ctx context.Context, fence Fence, inc *statev1.StoredIncident, owed []*statev1.OutboxEntry, modRevision int64) (int64, error) {
+// UpdateIncident replaces an open incident whose mod revision is still modRevision, adds what is owed because of the change, and deletes the outbox entries with the ids that
+// are paid, those that still exist. It returns the revision of the write. Errors: ErrFenced, ErrConflict.
+func (s *Store) UpdateIncident(ctx context.Context, fence Fence, inc *statev1.StoredIncident, owed []*statev1.OutboxEntry, modRevision int64, paid ...string) (int64, error) {
 	key, name := openKey(subject(inc.GetIncident())), inc.GetIncident().GetName()
 	value, puts, err := s.fit(ctx, inc, owed)
 	if err != nil {
@@ -66,6 +66,9 @@ func (s *Store) UpdateIncident(ctx context.Context, fence Fence, inc *statev1.St
 		ifs:  []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", modRevision)},
 		then: append([]clientv3.Op{clientv3.OpPut(key, value)}, puts...),
 		els:  []clientv3.Op{clientv3.OpGet(key)}}
+	for _, id := range paid {
+		t.then = append(t.then, clientv3.OpDelete(outboxKey(id)))
+	}
 	return s.write(ctx, fence, t, func(r *clientv3.TxnResponse) (int64, error) {
 		return own(r, name, value)
 	})

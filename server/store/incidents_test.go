@@ -44,11 +44,21 @@ func TestIncidentLivesInOneTransactionEach(t *testing.T) {
 			t.Fatalf("%+v", v)
 		}
 		v.Value.Incident.Verdict = meshv1.CheckStatus_DOWN
-		rev2, err := s.UpdateIncident(ctx, fence, v.Value, []*statev1.OutboxEntry{owed(inc, "ESCALATED", "r1")}, rev)
+		rev2, err := s.UpdateIncident(ctx, fence, v.Value, []*statev1.OutboxEntry{owed(inc, "ESCALATED", "r1"), owed(inc, "ESCALATED", "r3")}, rev)
 		ok(t, err)
 		v.Value.Incident.Summary = "other"
 		if _, err = s.UpdateIncident(ctx, fence, v.Value, nil, rev); !errors.Is(err, store.ErrConflict) {
 			t.Fatalf("stale update: %v", err)
+		}
+		// What is paid is owed no more, with the change or not at all; what is not there needs nothing.
+		paid := owed(inc, "ESCALATED", "r3").Id
+		if _, err = s.UpdateIncident(ctx, fence, v.Value, nil, rev, paid); !errors.Is(err, store.ErrConflict) || !owes(t, s, paid) {
+			t.Fatalf("stale update: %v", err)
+		}
+		rev2, err = s.UpdateIncident(ctx, fence, v.Value, nil, rev2, paid, "none.OPENED.r9")
+		ok(t, err)
+		if owes(t, s, paid) {
+			t.Fatalf("%s is still owed", paid)
 		}
 
 		v.Value.Incident.State = meshv1.Incident_RESOLVED
@@ -251,4 +261,16 @@ func TestIncidentOpensHoweverLargeItsEvidence(t *testing.T) {
 			t.Fatal("the caller's entry was changed")
 		}
 	})
+}
+
+func owes(t *testing.T, s *store.Store, id string) bool {
+	t.Helper()
+	list, _, err := s.ListOutbox(t.Context())
+	ok(t, err)
+	for _, e := range list {
+		if e.Value.GetId() == id {
+			return true
+		}
+	}
+	return false
 }

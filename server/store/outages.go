@@ -4,28 +4,22 @@ import (
 	"context"
 	"strings"
 
-	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // recentIncidents is how many closed incidents are looked through for outages: more than a loss of etcd leaves behind.
 const recentIncidents = 2000
 
-// JoinedOutages gives those of the keys of outages without etcd that are part of an incident, open or among the newest 2,000 that are closed.
+// JoinedOutages gives those of the keys of outages without etcd that are part of an incident among the newest 2,000 that are closed: nothing is left to be written of them.
+// Of one whose incident is open, the end may be.
 func (s *Store) JoinedOutages(ctx context.Context, keys map[string]bool) (map[string]bool, error) {
-	open, _, err := s.ListOpenIncidents(ctx)
-	if err != nil {
-		return nil, err
-	}
 	closed, _, err := s.ListClosedIncidents(ctx, "", recentIncidents)
 	if err != nil {
 		return nil, err
 	}
 	joined := map[string]bool{}
-	for _, list := range [][]Versioned[*statev1.StoredIncident]{open, closed} {
-		for _, v := range list {
-			noteOutages(v.Value.GetIncident(), keys, joined)
-		}
+	for _, v := range closed {
+		noteOutages(v.Value.GetIncident(), keys, joined)
 	}
 	return joined, nil
 }

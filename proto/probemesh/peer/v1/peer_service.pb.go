@@ -563,7 +563,7 @@ type Beat struct {
 	// Since when it has been stopping: it does not stand for election any more. Unset otherwise.
 	StopTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
 	// While it cannot read etcd: incidents of checks that are open as far as etcd has told it, and that some other server that it hears has not been told of, because
-	// that one lost etcd before. At most 64 in one beat, as of `outages`.
+	// that one lost etcd before; and of the others those that changed last, of which a watch may have lost word. At most 64 in one beat, as of `outages`.
 	KnownIncidents []*KnownIncident `protobuf:"bytes,14,rep,name=known_incidents,json=knownIncidents,proto3" json:"known_incidents,omitempty"`
 	// Likewise: incidents of checks that were open once and are not any more.
 	ClosedIncidents []*ClosedIncident `protobuf:"bytes,15,rep,name=closed_incidents,json=closedIncidents,proto3" json:"closed_incidents,omitempty"`
@@ -709,7 +709,7 @@ func (x *Beat) GetClosedIncidents() []*ClosedIncident {
 // ClosedIncident is an incident that is not open in etcd any more, for a server that cannot read that there.
 type ClosedIncident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The etcd revision at which it was closed, or up to which etcd has told that it is not there. A server that has applied this revision knows better and takes no notice.
+	// The etcd revision at which it was closed, or at which all of etcd was read, and it was not there.
 	ModRevision int64 `protobuf:"varint,1,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
 	// `incidents/{incident}`.
 	Incident string `protobuf:"bytes,2,opt,name=incident,proto3" json:"incident,omitempty"`
@@ -773,7 +773,7 @@ func (x *ClosedIncident) GetCheck() string {
 // KnownIncident is an incident that is open in etcd, for a server that cannot read it there.
 type KnownIncident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The etcd revision of its last change. A server that has applied this revision knows better and takes no notice.
+	// The etcd revision of its last change. A server that has read all of etcd at this revision or a later one, or knows of the incident's end, knows better and takes no notice.
 	ModRevision int64 `protobuf:"varint,1,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
 	// `incidents/{incident}`.
 	Incident string `protobuf:"bytes,2,opt,name=incident,proto3" json:"incident,omitempty"`
