@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 
+	"github.com/probemesh/probemesh/internal/collector"
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/telemetry"
 	"github.com/probemesh/probemesh/internal/version"
@@ -144,7 +145,7 @@ func (a *app) runProber(ctx context.Context, o proberOptions) error {
 		return err
 	}
 	defer stop()
-	defer frugal(a.env.Getenv)()
+	defer collector.Frugal(a.env.Getenv)()
 	defer reloadOnHangup(ctx, box, log)()
 	if err := p.Run(ctx); err != nil {
 		return &failure{code: ExitUsage, message: err.Error(), cause: err}

@@ -5,22 +5,42 @@ import (
 	"testing"
 )
 
-func TestAServerThatHoldsMuchIsGivenRoom(t *testing.T) {
-	const mb = 1 << 20
+const mb = 1 << 20
+
+func TestAProberGetsRoomByTheGarbageThatItMakes(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		alive uint64
-		want  int
+		name string
+		load load
+		want int
 	}{
-		{"nothing", 0, 100},
-		{"an ordinary server", 40 * mb, 100},
-		{"at the limit", 64 * mb, 100},
-		{"twice as much", 128 * mb, 200},
-		{"thousands of sessions", 256 * mb, 400},
-		{"ten thousand: no more than a gigabyte for garbage", 420 * mb, 244},
-		{"a giant keeps the default", 4096 * mb, 100},
+		{"at rest", load{20 * mb, mb, 0.1 * mb}, frugalLeast},
+		{"many checks and little garbage", load{30 * mb, 2 * mb, 3 * mb}, frugalLeast},
+		{"few checks and much garbage: two seconds' worth", load{7 * mb, mb, 4 * mb}, 100},
+		{"no more than 32 MB for few checks", load{7 * mb, mb, 400 * mb}, 400},
+		{"no more than is alive for many", load{98 * mb, 2 * mb, 400 * mb}, 100},
+		{"an empty heap counts as 4 MB", load{0, 0, mb}, 50},
 	} {
-		if got := target(c.alive); got != c.want {
+		if got := frugal(c.load); got != c.want {
+			t.Errorf("%s: %d %%, want %d %%", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAServerThatHoldsMuchIsGivenRoom(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		load load
+		want int
+	}{
+		{"nothing", load{}, 100},
+		{"an ordinary server", load{live: 36 * mb, roots: 4 * mb}, 100},
+		{"at the limit", load{live: 60 * mb, roots: 4 * mb}, 100},
+		{"twice as much", load{live: 108 * mb, roots: 20 * mb}, 200},
+		{"thousands of sessions", load{live: 200 * mb, roots: 56 * mb}, 400},
+		{"ten thousand: no more than a gigabyte for garbage", load{live: 340 * mb, roots: 80 * mb}, 244},
+		{"a giant keeps the default", load{live: 4096 * mb}, 100},
+	} {
+		if got := roomy(c.load); got != c.want {
 			t.Errorf("%s: %d %%, want %d %%", c.name, got, c.want)
 		}
 	}
@@ -34,17 +54,23 @@ func TestAnOperatorsOwnTargetIsKept(t *testing.T) {
 		debug.SetGCPercent(p)
 		return p
 	}
-	restore := Roomy(func(string) string { return "200" })
-	if got := now(); got != 77 {
-		t.Errorf("with GOGC the target is %d", got)
-	}
-	restore()
-	restore = Roomy(func(string) string { return "" })
-	if got := now(); got != usual {
-		t.Errorf("without GOGC the target is %d", got)
-	}
-	restore()
-	if got := now(); got != 77 {
-		t.Errorf("afterwards the target is %d", got)
+	for _, c := range []struct {
+		name  string
+		start func(func(string) string) func()
+		least int
+	}{{"Frugal", Frugal, frugalLeast}, {"Roomy", Roomy, roomyLeast}} {
+		restore := c.start(func(string) string { return "200" })
+		if got := now(); got != 77 {
+			t.Errorf("%s: with GOGC the target is %d", c.name, got)
+		}
+		restore()
+		restore = c.start(func(string) string { return "" })
+		if got := now(); got != c.least {
+			t.Errorf("%s: without GOGC the target is %d", c.name, got)
+		}
+		restore()
+		if got := now(); got != 77 {
+			t.Errorf("%s: afterwards the target is %d", c.name, got)
+		}
 	}
 }
