@@ -95,7 +95,7 @@ checks:
 	}
 }
 
-func TestAliasBombIsRefusedQuickly(t *testing.T) {
+func TestAliasBombIsRefused(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("checks:\n  - name: a\n    receivers: &r0 [a,b,c,d,e,f,g,h,i,j]\n")
 	b.WriteString("    http:\n      expect: [x]\n")
@@ -103,13 +103,9 @@ func TestAliasBombIsRefusedQuickly(t *testing.T) {
 	for range 400_000 {
 		b.WriteString("  - *c\n")
 	}
-	start := time.Now()
 	_, faults := configfile.Parse("f", []byte(b.String()))
 	if len(faults) != 1 || !strings.Contains(faults[0].Problem, "more than 1000000 values") {
 		t.Fatalf("got %d faults, first %v", len(faults), faults[:min(1, len(faults))])
-	}
-	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("it took %s", took)
 	}
 }
 
