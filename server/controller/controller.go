@@ -95,6 +95,7 @@ type Controller struct {
 	reign      *reign
 	runs       map[string]*run
 	revision   int64
+	unknown    time.Time // since when a notification is waiting for the mind to know of its incident; zero when none is
 	synced     bool
 }
 
@@ -268,7 +269,7 @@ func (c *Controller) follow(_ context.Context, b store.Batch) error {
 			events = append(events, ev)
 		}
 	}
-	c.revision = b.Revision
+	c.revision, c.unknown = b.Revision, time.Time{}
 	notes := c.applyLocked(events)
 	first := !c.synced
 	c.synced = true

@@ -53,12 +53,37 @@ func (c *Controller) ClosedAfter(revision int64) []*peerv1.ClosedIncident {
 	return list
 }
 
-// Joining tells whether people may have been told without etcd of an incident of a check that is not written down yet, and if not, which revision of the outbox tells what
-// they are still owed; 0 for any.
-func (c *Controller) Joining(check string) (joining bool, revision int64) {
+const (
+	// joinPause is when to ask again about an outage that was told without etcd and is not written down yet.
+	joinPause = 100 * time.Millisecond
+	// knowPause is when to ask again about an incident that this server's mind does not know yet; commonly its own watch of the store is a moment later than the asker's.
+	knowPause = 2 * time.Millisecond
+	// knowDoubt is how long that may take before the watch is doubted, knowPatience how long it is waited for at all: an alert must not wait for ever for a watch that is silent.
+	knowDoubt, knowPatience = 500 * time.Millisecond, 5 * time.Second
+)
+
+// Joining tells how long nobody is to be told of the incident of a check, written at a revision of the store: people may have been told of it without etcd, and it is not taken in yet; or the mind
+// does not know of it, and if etcd were lost now, would tell of it so. If 0, revision is that of the outbox which tells what people are still owed; 0 for any.
+func (c *Controller) Joining(check string, written int64) (wait time.Duration, revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.mind.Joining(check, time.Now())
+	now := time.Now()
+	if c.revision < written {
+		if c.unknown.IsZero() {
+			c.unknown = now
+		}
+		if now.Sub(c.unknown) >= knowDoubt {
+			c.deps.Store.Doubt()
+		}
+		if now.Sub(c.unknown) < knowPatience {
+			return knowPause, 0
+		}
+	}
+	joining, revision := c.mind.Joining(check, now)
+	if joining {
+		return joinPause, 0
+	}
+	return 0, revision
 }
 
 // Undecided is how many checks have a verdict that nobody can write down.

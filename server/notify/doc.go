@@ -8,7 +8,8 @@
 //     tried at least once, however old it is.
 //   - Entries of one incident and receiver are sent one after the other, in the order of their ordinals: RESOLVED is never sent before OPENED has
 //     been answered or dropped. Different incidents and different receivers go side by side.
-//   - OPENED waits while a break-glass message may have told the same, until the leader has taken what was told so out of the outbox (Config.Hold).
+//   - OPENED waits while a break-glass message may have told the same, until the leader has taken what was told so out of the outbox; and until the leader's own mind knows of
+//     the incident, which without etcd would tell of the outage once more (Config.Hold).
 //   - When the receiver has answered, one transaction, fenced by the reign, deletes the entry and records the delivery in the incident. One that fails is
 //     repeated without sending again. What lies between the answer and that transaction is the one window in which a crash makes the next leader
 //     send again, with the same Idempotency-Key, which receivers that know such keys drop; where this leader lives to see it, it is counted.

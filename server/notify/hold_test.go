@@ -13,7 +13,12 @@ func TestOpenedWaitsUntilItIsKnownWhoWasToldWithoutEtcd(t *testing.T) {
 	var held atomic.Bool
 	var revision atomic.Int64
 	held.Store(true)
-	inBubble(t, Config{Hold: func(string) (bool, int64) { return held.Load(), revision.Load() }}, func(t *testing.T, s *stage) {
+	inBubble(t, Config{Hold: func(string, int64) (time.Duration, int64) {
+		if held.Load() {
+			return 100 * time.Millisecond, 0
+		}
+		return 0, revision.Load()
+	}}, func(t *testing.T, s *stage) {
 		s.store.receiver("ops")
 		s.store.receiver("chat")
 		toldOps, toldChat := s.store.owe(1, "ops", opened, 1), s.store.owe(1, "chat", opened, 1)

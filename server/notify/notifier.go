@@ -47,9 +47,10 @@ type Config struct {
 	Grace time.Duration
 	// Dial opens the connections to receivers, within the receiver's timeout. Default: TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Hold tells whether people may just have been told of an incident of a check without etcd: then its OPENED waits; and which revision of the store must be known before
-	// it is sent, 0 for any. It is asked before each attempt and must not block. Default: nothing is held.
-	Hold func(check string) (held bool, revision int64)
+	// Hold tells of the OPENED of a check's incident, written at a revision of the store, for how long it is to wait before it is asked about again, 0 for not at all:
+	// people may just have been told of it without etcd, or be told so next. revision is what this notifier must know of the store before it sends, 0 for any. It is asked before each attempt and must
+	// not block. Default: nothing is held.
+	Hold func(check string, written int64) (wait time.Duration, revision int64)
 	// Seed makes the pauses between attempts repeatable. Default: chance.
 	Seed uint64
 	// Log gets deliveries (Info), failures that differ from the one before, and drops (Warn). Default: nothing is logged.

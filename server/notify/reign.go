@@ -261,9 +261,11 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 		if i == nil {
 			break
 		}
-		if drop == "" && r.held(i.entry.GetNotification()) {
-			r.queue.postpone(i, now.Add(holdPause))
-			continue
+		if drop == "" {
+			if wait := r.held(i); wait > 0 {
+				r.queue.postpone(i, now.Add(wait))
+				continue
+			}
 		}
 		l := i.thread.lane
 		i.trying = int32(i.attempts() + 1)
@@ -278,16 +280,20 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 	}
 }
 
-// holdPause is when a notification that is held back is looked at again.
-const holdPause = 100 * time.Millisecond
+// catchUp is how long a notification waits for this notifier to know the outbox as of a revision that others of this server know.
+const catchUp = 5 * time.Millisecond
 
-// held tells whether a notification is to wait: a break-glass message may have told the same, and the leader is about to take it out of the outbox.
-func (r *reign) held(n *meshv1.Notification) bool {
+// held is how long a notification is to wait: a break-glass message may have told the same, and the leader is about to take it out of the outbox.
+func (r *reign) held(i *item) time.Duration {
+	n := i.entry.GetNotification()
 	if r.n.cfg.Hold == nil || n.GetTransition() != meshv1.Notification_OPENED || n.GetCheck() == "" {
-		return false
+		return 0
 	}
-	held, revision := r.n.cfg.Hold(n.GetCheck())
-	return held || r.revision < revision
+	wait, revision := r.n.cfg.Hold(n.GetCheck(), i.created)
+	if wait == 0 && r.revision < revision {
+		return catchUp
+	}
+	return wait
 }
 
 // pause draws the pause after a failure of j, and how long the receiver is to be left alone.
