@@ -55,6 +55,8 @@ const (
 	// deaf is how late this server may look at a session before it counts as one that was not listening: it was paused, or has too little CPU. What a prober says passes three or
 	// more goroutines, each of which waits for as long, and so does the ping that it answers: ten such waits leave two of the three seconds.
 	deaf = 100 * time.Millisecond
+	// lateMax is how often in a row that keeps a session: a server that is always so late must give up those that are gone, too.
+	lateMax = 3
 	// digestEvery is how often the expected digest goes with a ping.
 	digestEvery = 30 * time.Second
 	// frameBytes is what a message should stay under.
@@ -331,7 +333,7 @@ func (s *session) run(ctx context.Context, stream grpc.BidiStreamingServer[meshv
 	ended := make(chan error, 2)
 	go func() { ended <- s.send(ctx, stream, places, changed) }()
 	go func() { ended <- s.receive(ctx, stream) }()
-	err := s.listen(ended)
+	err := s.listen(ctx, ended)
 	if status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
 		return io.EOF
 	}

@@ -131,7 +131,7 @@ func (s *session) Facts() controller.SessionFacts {
 func (s *session) hear() { s.heard.Store(int64(time.Since(s.began))) }
 
 // listen waits for the end of the session, and ends it when the prober has not been heard for too long.
-func (s *session) listen(ended <-chan error) error {
+func (s *session) listen(ctx context.Context, ended <-chan error) error {
 	// One timer that is set to when the silence would be too long costs ten thousand sessions a thirteenth of what looking four times a second would.
 	t := time.NewTimer(silence)
 	defer t.Stop()
@@ -140,16 +140,20 @@ func (s *session) listen(ended <-chan error) error {
 		due = time.Now().Add(after)
 		t.Reset(after)
 	}
+	late := 0 // in a row
 	for {
 		select {
+		case <-ctx.Done():
+			return ctx.Err() // what is being sent or received may be blocked
 		case err := <-ended:
 			return err
 		case <-t.C:
-			if time.Since(due) > deaf {
+			if late++; time.Since(due) > deaf && late <= lateMax {
 				// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier: they would all come back.
 				again(pingEvery)
 				continue
 			}
+			late = 0
 			quiet := time.Since(s.began) - time.Duration(s.heard.Load())
 			if quiet > silence {
 				err := fault.New(codes.Unavailable, meshv1.ErrorReason_SESSION_BROKEN, s.name, "nothing was heard of %s for %s", s.name, quiet.Round(100*time.Millisecond))

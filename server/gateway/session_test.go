@@ -149,6 +149,29 @@ func TestAProberThatStopsReadingBlocksNobody(t *testing.T) {
 	})
 }
 
+func TestASessionThatIsReplacedEndsAtOnceAlthoughItsProberReadsNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var names []string
+		for i := range 5000 {
+			names = append(names, fmt.Sprint("c", i))
+		}
+		w.mesh.want(assigned(names...)...)
+		stuck := w.open(hello("stuck"), false, nil)
+		stuck.inventory(nil)
+		synctest.Wait()
+		for range 10 {
+			w.mesh.session("stuck").Wake()
+		}
+		w.mesh.session("stuck").RunNow(&meshv1.RunNow{RunId: "r"})
+		synctest.Wait()
+		w.mesh.session("stuck").End("another process has its name")
+		synctest.Wait()
+		if !slices.Equal(w.mesh.gone(), []string{"stuck"}) {
+			t.Errorf("what is being sent keeps the session: detached are %q", w.mesh.gone())
+		}
+	})
+}
+
 func TestRunsOfAProberThatDoesNotReadAreBounded(t *testing.T) {
 	inWorld(t, func(w *world) {
 		stuck := w.open(hello("stuck"), false, nil)
