@@ -8,7 +8,6 @@ import (
 
 	"github.com/probemesh/probemesh/internal/nearest"
 	"github.com/probemesh/probemesh/internal/spec"
-	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // guessAmong bounds the names of checks that a guess is made from: a page that is none must not cost as much as a listing.
@@ -82,11 +81,14 @@ func (s *Server) meant(path string) []link {
 
 // nearChecks links the check of that name, or the one whose name is nearest.
 func (s *Server) nearChecks(name string) []link {
-	var ids []string
-	s.mesh.EachStatus("", func(st *meshv1.CheckStatus) bool {
-		ids = append(ids, spec.ID(st.GetCheck()))
-		return len(ids) < guessAmong
-	})
+	if strings.Contains(name, ".") {
+		return nil // a file that browsers and crawlers ask for, and no name of a check
+	}
+	ids := s.mesh.Names()
+	ids = ids[:min(len(ids), guessAmong)]
+	for i := range ids {
+		ids[i] = spec.ID(ids[i])
+	}
 	if near := nearest.To(name, ids); near != "" {
 		return []link{{"/checks/" + near, "the check " + near}}
 	}

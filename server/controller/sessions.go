@@ -42,7 +42,7 @@ type Session interface {
 type SessionFacts struct {
 	ClockOffset, RoundTrip time.Duration
 	Spooled, Dropped       int64
-	Refusals               []*meshv1.AssignmentRefusal
+	Refusals               []*meshv1.AssignmentRefusal // sorted by check
 	Revision               int64
 	InSync                 bool
 	Since                  time.Time

@@ -29,6 +29,13 @@ func (c *Controller) Check(name string) (*meshv1.Check, bool) {
 	return proto.CloneOf(k), true
 }
 
+// Names are those of all checks, in no order; they are the caller's.
+func (c *Controller) Names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mind.NamesAfter("")
+}
+
 // Status gives the whole status of a check, with votes and evidence.
 func (c *Controller) Status(check string) (*meshv1.CheckStatus, bool) {
 	c.mu.Lock()
@@ -48,13 +55,22 @@ func (c *Controller) refusals(check string) (list []string) {
 		if h == nil {
 			continue
 		}
-		for _, r := range h.facts().Refusals {
-			if r.GetCheck() == check {
-				list = append(list, fmt.Sprintf("%s refuses to run it: %s; it has no vote until that is mended, or the prober is drained (probemesh drain prober %s)", name, strings.TrimSuffix(r.GetReason(), "."), name))
-			}
+		all := h.facts().Refusals
+		if i, is := slices.BinarySearchFunc(all, check, compareRefusal); is {
+			reason := strings.TrimSuffix(all[i].GetReason(), ".")
+			list = append(list, fmt.Sprintf("%s refuses to run it: %s; it has no vote until that is mended, or the prober is drained (probemesh drain prober %s)", name, reason, name))
 		}
 	}
 	return list
+}
+
+// SortRefusals sorts what a prober refuses by check, as [SessionFacts] has it.
+func SortRefusals(list []*meshv1.AssignmentRefusal) {
+	slices.SortFunc(list, func(a, b *meshv1.AssignmentRefusal) int { return compareRefusal(a, b.GetCheck()) })
+}
+
+func compareRefusal(r *meshv1.AssignmentRefusal, check string) int {
+	return strings.Compare(r.GetCheck(), check)
 }
 
 // eachChunk is how many statuses are made under one hold of the mutex, so that a listing of all checks never keeps a vote waiting for long.

@@ -208,6 +208,7 @@ func (y *syncer) ack(ctx context.Context, a *meshv1.AssignmentAck) error {
 	if a.GetMore() {
 		return nil
 	}
+	controller.SortRefusals(y.refusals)
 	y.s.mu.Lock()
 	y.s.facts.Refusals = y.refusals
 	y.s.mu.Unlock()
