@@ -85,7 +85,7 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			*d = doubt{} // this server was cut off then, and what its own prober saw with it
 		default:
 			kind, _ := spec.KindOf(c.eff.GetUri())
-			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: c.subject(), Kind: string(kind), Failed: d.failed}) {
+			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: s.subject(c), Kind: string(kind), Failed: d.failed}) {
 				s.Counters.Dissents++
 			}
 			*d = doubt{}
@@ -93,10 +93,13 @@ func (s *State) compare(now time.Time, c *check, i int) {
 	}
 }
 
+// fewHosts are fewer than dissent must have been seen on: see Subjects in [credibility.Config].
+const fewHosts = 3
+
 // subject is what the check has in common with related ones, of which a single one may treat a prober differently for a reason of its own: the name that its host is an alias of, else the one
-// address that its host has, else the host. Who writes an address instead of a name means what listens there on that port: a mesh may watch many such on one machine, and no other.
-func (c *check) subject() string {
-	if _, err := netip.ParseAddr(hostnameOf(c.host)); err == nil {
+// address that its host has, else the host. A mesh may watch nothing but the ports of a machine or two, written as their addresses: there each port counts by itself, or nobody were ever compared.
+func (s *State) subject(c *check) string {
+	if _, err := netip.ParseAddr(hostnameOf(c.host)); err == nil && s.mass.hosts < fewHosts {
 		return c.host
 	}
 	if names := c.byAgreement(c.canonicalNames()); len(names) > 0 {

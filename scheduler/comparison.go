@@ -25,7 +25,7 @@ func (s *State) comparisons(now time.Time, f credibility.Finding) []*meshv1.Comp
 		x := &meshv1.Comparison{Check: c.name, Uri: c.spec.GetUri()}
 		for _, v := range c.voteList(now, false) {
 			switch inside := slices.Contains(f.Probers, v.GetProber()[len("probers/"):]); {
-			case v.GetOutcome() == meshv1.Result_OUTCOME_UNSPECIFIED:
+			case !v.GetFresh() || v.GetOutcome() != meshv1.Result_OK && v.GetOutcome() != meshv1.Result_FAIL:
 			case inside && len(x.Inside) < maxInside:
 				x.Inside = append(x.Inside, v)
 			case !inside && len(x.Outside) < maxOutside:

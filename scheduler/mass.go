@@ -29,8 +29,9 @@ type mass struct {
 	recent map[*check]time.Time
 	// crowded is when as many as make a group were last seen to have begun to fail.
 	crowded time.Time
-	// byShare are the checks with each host, label, canonical name and issuer.
+	// byShare are the checks with each host, label, canonical name and issuer; hosts is how many hosts those are.
 	byShare rings
+	hosts   int
 	// sounded is what checks share of which others were asked lately.
 	sounded map[grouping.Value]sounding
 	// soundedShared are the checks that were asked last because they share a CNAME or an issuer with those that turned, and when.
@@ -111,8 +112,14 @@ func (m *mass) setHost(c *check, host string) {
 	}
 	if c.hostname != "" {
 		m.byShare.drop(hostValue(c.hostname), c)
+		if m.byShare[hostValue(c.hostname)] == nil {
+			m.hosts--
+		}
 	}
 	if c.hostname = host; host != "" {
+		if m.byShare[hostValue(host)] == nil {
+			m.hosts++
+		}
 		m.byShare.put(hostValue(host), c)
 	}
 }

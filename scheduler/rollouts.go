@@ -76,7 +76,7 @@ func (s *State) hostsOf(x *build) int {
 	for _, n := range x.probers {
 		for name := range s.Assignments(n) {
 			if c := s.checks[name]; c != nil {
-				seen[c.subject()] = true
+				seen[s.subject(c)] = true
 			}
 			if len(seen) == enough {
 				return enough
@@ -298,7 +298,7 @@ func (s *State) buildDissents(now time.Time, c *check, j int) {
 	}
 	x.odds++
 	kind, _ := spec.KindOf(c.eff.GetUri())
-	e := rollout.Dissent{Prober: v.Prober, Check: c.name, Subject: c.subject(), Kind: string(kind), Failed: x.doubt.failed, Time: x.doubt.at, InARow: x.odds}
+	e := rollout.Dissent{Prober: v.Prober, Check: c.name, Subject: s.subject(c), Kind: string(kind), Failed: x.doubt.failed, Time: x.doubt.at, InARow: x.odds}
 	if e.Failed {
 		e.Error = x.result.GetError()
 	}

@@ -288,8 +288,22 @@ func TestManyNamesOfOneFlakyTargetSetNobodyAside(t *testing.T) {
 
 // A mesh may watch nothing but the ports of one machine, written as its address. A prober behind a bad line is found there too.
 func TestAProberIsComparedOnThePortsOfASingleAddress(t *testing.T) {
+	if got, dissents := asideAfterFailuresOnPorts(t, 12); len(got) != 1 || got[0] != "nrt-1 for prober=nrt-1 QUARANTINED" {
+		t.Fatalf("set aside: %q after %d dissents", got, dissents)
+	}
+}
+
+// Where others are watched too, one machine may have a reason of its own: a firewall that took an address for an attacker.
+func TestOneMachineThatDoesNotLikeAProberSetsNobodyAside(t *testing.T) {
+	if got, dissents := asideAfterFailuresOnPorts(t, 6); len(got) != 0 || dissents == 0 {
+		t.Fatalf("set aside: %q after %d dissents", got, dissents)
+	}
+}
+
+// asideAfterFailuresOnPorts has a prober fail now and then on checks of ports of one address; the other ones of twelve are of hosts of their own.
+func asideAfterFailuresOnPorts(t *testing.T, ports int) (aside []string, dissents int64) {
 	r, places := suspectRig(t)
-	for i := range 12 {
+	for i := range ports {
 		c := tcpCheck(fmt.Sprint("c", i), 3)
 		c.Uri, c.Probers = fmt.Sprintf("tcp://192.0.2.7:%d", 8000+i), 5
 		r.check(c)
@@ -299,18 +313,23 @@ func TestAProberIsComparedOnThePortsOfASingleAddress(t *testing.T) {
 		for i := range 12 {
 			for _, place := range places {
 				outcome := ok
-				if place == "nrt" && dice.IntN(4) == 0 {
+				if i < ports && place == "nrt" && dice.IntN(4) == 0 {
 					outcome = fail
 				}
 				check := fmt.Sprint("checks/c", i)
 				r.apply(Cast{Prober: place + "-1", Result: &meshv1.Result{Check: check, StartTime: timestamppb.New(r.now), Outcome: outcome, CheckRevision: r.s.checks[check].workHash,
-					RemoteAddress: fmt.Sprintf("192.0.2.7:%d", 8000+i)}})
+					RemoteAddress: addressOfPort(i, ports)}})
 			}
 			r.after(100 * time.Millisecond)
 		}
 		r.after(2 * time.Second)
 	}
-	if got := asideOf(r); len(got) != 1 || got[0] != "nrt-1 for prober=nrt-1 QUARANTINED" {
-		t.Fatalf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
+	return asideOf(r), int64(r.s.Counters.Dissents)
+}
+
+func addressOfPort(check, ports int) string {
+	if check < ports {
+		return fmt.Sprintf("192.0.2.7:%d", 8000+check)
 	}
+	return fmt.Sprintf("198.51.100.%d:80", check)
 }

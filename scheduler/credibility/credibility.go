@@ -5,8 +5,8 @@
 //
 // An observation is one vote held against the others on the same check: an agreement, or a dissent when every fresh vote of at least two other datacenters says the
 // opposite. What makes an observation is the caller's to see; a vote on which the others are not of one mind is none. A target may have its own reason to treat one
-// prober differently, so dissent is counted by subject (what the target's host is an alias of, else its one address, else the host; of a target that is written as an
-// address, that and the port): at most [Config.PerSubject] within [Config.Memory] of any one, and nothing is decided before dissent has been seen on [Config.Subjects] of
+// prober differently, so dissent is counted by subject (what the target's host is an alias of, else its one address, else the host; where there are hardly any hosts,
+// address and port): at most [Config.PerSubject] within [Config.Memory] of any one, and nothing is decided before dissent has been seen on [Config.Subjects] of
 // them, over [Config.Lasting] at least: what goes wrong at one moment (a network that blinks, a server that was cut off) makes many observations that are one.
 //
 // # The test
