@@ -47,8 +47,6 @@ func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	}
 	over := e.Outage.Incident != "" && c.incident.GetIncident().GetName() != e.Outage.Incident
 	switch {
-	case e.Outage.Incident == "" && s.joinedIn(c.incident, e.Outage.Key):
-		return
 	case c.wasJoined(e.Outage.Key), over && known, known && len(e.Outage.Told) == 0:
 		// Without a message there is nothing to join: that server was away from etcd by itself, and here the votes have been counted all the time.
 		s.do(OutageJoined{Key: e.Outage.Key, Check: c.name})
@@ -63,6 +61,7 @@ func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	o.Told = append([]Told(nil), e.Outage.Told...)
 	c.outages = append(c.outages, o)
 	sort.SliceStable(c.outages, func(i, j int) bool { return c.outages[i].Due.Before(c.outages[j].Due) })
+	s.incidentOfOutage(c)
 	s.schedule(c, now)
 }
 

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,5 +42,47 @@ func TestIncidentThatTakesAnOutageInOwesNobodyWhoWasTold(t *testing.T) {
 	}
 	if joining, rev := r.s.Joining("checks/shop", r.now); joining || rev != r.rev {
 		t.Errorf("joining %v, revision %d, want that of the adoption, %d", joining, rev, r.rev)
+	}
+}
+
+// A server that died before its file said that an outage is joined tells of it again, with etcd or without: it is that incident, to its end, and no other.
+func TestOutageThatAnOpenIncidentTookInEndsWithIt(t *testing.T) {
+	for _, key := range []string{"outage-1", "outage-2"} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, etcd lost %v", key, lost), func(t *testing.T) {
+				r := up(t, tcpCheck("shop", 2))
+				r.apply(ReceiverPut{opsReceiver()})
+				r.votes("shop", fail, "ams", "fra", "iad")
+				r.after(time.Second)
+				st := r.opened()[0].Incident
+				st.Incident.BreakGlassKey = "outage-1"
+				st.Incident.Timeline = append(st.Incident.Timeline, &meshv1.TimelineEntry{Event: meshv1.TimelineEntry_BREAK_GLASS,
+					Text: "receivers/pager was told of OPENED by servers/a without etcd, under the key outage-2.OPENED.pager (of outage outage-2)."})
+				r.apply(IncidentPut{Key: "checks/shop", Incident: st, ModRevision: 77})
+				seen := OutageSeen{Outage{Key: key, Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, Start: r.now, Due: r.now,
+					Told: []Told{{Receiver: "receivers/pager", Transition: meshv1.Notification_OPENED, Time: r.now, Server: "servers/a"}}}}
+				r.acted = nil
+				if lost {
+					r.lose()
+				}
+				r.apply(seen)
+				if want := (OutageJoined{Key: key, Check: "checks/shop", Incident: st.Incident.Name}); !slices.Contains(r.acted, Action(want)) {
+					t.Fatalf("not joined: %v", r.acted)
+				}
+				r.after(time.Second)
+				if lost {
+					r.regain()
+				}
+				r.apply(IncidentGone{Key: "checks/shop", ModRevision: 90})
+				r.votes("shop", ok, "ams", "fra", "iad")
+				r.wantGlass("RESOLVED again")
+				r.acted = nil
+				r.apply(seen)
+				r.after(5 * time.Second)
+				if again := r.opened(); len(again) > 0 || len(r.s.Outages()) > 0 {
+					t.Fatalf("opened again %v, outages %v", again, r.s.Outages())
+				}
+			})
+		}
 	}
 }
