@@ -66,7 +66,7 @@ func (s *State) OpenAfter(revision int64) (list []IncidentKnown) {
 // endIncident takes over that an incident is open no more, from a server that etcd told of it before both lost etcd: its end has been told.
 func (s *State) endIncident(now time.Time, e IncidentEnded) {
 	c := s.checks[e.Check]
-	if c == nil || !s.storeLost() || c.incidentRev >= e.ModRevision || c.incident.GetIncident().GetName() != e.Incident {
+	if c == nil || e.Incident == "" || !s.storeLost() || c.incidentRev >= e.ModRevision || c.incident.GetIncident().GetName() != e.Incident {
 		return
 	}
 	c.closed = e

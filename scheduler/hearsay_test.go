@@ -134,3 +134,13 @@ func TestIncidentThatWasNotFoundInEtcdIsNotBelieved(t *testing.T) {
 		}
 	}
 }
+
+// What has no name is no check's incident: an outage that waits to be joined does not end with it.
+func TestEndOfAnIncidentWithoutANameEndsNothing(t *testing.T) {
+	r := lostShop(t)
+	r.rounds(2, fail)
+	r.wantGlass("OPENED")
+	r.apply(IncidentEnded{Check: "checks/shop", ModRevision: 60})
+	r.rounds(1, fail)
+	r.wantGlass("OPENED")
+}
