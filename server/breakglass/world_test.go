@@ -72,15 +72,17 @@ func inWorld(t *testing.T, f func(w *world)) {
 	dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, etcd: etcdfake.New(t), file: file, servers: map[string]*node{}, deaf: map[string]bool{}, down: map[string]bool{}}
+		defer func() { // also when f gives up: a bubble that ends before its goroutines ends the tests of the whole package
+			for _, n := range w.nodes() {
+				n.end()
+			}
+		}()
 		for _, n := range []string{"a", "b", "c"} {
 			w.start(n, dirs[n])
 			time.Sleep(100 * time.Millisecond)
 		}
 		w.mesh()
 		f(w)
-		for _, n := range w.nodes() {
-			n.end()
-		}
 	})
 }
 
@@ -369,6 +371,18 @@ func (w *world) at(url string) (list, keys []string) {
 		}
 	}
 	return list, keys
+}
+
+// affected is how many checks the messages to a receiver were about, in all.
+func (w *world) affected(url string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.told {
+		if g.url == url {
+			n += max(1, int(g.n.GetAffectedCount()))
+		}
+	}
+	return n
 }
 
 func (w *world) wantTold(url string, want ...string) (keys []string) {
