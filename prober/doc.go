@@ -22,8 +22,9 @@
 //   - Nothing from the network ends the process: an error, garbage or silence of a server makes the prober look for another; of a target, it is a result.
 //   - Every queue, file and number of goroutines is bounded; what does not fit is counted and logged once.
 //   - A SLOW result is sent at most once a probe: when it has taken four times what the check usually takes (a moving average of its good probes), but at
-//     least a tenth and at most a third of its timeout, and only while the check's last result was not a failure. SLOW results are LIVE, have sequence
-//     number 0, and are neither spooled nor repeated.
+//     least a tenth and at most a third of its timeout, and only while the check's last result was not a failure. A target that has shown in eight good
+//     probes that half as much again as it usually takes is more than that third, is late only then, and when it takes clearly longer than its durations
+//     vary; if that leaves less than a quarter of the timeout, it is never called SLOW. SLOW results are LIVE, have sequence number 0, and are neither spooled nor repeated.
 //
 // # Files
 //

@@ -442,6 +442,34 @@ func TestASlowProbeSaysSoOnceBeforeItsResult(t *testing.T) {
 	})
 }
 
+func TestASteadilySlowTargetIsLateOnlyWhenItTakesLongerThanUsual(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s := w.server("a:1")
+		defer s.Stop()
+		s.Want(false, assigned(1, time.Minute)...)
+		w.target.set("checks/c0", meshv1.Result_OK, 12*time.Second)
+		w.start("a:1")
+		lates := func() (after []time.Duration) {
+			for _, r := range s.Seen().Results(meshv1.ResultBatch_LIVE) {
+				if r.GetOutcome() == meshv1.Result_SLOW {
+					after = append(after, r.GetDuration().AsDuration())
+				}
+			}
+			return after
+		}
+		time.Sleep(2 * time.Hour)
+		learning := len(lates())
+		if learning != usualWeight {
+			t.Errorf("%d SLOW results in two hours at a steady 12s of 30s; want %d, until that is known to be usual", learning, usualWeight)
+		}
+		w.target.set("checks/c0", meshv1.Result_FAIL, time.Hour)
+		time.Sleep(5 * time.Minute)
+		if late := lates()[learning:]; len(late) != 1 || late[0] != 18*time.Second {
+			t.Errorf("SLOW after %v once it hangs; want one, after 18s", late)
+		}
+	})
+}
+
 func TestASecondProcessOnTheSameDataIsTurnedAway(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.start("a:1")

@@ -61,6 +61,7 @@ type check struct {
 	damped      string    // the incident that the damping counted last
 	effectUntil time.Time // an effect is under way until then
 	tokens      bucket    // runs asked for
+	lates       bucket    // those of them because a probe was late
 	repeated    bool      // runs were asked for again: what is known is shown, it has been held back long enough
 	quorumAt    time.Time // since when a quorum fails, in one probe each, without an incident
 	doubtful    bool      // a vote waits to be held against the others

@@ -75,9 +75,14 @@ func bucketIn(m map[string]*bucket, key string) *bucket {
 }
 
 // slow is a probe that is abnormally late: the others are asked before it has timed out, so that a target that swallows packets is confirmed within little more than
-// one timeout.
+// one timeout. A target that is late again and again without failing is asked about so once an interval (twice at once: one that stumbles may be about to fall), so that
+// it is not burdened further; when it fails, that asks by itself.
 func (s *State) slow(now time.Time, c *check, witness int, r *meshv1.Result) {
 	if (c.votes[witness].Outcome == verdict.Fail && c.policy.IsFresh(&c.votes[witness], now)) || r.GetStartTime().AsTime().Before(now.Add(-c.timeout-s.cfg.FreshSlack)) {
+		return
+	}
+	if !c.lates.take(now, 1/c.interval.Seconds(), 2) {
+		s.Counters.ConfirmationsRefused++
 		return
 	}
 	s.confirm(now, c, witness)

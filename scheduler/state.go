@@ -271,7 +271,7 @@ func (s *State) leadership(now time.Time, e Leadership) {
 		c.effectUntil = time.Time{}
 		s.schedule(c, now)
 		if e.Leading {
-			c.tokens = bucket{}
+			c.tokens, c.lates = bucket{}, bucket{}
 		}
 		if e.Leading && !c.gone && (c.confirming(now) || c.unconfirmed()) {
 			doubtful = append(doubtful, n)
