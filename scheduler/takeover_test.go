@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
 // A standby has no sessions. When it takes over, probers come to it one after the other: rows of those that are on their way must not go to the first.
@@ -85,4 +88,53 @@ func TestStoredCheckBeyondTheLimitsIsPlacedAsFarAsTheyGo(t *testing.T) {
 		r.vote("shop", fmt.Sprintf("p%02d", i), ok)
 	}
 	r.want("shop", "UP QUORUM_UP")
+}
+
+// A datacenter was lost; then the leader dies. The next one does not wait for votes that nobody casts any more.
+func TestANewLeaderDoesNotWaitForProbersThatWereSilentBefore(t *testing.T) {
+	r := up(t, quick())
+	r.apply(Leadership{Term: 1}, ProberOffline{Name: "iad-1", Unheard: true})
+	for range 6 {
+		r.after(5 * time.Second)
+		r.votes("shop", ok, "ams", "fra")
+	}
+	r.apply(Leadership{Leading: true, Term: 2})
+	r.after(time.Second)
+	for range 2 {
+		r.votes("shop", fail, "ams", "fra")
+		r.after(500 * time.Millisecond)
+	}
+	r.wantOwed("OPENED checks/shop")
+}
+
+// Those that have come back, or may still come, are waited for: what one of them sees may be its own trouble.
+func TestANewLeaderWaitsForProbersThatMayStillCome(t *testing.T) {
+	r := up(t, quick())
+	all := []string{"ams", "fra", "iad"}
+	r.apply(Leadership{Term: 1})
+	for _, d := range all {
+		r.apply(ProberOffline{Name: d + "-1", Unheard: true})
+	}
+	r.after(30 * time.Second)
+	for _, d := range all {
+		r.apply(ProberOnline{Name: d + "-1"})
+	}
+	r.apply(Leadership{Leading: true, Term: 2})
+	r.after(time.Second)
+	for range 2 {
+		r.votes("shop", fail, "ams", "fra")
+		r.after(500 * time.Millisecond)
+	}
+	r.wantOwed()
+	r.after(4 * time.Second)
+	r.votes("shop", fail, "ams", "fra")
+	r.after(time.Second)
+	r.wantOwed("OPENED checks/shop")
+}
+
+// quick is a check whose votes are soon stale.
+func quick() *meshv1.Check {
+	c := tcpCheck("shop", 2)
+	c.Interval, c.Timeout = durationpb.New(5*time.Second), durationpb.New(2*time.Second)
+	return c
 }
