@@ -136,3 +136,18 @@ func TestOneSlowProbeOfAQuorumOfOneIsNotShown(t *testing.T) {
 	r.limp("shop", "fra", "fra")
 	r.want("shop", "DEGRADED QUORUM_DEGRADED")
 }
+
+func TestAnUnusuallySlowProbeIsNotCalledAFailure(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	c := r.s.checks["checks/shop"]
+	r.apply(Cast{Prober: "fra-1", Result: &meshv1.Result{Check: c.name, StartTime: timestamppb.New(r.now), Outcome: meshv1.Result_SLOW, CheckRevision: c.workHash}})
+	c.reason = meshv1.CheckStatus_CONFIRMING
+	if got := c.sentence(); got != "a probe of it takes longer than usual, others are being asked" {
+		t.Errorf("%q", got)
+	}
+	r.limp("shop", "ams", "fra")
+	c.reason = meshv1.CheckStatus_CONFIRMING
+	if got := c.sentence(); !strings.HasPrefix(got, "it is degraded from ams, fra, others are being asked") {
+		t.Errorf("%q", got)
+	}
+}

@@ -70,7 +70,7 @@ func (c *check) sentence() string {
 	case meshv1.CheckStatus_DISPUTED:
 		return fmt.Sprintf("%s it fail (%s), but others see it answer; those that failed must fail again, quorum %d%s", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum, c.because())
 	case meshv1.CheckStatus_CONFIRMING:
-		return fmt.Sprintf("it failed from %s, others are being asked%s", failing, c.because())
+		return c.asking() + ", others are being asked" + c.because()
 	case meshv1.CheckStatus_RECOVERING:
 		return fmt.Sprintf("%s it answer again, not yet for two rounds, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_NO_VOTES:
@@ -87,6 +87,17 @@ func (c *check) sentence() string {
 		return "it is paused"
 	}
 	return ""
+}
+
+// asking begins the sentence of a check that is being confirmed with what made it so.
+func (c *check) asking() string {
+	switch failing, limping := c.failing(), c.limping(); {
+	case len(failing) > 0:
+		return "it failed from " + alert.Places(failing)
+	case len(limping) > 0:
+		return "it is degraded from " + alert.Places(limping)
+	}
+	return "a probe of it takes longer than usual"
 }
 
 // are begins a clause about datacenters.
