@@ -235,14 +235,19 @@ func (w *follower) watch(ctx context.Context) (alive bool, err error) {
 				return alive, err
 			}
 		case <-doubt:
-			doubt, rested, late = nil, time.After(doubtRest), time.After(doubtPatience)
 			if err := w.doubted(ctx, watchCtx); err != nil {
 				return alive, err
 			}
+			doubt, rested, late = nil, time.After(time.Until(w.rested)), time.After(doubtPatience)
 		case <-rested:
 			doubt, rested = w.doubt, nil
 		case <-late:
-			if late = nil; w.check != nil {
+			late = nil
+			switch {
+			case w.check == nil:
+			case len(ch) > 0, time.Since(w.check.since) < doubtPatience: // it has answered, or was asked a moment ago
+				late = time.After(doubtPatience)
+			default:
 				return alive, w.stuck(ctx)
 			}
 		}

@@ -203,6 +203,26 @@ func TestSilentWatchIsLeftAtOnceWhenSomebodyDoubts(t *testing.T) {
 	})
 }
 
+// Reading all keys may take longer than a watch is waited for: its answer is then there already, or on its way.
+func TestSlowListingIsNoStuckWatch(t *testing.T) {
+	for i := range 20 { // of an answer and a timer that are both there, either may be seen first
+		onFake(t, func(t *testing.T, b *backend) {
+			s, ctx := b.store(store.Options{VerifyEvery: -1}), t.Context()
+			f := follow(t, s)
+			wantBatch(t, f.next(t), "snapshot")
+			synctest.Wait()
+			b.fake.SetDelay(300 * time.Millisecond)
+			done := make(chan error, 1)
+			go func() { _, err := s.CreateCheck(ctx, newCheck(fmt.Sprint("a", i))); done <- err }()
+			time.Sleep(100 * time.Millisecond)
+			s.Doubt()
+			ok(t, <-done)
+			wantBatch(t, f.next(t), fmt.Sprint("check:checks/a", i))
+			f.quiet(t, 9*time.Second)
+		})
+	}
+}
+
 func TestStuckWatchIsHealedByTheComparison(t *testing.T) {
 	onFake(t, func(t *testing.T, b *backend) {
 		s, ctx := b.store(store.Options{VerifyEvery: 20 * time.Second}), t.Context()

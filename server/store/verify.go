@@ -13,7 +13,7 @@ type comparison struct {
 	rev     int64
 	listed  map[string]int64 // mod revision by key
 	changed map[string]bool  // keys with an event after rev
-	begun   time.Time
+	since   time.Time        // since when it waits for the watch: the listing may have taken long
 }
 
 // touched notes an event; a nil comparison notes nothing.
@@ -61,13 +61,13 @@ func (s *Store) Doubt() {
 
 // compare begins a comparison; watchCtx is that of the watch. One that the watch has not caught up with since the last tick means that the watch is stuck.
 func (w *follower) compare(ctx, watchCtx context.Context) error {
-	if w.check != nil && time.Since(w.check.begun) < watchPulse {
+	if w.check != nil && time.Since(w.check.since) < watchPulse {
 		return nil // one that a doubt began a moment ago
 	}
 	if w.check != nil {
 		return w.stuck(ctx)
 	}
-	c := &comparison{listed: map[string]int64{}, changed: map[string]bool{}, begun: time.Now()}
+	c := &comparison{listed: map[string]int64{}, changed: map[string]bool{}}
 	for _, k := range w.kinds {
 		rev, err := w.s.scan(ctx, page{prefix: k.prefix, rev: c.rev, keysOnly: true}, "compare the state", func(kv *mvccpb.KeyValue) {
 			c.listed[string(kv.Key)] = kv.ModRevision
@@ -82,6 +82,7 @@ func (w *follower) compare(ctx, watchCtx context.Context) error {
 		w.s.log.ErrorContext(ctx, "etcd went back in time: was it restored from a backup? reading everything again", "revision", c.rev, "was", w.rev)
 		return errDiverged
 	}
+	c.since = time.Now()
 	w.check = c
 	if w.rev >= c.rev {
 		return w.settleCheck(ctx)
@@ -91,7 +92,7 @@ func (w *follower) compare(ctx, watchCtx context.Context) error {
 
 // stuck gives a watch up that has not caught up with the comparison under way.
 func (w *follower) stuck(ctx context.Context) error {
-	w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again", "revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.begun))
+	w.s.log.WarnContext(ctx, "watch of etcd is stuck, reading everything again", "revision", w.rev, "wanted", w.check.rev, "for", time.Since(w.check.since))
 	return errDiverged
 }
 
