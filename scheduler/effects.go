@@ -243,6 +243,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	}
 	if c.closed.Incident == e.Incident.GetIncident().GetName() {
 		c.closed = IncidentEnded{} // a snapshot has it again
+		for _, key := range OutagesOf(e.Incident.GetIncident()) {
+			c.unjoin(key)
+		}
 	}
 	s.leaveGroup(c, c.incident)
 	c.incident, c.incidentRev, c.hearsay, c.effectUntil = e.Incident, e.ModRevision, false, time.Time{}
@@ -291,7 +294,7 @@ func (s *State) incidentOver(c *check, now time.Time) {
 	c.incident, c.incidentRev, c.hearsay, c.effectUntil, c.roundAt = nil, 0, false, time.Time{}, time.Time{}
 	c.updated = now
 	s.endOfOutage(c, gone, now)
-	if key := gone.GetIncident().GetBreakGlassKey(); key != "" {
+	for _, key := range OutagesOf(gone.GetIncident()) {
 		c.noteJoined(key)
 	}
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})

@@ -73,9 +73,12 @@ func (s *State) endIncident(now time.Time, e IncidentEnded) {
 	s.incidentOver(c, now)
 }
 
-// noteClosed notes that the incident of a check is open no more, as of a revision, if etcd has told of it at all.
+// noteClosed notes that the incident of a check is open no more, as of a revision, if etcd has told of it at all, and with it the outages that it has taken in.
 func (c *check) noteClosed(revision int64) {
 	if c.incident != nil && !c.hearsay {
+		for _, key := range OutagesOf(c.incident.GetIncident()) {
+			c.noteJoined(key)
+		}
 		c.closed = IncidentEnded{Check: c.name, Incident: c.incident.GetIncident().GetName(), ModRevision: revision}
 	}
 }

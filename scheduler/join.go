@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -107,8 +108,9 @@ func (s *State) joinedIn(st *statev1.StoredIncident, key string) bool {
 	return false
 }
 
-// maxJoined bounds the keys a check remembers of outages that were joined, so that a server which was away does not bring them up again, and none is used again.
-const maxJoined = 8
+// maxJoined bounds the keys a check remembers of outages that were joined, the newest of them, so that a server which was away does not bring them up again, and none
+// is used again: under one term there are hardly more than may wait at once.
+const maxJoined = maxOutages
 
 func (c *check) wasJoined(key string) bool {
 	for _, k := range c.joinedKeys {
@@ -126,13 +128,15 @@ func (s *State) forgetOutage(c *check, key string) {
 }
 
 func (c *check) noteJoined(key string) {
-	if c.wasJoined(key) {
-		return
-	}
+	c.unjoin(key) // it is the newest now
 	c.joinedKeys = append(c.joinedKeys, key)
 	if len(c.joinedKeys) > maxJoined {
 		c.joinedKeys = c.joinedKeys[1:]
 	}
+}
+
+func (c *check) unjoin(key string) {
+	c.joinedKeys = slices.DeleteFunc(c.joinedKeys, func(k string) bool { return k == key })
 }
 
 // dropOutage says that an outage needs nothing more, unless a server is heard that has told somebody of it.
@@ -316,6 +320,26 @@ func noteOutage(i *meshv1.Incident, now time.Time, o *outage) {
 			t.Receiver, t.Transition, t.Server, t.IdempotencyKey, o.Key))
 		i.Timeline[len(i.Timeline)-1].Receiver = t.Receiver
 	}
+}
+
+// OutagesOf are the keys of the outages without etcd that an incident has taken in: its own first, then others that its timeline tells of (noteOutage).
+func OutagesOf(i *meshv1.Incident) []string {
+	if i.GetBreakGlassKey() == "" {
+		return nil
+	}
+	keys := []string{i.GetBreakGlassKey()}
+	for _, e := range i.GetTimeline() {
+		if e.GetEvent() != meshv1.TimelineEntry_BREAK_GLASS {
+			continue
+		}
+		for _, word := range strings.FieldsFunc(e.GetText(), func(r rune) bool { return strings.ContainsRune(" ();", r) }) {
+			// With a full stop in it, it is the key of a message.
+			if strings.HasPrefix(word, "outage-") && !strings.Contains(word, ".") && !slices.Contains(keys, word) {
+				keys = append(keys, word)
+			}
+		}
+	}
+	return keys
 }
 
 // spare takes out of what is owed what a receiver has been told by a break-glass message, and says so in the incident.

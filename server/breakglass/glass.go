@@ -67,8 +67,8 @@ type Deps struct {
 	Send func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) Answer
 	// Joined tells which of these keys of outages the store has closed incidents of.
 	Joined func(ctx context.Context, keys map[string]bool) (map[string]bool, error)
-	// Closed gives the keys of the outages that the store has closed incidents of, with their checks: a server that is started reads them once, so as not to use one again.
-	Closed func(ctx context.Context) (map[string]string, error)
+	// Closed gives the closed incidents that have taken outages in, oldest first: a server that is started reads them once, so as not to use a key again.
+	Closed func(ctx context.Context) ([]*meshv1.Incident, error)
 	Log    *slog.Logger
 	Meter  metric.Meter
 }
@@ -94,6 +94,7 @@ type Glass struct {
 	known    known     // its lists are read under mu too
 	checked  bool      // whether the store was asked for outages that are joined, since then
 	recalled bool      // whether it was asked for those that are over, since this process began
+	recallAt time.Time // when it is asked again, once everything else is settled
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -115,6 +116,8 @@ const (
 	beat = 100 * time.Millisecond
 	// settleFor is how long the other servers are waited for after etcd has come back.
 	settleFor = 3 * time.Second
+	// recallEvery is how often it is tried to read which outages are over, when that was not to be had within settleFor.
+	recallEvery = 30 * time.Second
 	// inboxMost bounds what the mind may wish for between two beats; more is refused, counted and logged.
 	inboxMost = 100_000
 )
@@ -222,6 +225,10 @@ func (g *Glass) say(ctx context.Context, mesh Mesh, now, failed time.Time, j jud
 		s.Unsettled = s.Unsettled || now.Sub(failed) >= quietFor
 	case s.Unsettled:
 		s.Unsettled = !g.settle(ctx, mesh, now, peers)
+		g.recallAt = now.Add(recallEvery)
+	case !g.recalled && !now.Before(g.recallAt):
+		g.recalled = g.recall(ctx, mesh)
+		g.recallAt = now.Add(recallEvery)
 	}
 	same := s.Lost == g.said.Lost && s.Unsettled == g.said.Unsettled && (!s.Lost || s.Term == g.said.Term && s.Alone == g.said.Alone)
 	if same {
@@ -287,8 +294,10 @@ func (g *Glass) recall(ctx context.Context, mesh Mesh) bool {
 		return false
 	}
 	var events []scheduler.Event
-	for _, key := range sorted(closed) {
-		events = append(events, scheduler.OutageOver{Check: closed[key], Key: key})
+	for _, i := range closed {
+		for _, key := range scheduler.OutagesOf(i) {
+			events = append(events, scheduler.OutageOver{Check: i.GetCheck(), Key: key})
+		}
 	}
 	if len(events) > 0 {
 		mesh.Apply(events...)

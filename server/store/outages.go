@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -24,19 +25,19 @@ func (s *Store) JoinedOutages(ctx context.Context, keys map[string]bool) (map[st
 	return joined, nil
 }
 
-// ClosedOutages gives the keys of those outages without etcd that are closed incidents, among the newest 2,000, with the names of their checks.
-func (s *Store) ClosedOutages(ctx context.Context) (map[string]string, error) {
+// ClosedOutages gives those among the newest 2,000 closed incidents that have taken in outages without etcd, oldest first. They are the caller's.
+func (s *Store) ClosedOutages(ctx context.Context) ([]*meshv1.Incident, error) {
 	closed, _, err := s.ListClosedIncidents(ctx, "", recentIncidents)
 	if err != nil {
 		return nil, err
 	}
-	checks := map[string]string{}
-	for _, v := range closed {
+	var list []*meshv1.Incident
+	for _, v := range slices.Backward(closed) {
 		if i := v.Value.GetIncident(); i.GetBreakGlassKey() != "" {
-			checks[i.GetBreakGlassKey()] = i.GetCheck()
+			list = append(list, i)
 		}
 	}
-	return checks, nil
+	return list, nil
 }
 
 // noteOutages adds the keys that the incident has taken in: its own, and others that its timeline tells of.

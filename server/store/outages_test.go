@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"testing"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -26,8 +27,22 @@ func TestOutagesOfClosedIncidentsAloneAreOver(t *testing.T) {
 		if joined, err := s.JoinedOutages(ctx, keys); err != nil || len(joined) != 2 || joined["outage-3"] {
 			t.Fatalf("when it is closed: %v, %v", joined, err)
 		}
-		if closed, err := s.ClosedOutages(ctx); err != nil || len(closed) != 1 || closed["outage-1"] != "checks/a" {
-			t.Fatalf("closed %v, %v", closed, err)
+		for n, key := range map[int]string{2: "outage-4", 3: ""} {
+			inc := newIncident(n, "checks/b")
+			inc.Incident.BreakGlassKey = key
+			rev, err := s.OpenIncident(ctx, fence, inc, nil, 0)
+			ok(t, err)
+			inc.Incident.State = meshv1.Incident_RESOLVED
+			_, err = s.ResolveIncident(ctx, fence, inc, nil, rev)
+			ok(t, err)
+		}
+		var order []string
+		closed, err := s.ClosedOutages(ctx)
+		for _, i := range closed {
+			order = append(order, i.GetCheck()+" "+i.GetBreakGlassKey())
+		}
+		if err != nil || !slices.Equal(order, []string{"checks/a outage-1", "checks/b outage-4"}) {
+			t.Fatalf("closed %q, %v; want the oldest first", order, err)
 		}
 	})
 }
