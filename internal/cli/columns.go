@@ -269,11 +269,17 @@ func receiverRow(m proto.Message, wide bool, now time.Time) []cell {
 	case r.GetLastDeliveryTime() == nil:
 		state = cell{"unused", dim}
 	}
-	delivered := "never"
+	owed, delivered := strconv.Itoa(int(r.GetOwed())), "never"
 	if r.GetLastDeliveryTime() != nil {
 		delivered = age(r.GetLastDeliveryTime(), now)
 	}
-	row := []cell{text(spec.ID(r.GetName())), text("webhook"), state, text(strconv.Itoa(int(r.GetOwed()))), text(delivered), text(r.GetWebhook().GetUrl())}
+	if r.GetDeliveryUnknown() {
+		owed, delivered = "?", "?"
+		if !r.GetPaused() {
+			state = cell{"?", yellow}
+		}
+	}
+	row := []cell{text(spec.ID(r.GetName())), text("webhook"), state, text(owed), text(delivered), text(r.GetWebhook().GetUrl())}
 	if wide {
 		giveUp := wished(r.GetGiveUpAfter())
 		if r.GetGiveUpAfter() == nil {

@@ -219,6 +219,6 @@ func editableCheck(c *meshv1.Check) *meshv1.Check {
 // editableReceiver is a receiver as a configuration file has it.
 func editableReceiver(r *meshv1.Receiver) *meshv1.Receiver {
 	r = proto.CloneOf(r)
-	r.CreateTime, r.UpdateTime, r.Etag, r.Owed, r.LastError, r.LastDeliveryTime = nil, nil, "", 0, "", nil
+	r.CreateTime, r.UpdateTime, r.Etag, r.Owed, r.LastError, r.LastDeliveryTime, r.DeliveryUnknown = nil, nil, "", 0, "", nil, false
 	return r
 }

@@ -43,7 +43,7 @@ func Normalize(c *meshv1.Check) {
 func NormalizeReceiver(r *meshv1.Receiver) {
 	r.Name = full(Receivers, r.GetName())
 	r.CreateTime, r.UpdateTime, r.LastDeliveryTime = nil, nil, nil
-	r.Owed, r.LastError = 0, ""
+	r.Owed, r.LastError, r.DeliveryUnknown = 0, "", false
 }
 
 // full is the full name, or name itself when it is not valid.

@@ -44,6 +44,7 @@ func (s receiverService) shown(ctx context.Context, receivers ...*meshv1.Receive
 	}
 	if unknown {
 		for _, r := range receivers {
+			r.DeliveryUnknown = true
 			r.LastError = "not known: what is owed and what was sent is recorded in etcd, which does not answer"
 		}
 		return nil

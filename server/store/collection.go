@@ -47,7 +47,7 @@ func (s *Store) receivers() collection[*meshv1.Receiver] {
 	return collection[*meshv1.Receiver]{s: s, prefix: receiverPrefix, fresh: func() *meshv1.Receiver { return &meshv1.Receiver{} },
 		stamp: func(r *meshv1.Receiver, kv *mvccpb.KeyValue) { r.Etag = etagOf(kv.ModRevision) },
 		strip: func(r *meshv1.Receiver, created, updated *timestamppb.Timestamp) {
-			r.Etag, r.Owed, r.LastError, r.LastDeliveryTime, r.CreateTime, r.UpdateTime = "", 0, "", nil, created, updated
+			r.Etag, r.Owed, r.LastError, r.LastDeliveryTime, r.DeliveryUnknown, r.CreateTime, r.UpdateTime = "", 0, "", nil, false, created, updated
 		}}
 }
 

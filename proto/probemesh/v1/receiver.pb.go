@@ -50,8 +50,11 @@ type Receiver struct {
 	LastError string `protobuf:"bytes,44,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Output only. When a notification was last delivered.
 	LastDeliveryTime *timestamppb.Timestamp `protobuf:"bytes,45,opt,name=last_delivery_time,json=lastDeliveryTime,proto3" json:"last_delivery_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Output only. True: the server could not read what is owed and what was sent, since etcd does not answer; then `owed` and `last_delivery_time` say nothing,
+	// and `last_error` says why they are not known.
+	DeliveryUnknown bool `protobuf:"varint,46,opt,name=delivery_unknown,json=deliveryUnknown,proto3" json:"delivery_unknown,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Receiver) Reset() {
@@ -168,6 +171,13 @@ func (x *Receiver) GetLastDeliveryTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Receiver) GetDeliveryUnknown() bool {
+	if x != nil {
+		return x.DeliveryUnknown
+	}
+	return false
+}
+
 // Webhook posts a Notification as JSON. An answer of 2xx means delivered. 408, 425, 429 and 5xx, and errors of the network,
 // are tried again with exponential backoff and full jitter from 1s to 2m, or when `Retry-After` says so (at most 10m); other
 // answers are tried again only every 2m, since somebody must mend something. Notifications of one incident are delivered in order.
@@ -256,7 +266,7 @@ var File_probemesh_v1_receiver_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_receiver_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprobemesh/v1/receiver.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x03\n" +
+	"\x1bprobemesh/v1/receiver.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x04\n" +
 	"\bReceiver\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12%\n" +
@@ -272,7 +282,8 @@ const file_probemesh_v1_receiver_proto_rawDesc = "" +
 	"\x04owed\x18+ \x01(\x05R\x04owed\x12\x1d\n" +
 	"\n" +
 	"last_error\x18, \x01(\tR\tlastError\x12H\n" +
-	"\x12last_delivery_time\x18- \x01(\v2\x1a.google.protobuf.TimestampR\x10lastDeliveryTime\"\x82\x02\n" +
+	"\x12last_delivery_time\x18- \x01(\v2\x1a.google.protobuf.TimestampR\x10lastDeliveryTime\x12)\n" +
+	"\x10delivery_unknown\x18. \x01(\bR\x0fdeliveryUnknown\"\x82\x02\n" +
 	"\aWebhook\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12<\n" +
 	"\aheaders\x18\x02 \x03(\v2\".probemesh.v1.Webhook.HeadersEntryR\aheaders\x123\n" +

@@ -26,7 +26,7 @@ func shop() *meshv1.Check {
 func TestTheServersFieldsAreThoseDocumentedSo(t *testing.T) {
 	want := map[string]string{
 		"Check":    "create_time update_time etag revision status",
-		"Receiver": "create_time update_time etag owed last_error last_delivery_time",
+		"Receiver": "create_time update_time etag owed last_error last_delivery_time delivery_unknown",
 	}
 	for _, m := range []proto.Message{&meshv1.Check{}, &meshv1.Receiver{}} {
 		var owned []string
