@@ -10,7 +10,7 @@ table{border-collapse:collapse;width:100%} th{font-weight:600;text-align:left} t
 .UP,.ONLINE{background:#1a7f37}.DOWN{background:#c4262e}.DEGRADED,.OFFLINE{background:#b35900}.UNKNOWN{background:#6639ba}.PAUSED,.DRAINED{background:#777}
 .critical{border-left:3px solid #c4262e;padding-left:.8rem;font-weight:600}.info{border-left:3px solid var(--line);padding-left:.8rem}.follows{margin:-.6rem 0 1rem;padding-left:1.6rem;color:var(--dim)}
 .warn{border-left:3px solid #b35900;padding-left:.8rem} code{font-size:.9em;overflow-wrap:anywhere} td.uri{overflow-wrap:anywhere;min-width:min(18rem,30vw)}
-p,h1,td{overflow-wrap:anywhere} th{white-space:nowrap} pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}a{color:inherit}
+p,h1,td{overflow-wrap:anywhere} .tight{white-space:nowrap} td.whole{overflow-wrap:break-word} th{white-space:nowrap} pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}a{color:inherit}
 @media(max-width:48rem){body{margin:1rem auto} table,tbody,tr,td{display:block} tr:has(th){display:none} tr{border-bottom:1px solid var(--line);padding:.4rem 0} td{border:0;padding:.05rem 0} td:nth-child(-n+3){display:inline-block;padding-right:.7rem} td:empty{display:none}}
 </style>{{end}}
 {{define "head"}}<!doctype html>
@@ -71,7 +71,7 @@ const indexHTML = `<!doctype html>
 {{range .Warnings}}<p class="{{.Class}}">{{.Text}}</p>{{end}}
 <h2>Checks{{range .Counts}} &nbsp;<span class="v {{.Verdict}}">{{.N}} {{.Verdict}}</span>{{end}}</h2>
 {{if .Checks}}<table><tr><th>Check</th><th>Verdict</th><th>For</th><th>Why</th><th>Target</th></tr>
-{{range .Checks}}<tr><td><a href="/checks/{{.Name}}">{{.Name}}</a></td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td title="since {{.Began}}">{{.Since}}</td><td>{{.Summary}}{{range .Warnings}}<br>Warning: {{.}}{{end}}{{if .Undecided}}<br><b>{{.Undecided}}</b>{{end}}{{if .Incident}}<br><a href="/incidents/{{.Incident}}">incident {{.Incident}}</a>{{end}}{{if .Group}} <a href="/incidents/{{.Group}}">told of as a group</a>{{end}}</td><td class="uri">{{.URI}}</td></tr>
+{{range .Checks}}<tr><td class="whole"><a href="/checks/{{.Name}}">{{.Name}}</a></td><td><span class="v {{.Verdict}}">{{.Verdict}}</span></td><td class="tight" title="since {{.Began}}">{{.Since}}</td><td>{{.Summary}}{{range .Warnings}}<br>Warning: {{.}}{{end}}{{if .Undecided}}<br><b>{{.Undecided}}</b>{{end}}{{if .Incident}}<br><a href="/incidents/{{.Incident}}">incident {{.Incident}}</a>{{end}}{{if .Group}} <a href="/incidents/{{.Group}}">told of as a group</a>{{end}}</td><td class="uri">{{.URI}}</td></tr>
 {{end}}</table>{{if .More}}<p class="dim">Only the first ones are shown; <code>probemesh get checks</code> lists all.</p>{{end}}
 {{else}}<p class="dim">None yet. Write them into a file and run <code>probemesh apply -f FILE</code>.</p>{{end}}
 <h2>Probers</h2>

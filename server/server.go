@@ -158,6 +158,9 @@ func (s *Server) advertised() Addresses {
 func (s *Server) Run(ctx context.Context) (err error) {
 	defer s.Close()
 	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = nil // it was told to stop while it waited for the others
+		}
 		return errors.Join(err, s.shut())
 	}
 	defer func() { err = errors.Join(err, s.shut()) }()

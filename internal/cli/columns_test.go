@@ -56,3 +56,10 @@ func TestAMemberThatNobodyCanReachStandsAlone(t *testing.T) {
 		t.Errorf("got\n%s", text)
 	}
 }
+
+func TestWhatIsNotKnownOfAReceiverIsNotMadeUp(t *testing.T) {
+	text := shown(receiverResource(), &meshv1.Receiver{Name: "receivers/ops", DeliveryUnknown: true, LastError: "not known: etcd does not answer"}, time.Now())
+	if strings.Count(text, "?") != 3 || strings.Contains(text, "failing") || strings.Contains(text, "never") || strings.Contains(text, " 0 ") {
+		t.Errorf("got\n%s", text)
+	}
+}

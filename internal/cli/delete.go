@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -84,13 +83,21 @@ func (a *app) deleteAll(ctx context.Context, c *client, names []string, allowMis
 		case allowMissing && isNotFound(err):
 			a.print(a.out.paint(dim, "missing") + "  " + name)
 		default:
-			problems = append(problems, fmt.Sprintf("%s: %s", name, strings.TrimPrefix(a.explain(err).Error(), name+" ")))
+			problems = append(problems, about(name, a.explain(err).Error()))
 			if ctx.Err() != nil || isUnreachable(err) {
 				return joinProblems(problems)
 			}
 		}
 	}
 	return joinProblems(problems)
+}
+
+// about puts the name before a problem that does not begin with it.
+func about(name, problem string) string {
+	if strings.HasPrefix(problem, name+" ") {
+		return problem
+	}
+	return name + ": " + problem
 }
 
 func (a *app) deleteOne(ctx context.Context, c *client, name string) error {

@@ -46,7 +46,11 @@ func (a *app) sentence(e *fault.Error) string {
 		msg += "\nAn election takes a few seconds at most; try again, or wait longer with --timeout."
 	case meshv1.ErrorReason_RESOURCE_NOT_FOUND:
 		if collection, id, ok := strings.Cut(e.Metadata["name"], "/"); ok {
-			msg += a.meant(collection, id) + "; `probemesh get " + collection + "` lists what there is"
+			msg += a.meant(collection, id)
+			if !strings.HasSuffix(msg, "?") {
+				msg += ";"
+			}
+			msg += " `probemesh get " + collection + "` lists what there is"
 		}
 	}
 	return msg
@@ -81,7 +85,7 @@ func (a *app) meant(collection, id string) string {
 	for _, m := range kinds[i].items(response) {
 		ids = append(ids, spec.ID(nameField(m)))
 	}
-	return strings.TrimSuffix(nearest.Hint(id, ids), "?")
+	return nearest.Hint(id, ids)
 }
 
 // unreachable is said when there is no connection.

@@ -104,15 +104,15 @@ func (a *app) meshBanner(m *localmesh.Mesh) {
 	for _, p := range m.Probers() {
 		fmt.Fprintf(out, "  prober %-4s  pid %-7d  in datacenter %s\n", p.Name, p.PID(), p.Datacenter)
 	}
-	program, file := a.example()
+	program, write, file := a.example()
 	fmt.Fprintf(out, `
 Logs and data are below %[1]s. Kill any of them and see what happens. Next, from another terminal:
 
   export PROBEMESH_SERVER=%[2]s
   %[3]s get servers
-  %[3]s apply -f %[4]s
+%[5]s  %[3]s apply -f %[4]s
   %[3]s get checks --watch
 
 Ctrl-C stops it; nothing is lost.
-`, m.Data(), m.Addresses(), program, file)
+`, m.Data(), m.Addresses(), program, file, write)
 }

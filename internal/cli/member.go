@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -69,7 +70,7 @@ func (a *app) memberCommand() *cobra.Command {
 with: probemesh get members`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no %q%s; write: %s add NAME PEER-URL, or %s remove NAME", args[0], strings.TrimSuffix(nearest.Hint(args[0], []string{"add", "remove"}), "?"), cmd.CommandPath(), cmd.CommandPath())
+				return usagef("there is no %q%s Write: %s add NAME PEER-URL, or %s remove NAME", args[0], cmp.Or(nearest.Hint(args[0], []string{"add", "remove"}), "."), cmd.CommandPath(), cmd.CommandPath())
 			}
 			return nil
 		},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,6 +156,9 @@ func meshLines(m *meshv1.Mesh, s screen, wide bool, now time.Time) []string {
 	}
 	if len(m.GetEtcdMembers()) > 0 {
 		out = append(append(out, ""), etcdTable(m, wide).lines(s)...)
+		if slices.ContainsFunc(m.GetEtcdMembers(), func(e *meshv1.EtcdMember) bool { return e.GetHealthy() && e.GetDbSizeBytes() == 0 }) {
+			out = append(out, s.paint(dim, "DATABASE -: a server knows that of its own etcd member only; ask another with --server"))
+		}
 	}
 	return out
 }

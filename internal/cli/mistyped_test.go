@@ -17,7 +17,7 @@ func TestMistypedWordsAreToldWhatTheyAreNearTo(t *testing.T) {
 		"explain chek shop":              `there is no kind "chek" here; did you mean "check"? Write: `,
 		"explain incidnet x":             `did you mean "incident"?`,
 		"drain probr x":                  `did you mean "prober"?`,
-		"member ad x http://127.0.0.1:1": `there is no "ad"; did you mean "add"; write: `,
+		"member ad x http://127.0.0.1:1": `there is no "ad"; did you mean "add"? Write: `,
 		"help exti-codes":                `did you mean "exit-codes"?`,
 		"completion zhs":                 `did you mean "zsh"?`,
 		"version --log-level inf":        `did you mean "info"?`,

@@ -148,7 +148,7 @@ func (a *app) banner(cfg server.Config, at server.Addresses) {
 	if at.GRPC != defaultServer {
 		flag = " --server " + at.GRPC
 	}
-	program, file := a.example()
+	program, write, file := a.example()
 	fmt.Fprintf(a.env.Out, `
 The mesh is up: one server, one prober, in datacenter %q.
 
@@ -161,18 +161,20 @@ The mesh is up: one server, one prober, in datacenter %q.
 
 Next, from another terminal:
 
-  %s%s apply -f %s
+%s  %s%s apply -f %s
   %s%s get checks --watch
 
 Ctrl-C stops it; nothing is lost.
-`, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, program, flag, file, program, flag)
+`, cfg.Datacenter, at.GRPC, at.GRPC, at.HTTP, at.HTTP, at.HTTP, at.HTTP, cfg.Data, write, program, flag, file, program, flag)
 }
 
-// example is how this program is called, and a file that it may apply, in what is suggested to the user.
-func (a *app) example() (program, file string) {
-	program, file = cmp.Or(a.env.Program, "probemesh"), "docs/examples/first.yaml"
-	if _, err := os.Stat(file); err != nil {
-		file = "checks.yaml"
+// example is how this program is called, and a file that it may apply, in what is suggested to the user; write is the line that makes the file, empty when it is there.
+func (a *app) example() (program, write, file string) {
+	program = cmp.Or(a.env.Program, "probemesh")
+	for _, file := range []string{"docs/examples/first.yaml", "checks.yaml"} {
+		if _, err := os.Stat(file); err == nil {
+			return program, "", file
+		}
 	}
-	return program, file
+	return program, "  echo 'checks: [{name: web, uri: \"https://example.com/\"}]' > checks.yaml\n", "checks.yaml"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -89,12 +90,30 @@ func syntaxFault(name string, data []byte, err error) Fault {
 		at.Column, _ = strconv.Atoi(m[2])
 		text = strings.TrimPrefix(text, m[0])
 	}
+	if strings.HasPrefix(text, "did not find expected '-'") || strings.HasPrefix(text, "did not find expected key") {
+		at.Line, at.Column = brokenLine(data, text), 0
+	}
 	problem := "this is not YAML: " + text
 	if tab := tabIndent(data); tab > 0 && strings.Contains(text, "cannot start any token") {
 		at.Line, at.Column = tab, 1
 		problem = "this is not YAML: the line is indented with a tab; use spaces"
 	}
 	return Fault{Position: at, Problem: problem}
+}
+
+// brokenLine is the line whose coming makes the text break with the problem. Of a list or mapping that is broken off, the parser names the line before the one in
+// which it begins; but it reads a text from its beginning, and what ends before the fault has none of this kind.
+func brokenLine(data []byte, problem string) int {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return 1 + sort.Search(len(lines)-1, func(i int) bool {
+		dec := yaml.NewDecoder(bytes.NewReader(bytes.Join(lines[:i+1], nil)))
+		for {
+			var document yaml.Node
+			if err := dec.Decode(&document); err != nil {
+				return strings.HasSuffix(err.Error(), problem)
+			}
+		}
+	})
 }
 
 // tabIndent is the first line whose indentation has a tab, 0 if there is none.

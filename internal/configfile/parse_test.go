@@ -40,6 +40,8 @@ func TestEveryFaultOfFormIsListedWithItsPlace(t *testing.T) {
 		{"empty item", "checks:\n  - receivers: [ops, ]\n    datacenters:\n      - a\n      -\n", "f:5:8: checks[0].datacenters[1]: the item is empty; write text, or remove it\n"},
 		{"second document", "checks: []\n---\nchecks: []\n", "f:2:1: a second document begins here; a file holds one: put everything into one list of checks, or use several files\n"},
 		{"tab", "checks:\n\t- name: a\n", "f:2:1: this is not YAML: the line is indented with a tab; use spaces\n"},
+		{"item broken off", "checks:\n  - name: a\n   uri: x\n  - name: b\n", "f:3: this is not YAML: did not find expected '-' indicator\n"},
+		{"key too far in", "checks:\n  - name: a\n\n# first\nreceivers: []\n other: x\nlast: 1\n", "f:6: this is not YAML: did not find expected key\n"},
 		{"open bracket", "checks: [\n", "f:1: this is not YAML: did not find expected node content\n"},
 		{"empty", "# nothing\n", "f: the file is empty; write a list of checks under `checks:`\n"},
 		{"a word", "hello\n", "f:1:1: wants a mapping with `checks:` and `receivers:`, not the text \"hello\"\n"},

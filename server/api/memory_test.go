@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,11 +75,11 @@ func TestReadsAreAnsweredFromMemoryWhileEtcdIsSilent(t *testing.T) {
 			},
 			"GetReceiver": func(o ...grpc.CallOption) (string, error) {
 				r, err := w.receivers.GetReceiver(ctx, &meshv1.GetReceiverRequest{Name: "receivers/ops"}, o...)
-				return r.GetName() + " " + r.GetLastError(), err
+				return fmt.Sprintf("%s %t %s", r.GetName(), r.GetDeliveryUnknown(), r.GetLastError()), err
 			},
 			"ListReceivers": func(o ...grpc.CallOption) (string, error) {
 				r, err := w.receivers.ListReceivers(ctx, &meshv1.ListReceiversRequest{}, o...)
-				return r.GetReceivers()[0].GetName() + " " + r.GetReceivers()[0].GetLastError(), err
+				return fmt.Sprintf("%s %t %s", r.GetReceivers()[0].GetName(), r.GetReceivers()[0].GetDeliveryUnknown(), r.GetReceivers()[0].GetLastError()), err
 			},
 			"GetProber": func(o ...grpc.CallOption) (string, error) {
 				r, err := w.probers.GetProber(ctx, &meshv1.GetProberRequest{Name: "probers/fra-1"}, o...)
@@ -93,7 +94,7 @@ func TestReadsAreAnsweredFromMemoryWhileEtcdIsSilent(t *testing.T) {
 				return r.GetServers()[0].GetName(), err
 			},
 		}
-		want := map[string]string{"GetCheck": "checks/shopUP", "GetReceiver": "receivers/ops not known: ", "ListReceivers": "receivers/ops not known: ", "GetIncident": incident,
+		want := map[string]string{"GetCheck": "checks/shopUP", "GetReceiver": "receivers/ops true not known: ", "ListReceivers": "receivers/ops true not known: ", "GetIncident": incident,
 			"ListIncidents": incident, "GetProber": "probers/fra-1", "ListProbers": "probers/fra-1", "ListServers": "servers/a"}
 		for name, read := range reads {
 			var header metadata.MD

@@ -26,6 +26,8 @@ type Facts struct {
 	Probers []*meshv1.Prober
 	// Checks is what it knows of the checks.
 	Checks Checks
+	// Asked tells that it has read what is owed since it started.
+	Asked bool
 	// Owed is what receivers are owed, by receiver.
 	Owed []Owed
 	// Receivers are all there are. They are not changed.

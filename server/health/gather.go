@@ -32,6 +32,7 @@ type asked struct {
 	reads    []time.Duration
 	members  []Member
 	alarms   []string
+	owedRead bool // since the start
 	owed     []Owed
 	receives []Receiver
 	checks   Checks
@@ -136,7 +137,7 @@ func (m *Monitor) askOutbox(ctx context.Context) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.asked.owed, m.asked.receives = owed, receivers
+	m.asked.owed, m.asked.receives, m.asked.owedRead = owed, receivers, true
 }
 
 // lastError is what the last failed attempt met, as the incident's timeline has it.
@@ -187,7 +188,7 @@ func (m *Monitor) gather(now time.Time) Facts {
 	if !a.lost.IsZero() && now.Sub(a.lost) >= lostAfter {
 		f.Etcd.LostSince = a.lost
 	}
-	f.Owed, f.Receivers, f.Checks = a.owed, a.receives, a.checks
+	f.Asked, f.Owed, f.Receivers, f.Checks = a.owedRead, a.owed, a.receives, a.checks
 	if m.src.HistoryFailed != nil {
 		f.HistoryFailed = m.src.HistoryFailed()
 	}

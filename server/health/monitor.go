@@ -237,7 +237,7 @@ func (m *Monitor) picture(now time.Time, f Facts, shown []*meshv1.Condition) *me
 	if !f.DeadMan.Told.IsZero() {
 		mesh.DeadManTime = timestamppb.New(f.DeadMan.Told)
 	}
-	mesh.State, mesh.Summary = verdict(mesh)
+	mesh.State, mesh.Summary = verdict(now, f, mesh)
 	return mesh
 }
 
@@ -276,8 +276,25 @@ func datacenters(f Facts) []*meshv1.DatacenterHealth {
 	return out
 }
 
+// unsettled is why it cannot be said yet that all is well although no condition is shown: some are shown only once they have lasted. Empty when it can be.
+func (f Facts) unsettled(now time.Time, mesh *meshv1.Mesh) string {
+	enrolled, heard := 0, 0
+	for _, p := range places(f.Probers) {
+		enrolled, heard = enrolled+p.enrolled, heard+p.online
+	}
+	switch oldest := mesh.GetOldestOwedTime(); {
+	case !f.Asked:
+		return "what is owed has not been read yet"
+	case oldest != nil && now.Sub(oldest.AsTime()) >= OwedLimit:
+		return fmt.Sprintf("%s owed, the oldest for %s", count(int(mesh.GetOwed()), "notification"), span(now.Sub(oldest.AsTime())))
+	case f.SeesProbers && enrolled > 0 && heard == 0:
+		return fmt.Sprintf("none of %s that are enrolled is heard yet", count(enrolled, "prober"))
+	}
+	return ""
+}
+
 // verdict is the state of the mesh and the sentence that says it.
-func verdict(mesh *meshv1.Mesh) (meshv1.Mesh_State, string) {
+func verdict(now time.Time, f Facts, mesh *meshv1.Mesh) (meshv1.Mesh_State, string) {
 	var roots []*meshv1.Condition
 	for _, c := range mesh.GetConditions() {
 		if c.GetCausedBy() == 0 && c.GetSeverity() >= warning {
@@ -285,6 +302,9 @@ func verdict(mesh *meshv1.Mesh) (meshv1.Mesh_State, string) {
 		}
 	}
 	if len(roots) == 0 {
+		if why := f.unsettled(now, mesh); why != "" {
+			return meshv1.Mesh_STATE_UNSPECIFIED, "It cannot be said yet that all is well: " + why + "."
+		}
 		probers, online := 0, 0
 		for _, d := range mesh.GetDatacenters() {
 			probers, online = probers+int(d.GetProbers()), online+int(d.GetProbersOnline())

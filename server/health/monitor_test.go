@@ -21,15 +21,16 @@ import (
 
 // world is what a monitor of server a looks at: a test changes it.
 type world struct {
-	mu       sync.Mutex // guards everything below
-	standing health.Standing
-	etcd     error
-	outbox   []store.Versioned[*statev1.OutboxEntry]
-	records  []*statev1.ServerRecord
-	views    []peer.View
-	silent   map[string]bool
-	probers  []*meshv1.Prober
-	members  []health.Member
+	mu         sync.Mutex // guards everything below
+	standing   health.Standing
+	etcd       error
+	outbox     []store.Versioned[*statev1.OutboxEntry]
+	outboxLost bool
+	records    []*statev1.ServerRecord
+	views      []peer.View
+	silent     map[string]bool
+	probers    []*meshv1.Prober
+	members    []health.Member
 
 	*health.Monitor
 }
@@ -54,6 +55,9 @@ func (w *world) WriteLatency(time.Time) (time.Duration, int) { return time.Milli
 func (w *world) ListOutbox(context.Context) ([]store.Versioned[*statev1.OutboxEntry], int64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.outboxLost {
+		return nil, 0, errors.New("no answer")
+	}
 	return w.outbox, 1, w.etcd
 }
 
@@ -85,7 +89,10 @@ func (w *world) peers() []peer.View {
 	return append([]peer.View(nil), w.views...)
 }
 
-func watch(t *testing.T) *world {
+func watch(t *testing.T) *world { return watchFor(t, 20*time.Second, func(*world) {}) }
+
+// watchFor prepares a world and lets a monitor watch it for so long.
+func watchFor(t *testing.T, long time.Duration, prepare func(*world)) *world {
 	w := &world{standing: health.Standing{Leader: "servers/a", Term: 3, Leading: true, Sessions: 1, Revision: 50}, silent: map[string]bool{}}
 	for _, n := range []string{"a", "b", "c"} {
 		w.records = append(w.records, &statev1.ServerRecord{Name: "servers/" + n, Datacenter: "dc-" + n, Version: "1"})
@@ -95,6 +102,7 @@ func watch(t *testing.T) *world {
 			w.views = append(w.views, peer.View{Server: "servers/" + n, Datacenter: "dc-" + n, Since: time.Now()})
 		}
 	}
+	prepare(w)
 	var err error
 	w.Monitor, err = health.New(health.Config{Server: "servers/a", Datacenter: "dc-a", Version: "1", Embedded: true}, health.Sources{
 		Standing: locked(w, func() health.Standing { return w.standing }), Servers: locked(w, func() []*statev1.ServerRecord { return w.records }),
@@ -115,7 +123,7 @@ func watch(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	pass(20 * time.Second)
+	pass(long)
 	return w
 }
 
@@ -137,6 +145,32 @@ func TestAMonitorSaysThatAllIsWellAndThatItMayTell(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestAllIsWellIsNotSaidBeforeItIsKnown(t *testing.T) {
+	fresh := func(prepare func(w *world)) (summary string) {
+		synctest.Test(t, func(t *testing.T) {
+			w := watchFor(t, time.Second, prepare)
+			if s := w.Mesh().GetState(); s == meshv1.Mesh_HEALTHY != strings.HasPrefix(w.Mesh().GetSummary(), "All is well") {
+				t.Errorf("%v: %s", s, w.Mesh().GetSummary())
+			}
+			summary = w.Mesh().GetSummary()
+		})
+		return summary
+	}
+	for want, prepare := range map[string]func(*world){
+		"All is well: ":         func(*world) {},
+		"has not been read yet": func(w *world) { w.outboxLost = true },
+		"none of 3 probers that ": func(w *world) {
+			for _, p := range w.probers {
+				p.State = meshv1.Prober_OFFLINE
+			}
+		},
+	} {
+		if got := fresh(prepare); !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }
 
 func TestAServerThatDiedIsMissedAsLongAsItsMemberIs(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 type Mesh_State int32
 
 const (
-	// Not known.
+	// Not known, or not yet: the server has just started, hears no prober so far, or a notification is overdue and why is not settled. `summary` says which.
 	Mesh_STATE_UNSPECIFIED Mesh_State = 0
 	// Nothing needs anybody: there is no condition above INFO.
 	Mesh_HEALTHY Mesh_State = 1
