@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -50,6 +51,8 @@ type Member struct {
 	client *clientv3.Client
 	lock   *fileutil.LockedFile
 	fail   *failure
+	// closing: Close has been called.
+	closing atomic.Bool
 }
 
 // Start starts a member and waits until the cluster has a leader, which a lone member has in less than a second and one of several when most of
@@ -251,9 +254,10 @@ func (m *Member) Wait(ctx context.Context) error {
 	case err := <-m.fail.reason:
 		return fmt.Errorf("the embedded etcd failed: %w", err)
 	case <-m.etcd.Server.StopNotify():
-		if m.etcd.Server.IsMemberExist(m.etcd.Server.MemberID()) {
-			return errors.New("the embedded etcd stopped; its log says why")
+		if m.closing.Load() {
+			return errors.New("the embedded etcd was closed")
 		}
+		// By itself it stops for nothing else. It may have heard so from the others' refusals, before the entry of the log that removes it: then it still counts itself among them.
 		return fmt.Errorf("this server's etcd member, %s, was removed from its cluster; to come back, let `probemesh member add` make room for it and start it on an empty data directory", m.cfg.Name)
 	}
 }
@@ -261,6 +265,7 @@ func (m *Member) Wait(ctx context.Context) error {
 // Close stops the member, its client first. It takes a second with peers, and at most twelve; a member that has not stopped by then is left to
 // the end of the process, and its directory stays locked. Close is to be called once.
 func (m *Member) Close() error {
+	m.closing.Store(true)
 	clientErr := m.client.Close()
 	if errors.Is(clientErr, context.Canceled) {
 		clientErr = nil // how a client of a closed context says that it is closed
