@@ -118,17 +118,21 @@ func TestASilentProberIsDetachedAfterThreeSeconds(t *testing.T) {
 	})
 }
 
+// openStuck attaches the prober "stuck", which reads nothing, with more assignments than its stream takes.
+func (w *world) openStuck() {
+	var names []string
+	for i := range 5000 {
+		names = append(names, fmt.Sprint("c", i))
+	}
+	w.mesh.want(assigned(names...)...)
+	w.open(hello("stuck"), false, nil).inventory(nil)
+}
+
 // A prober that reads nothing fills the stream's window; what is sent to it blocks for ever. That must cost nobody else anything, and its name must be free
 // again after three seconds of silence.
 func TestAProberThatStopsReadingBlocksNobody(t *testing.T) {
 	inWorld(t, func(w *world) {
-		var names []string
-		for i := range 5000 {
-			names = append(names, fmt.Sprint("c", i))
-		}
-		w.mesh.want(assigned(names...)...)
-		stuck := w.open(hello("stuck"), false, nil)
-		stuck.inventory(nil)
+		w.openStuck()
 		other := w.attach(hello("other"))
 		for range 2 {
 			time.Sleep(time.Second)
@@ -151,13 +155,7 @@ func TestAProberThatStopsReadingBlocksNobody(t *testing.T) {
 
 func TestASessionThatIsReplacedEndsAtOnceAlthoughItsProberReadsNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
-		var names []string
-		for i := range 5000 {
-			names = append(names, fmt.Sprint("c", i))
-		}
-		w.mesh.want(assigned(names...)...)
-		stuck := w.open(hello("stuck"), false, nil)
-		stuck.inventory(nil)
+		w.openStuck()
 		synctest.Wait()
 		for range 10 {
 			w.mesh.session("stuck").Wake()
