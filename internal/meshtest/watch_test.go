@@ -25,6 +25,8 @@ const (
 	afterSilence = leaseTTL + 5*time.Second
 	// afterTrouble is from the end of a fault while which nothing is promised.
 	afterTrouble = 25 * time.Second
+	// returns is from the end of what kept a prober from the servers to its session, when a round of its attempts has just failed: the longest pause, and a new round.
+	returns = 11 * time.Second
 	// outboxMost, spoolMost bound what may wait.
 	outboxMost = 200
 )
@@ -53,11 +55,12 @@ type watch struct {
 	mu     sync.Mutex
 	edited map[string]time.Time // when a check was changed last
 	wiped  map[string]time.Time // when a prober or server lost its disk
+	freed  map[string]time.Time // when a prober could reach the servers again
 	paused map[string]bool
 }
 
 func newWatch(w *world) *watch {
-	return &watch{w: w, said: map[string]bool{}, decided: map[string]bool{}, edited: map[string]time.Time{}, wiped: map[string]time.Time{}, paused: map[string]bool{}, calm: time.Now()}
+	return &watch{w: w, said: map[string]bool{}, decided: map[string]bool{}, edited: map[string]time.Time{}, wiped: map[string]time.Time{}, freed: map[string]time.Time{}, paused: map[string]bool{}, calm: time.Now()}
 }
 
 func (k *watch) begins(f *fault) {
@@ -93,6 +96,12 @@ func (k *watch) ended(f *fault) {
 	}
 	if f.kind == "pause" || f.kind == "cut off datacenter" || stops[f.kind] {
 		d = afterSilence // it comes back: sessions go home, and an old leader may have to learn that it is one no more
+	}
+	switch f.kind {
+	case "prober is cut off", "one way from prober", "one way to prober":
+		k.mu.Lock()
+		k.freed[f.node] = time.Now()
+		k.mu.Unlock()
 	}
 	k.calmAfter(d)
 }
@@ -221,8 +230,14 @@ func (k *watch) quorumSince(check string) (time.Time, bool) {
 		if a == nil || a.cancel == nil || s.ok || k.w.net.stalled(prober) || time.Since(s.last) > 36*time.Second {
 			continue
 		}
-		if at, ok := first[s.datacenter]; !ok || s.first.Before(at) {
-			first[s.datacenter] = s.first
+		seen := s.first
+		k.mu.Lock()
+		if heard := k.freed[prober].Add(returns); heard.After(seen) {
+			seen = heard
+		}
+		k.mu.Unlock()
+		if at, ok := first[s.datacenter]; !ok || seen.Before(at) {
+			first[s.datacenter] = seen
 		}
 	}
 	times := slices.SortedFunc(maps.Values(first), time.Time.Compare)

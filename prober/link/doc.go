@@ -37,8 +37,8 @@
 // (grpc.health.v1); a server that is not SERVING, or takes 2 s to say so, is no standby. When a session ends (its stream breaks, the server says that it stops, or nothing was
 // heard of it for 3 s), the next one begins on that connection: no dialling, no TLS handshake, and no pause but a random one below 50 ms, because all probers of that
 // server come at once. Without a standby, other addresses are tried: the home, the other servers in their order, the configured addresses; the one that
-// was lost comes last. Only when attempts fail, or sessions keep ending within a second, there are pauses of full jitter below 1 s, 2 s, 4 s, 8 s, 10 s; a
-// session that lived for 10 s starts this anew. A Redirect's addresses come before all others.
+// was lost comes last. An address at which nobody answers is followed by the next one at once. Only when a whole round of them has failed, a server refuses, or sessions keep
+// ending within a second, there are pauses of full jitter below 1 s, 2 s, 4 s, 8 s, 10 s; a session that lived for 10 s starts this anew. A Redirect's addresses come before all others.
 //
 // Silence ends a session after 3 s and not earlier, although a standby is at hand: a server that paused for half of that (a virtual machine that is moved, a
 // collection of garbage) would lose all of its probers for nothing, and have them back a minute later.

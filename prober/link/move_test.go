@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -400,4 +402,27 @@ func TestAStoppingServerIsLeftAtOnce(t *testing.T) {
 	if pause := r.pause(&attempt{s: newSession(l, "b:1"), address: "b:1", err: stopping}); pause < time.Second {
 		t.Errorf("a server that refused it is asked again after %v; it said 1 s", pause)
 	}
+}
+
+// longest is a source of the longest pauses.
+type longest struct{}
+
+func (longest) Uint64() uint64 { return math.MaxUint64 }
+
+func TestOnePauseIsForAWholeRoundOfServersThatDoNotAnswer(t *testing.T) {
+	inMeshFrom(t, quiet, []string{"a:1", "b:1", "c:1"}, func(m *mesh) {
+		m.warm()
+		synctest.Wait()
+		m.link.rand = rand.New(longest{})
+		for _, s := range []*linktest.Server{m.a, m.b, m.c} {
+			s.Stop()
+		}
+		time.Sleep(2 * time.Minute) // until pauses are as long as they get
+		m.c.Start(m.net)
+		time.Sleep(backoffMax + 3*moveJitter)
+		if !m.c.Attached() {
+			t.Errorf("%v after one of three servers has come back: %+v; want a session there", backoffMax+3*moveJitter, m.link.Stats())
+		}
+		m.nothingLost()
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
@@ -129,7 +130,8 @@ func (a *attempt) linger() {
 // retries says where to try next and when. Used by one goroutine.
 type retries struct {
 	link     *Link
-	failures int    // in a row; a session that lived for 10 s is none
+	failures int    // in a row; a session that lived for 10 s is none, and a round of addresses at which nobody answered is one
+	silent   int    // addresses in a row at which nobody answered, since the last pause
 	said     string // what was logged last
 }
 
@@ -165,7 +167,12 @@ func (r *retries) pause(a *attempt) time.Duration {
 		return r.after(a, a.lived >= livedFor || l.book.hasPreferred())
 	}
 	began := !a.s.began.IsZero()
-	r.failures++
+	if r.silent++; began || answered(a.err) {
+		r.silent = 0
+	}
+	if r.silent == 0 || r.silent >= l.book.size() {
+		r.failures++
+	}
 	if a.lived >= livedFor {
 		r.failures, r.said = 1, ""
 	}
@@ -177,7 +184,7 @@ func (r *retries) pause(a *attempt) time.Duration {
 		l.count(func(s *Stats) { s.Lost++ })
 		l.book.leave(a.address)
 		r.said = ""
-		return r.after(a, (r.failures <= quickMoves || a.lived >= settledAfter) && (l.book.hasPreferred() || l.keeper.warmServer() != "" || l.book.alternative()))
+		return r.after(a, (r.failures <= quickMoves || a.lived >= settledAfter) && (l.book.hasPreferred() || l.keeper.warmServer() != "" || l.book.size() > 1))
 	}
 	if r.said != a.err.Error() {
 		l.log.Warn("no session; the prober goes on without and tries again", "address", a.address, "err", a.err)
@@ -185,7 +192,20 @@ func (r *retries) pause(a *attempt) time.Duration {
 		l.log.Debug("no session", "address", a.address, "err", a.err)
 	}
 	r.said = a.err.Error()
-	return r.after(a, a.preferred && l.book.hasPreferred())
+	if r.silent >= l.book.size() {
+		r.silent = 0
+		return r.after(a, false)
+	}
+	return r.after(a, r.silent > 0 || a.preferred && l.book.hasPreferred())
+}
+
+// answered tells whether a server said why there is no session. Else nobody is spared by a pause before the next address is tried.
+func answered(err error) bool {
+	if errors.Is(err, errAttach) {
+		return false
+	}
+	f, ok := fault.From(err)
+	return !ok || f.Code != codes.Unavailable || f.Reason != meshv1.ErrorReason_ERROR_REASON_UNSPECIFIED || f.RetryAfter > 0
 }
 
 // after is the pause: a few milliseconds when there is another server to try at once, else by backoff, and not before a server that refused wants to be asked again.

@@ -177,11 +177,11 @@ func (b *book) next() (address string, preferred bool) {
 	return address, false
 }
 
-// alternative tells whether there is an address besides the one that was lost.
-func (b *book) alternative() bool {
+// size is how many addresses a round has.
+func (b *book) size() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.allLocked()) > 1
+	return len(b.allLocked())
 }
 
 // allLocked gives every address: those of known servers by their rank, the configured ones, those named without a server; the lost one last.
