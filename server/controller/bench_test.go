@@ -19,7 +19,7 @@ import (
 )
 
 // standing is a controller that stands by, with probers in three datacenters at another server, and so many checks of three probers each.
-func standing(b *testing.B, checks int) *Controller {
+func standing(b testing.TB, checks int) *Controller {
 	b.Helper()
 	// Metrics are recorded as in a server.
 	provider := metricsdk.NewMeterProvider(metricsdk.WithReader(metricsdk.NewManualReader()))

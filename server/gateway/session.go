@@ -136,11 +136,7 @@ func (s *session) listen(ctx context.Context, ended <-chan error) error {
 	t := time.NewTimer(silence)
 	defer t.Stop()
 	due := time.Now().Add(silence)
-	again := func(after time.Duration) {
-		due = time.Now().Add(after)
-		t.Reset(after)
-	}
-	late := 0 // in a row
+	var w watch
 	for {
 		select {
 		case <-ctx.Done():
@@ -148,21 +144,35 @@ func (s *session) listen(ctx context.Context, ended <-chan error) error {
 		case err := <-ended:
 			return err
 		case <-t.C:
-			if late++; time.Since(due) > deaf && late <= lateMax {
-				// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier: they would all come back.
-				again(pingEvery)
-				continue
-			}
-			late = 0
 			quiet := time.Since(s.began) - time.Duration(s.heard.Load())
-			if quiet > silence {
+			after := w.look(time.Since(due), quiet)
+			if after == 0 {
 				err := fault.New(codes.Unavailable, meshv1.ErrorReason_SESSION_BROKEN, s.name, "nothing was heard of %s for %s", s.name, quiet.Round(100*time.Millisecond))
 				s.cancel(err)
 				return err
 			}
-			again(silence - quiet + time.Millisecond)
+			due = time.Now().Add(after)
+			t.Reset(after)
 		}
 	}
+}
+
+// watch decides whether a silent session ends.
+type watch struct {
+	late int // how often in a row the server looked too late
+}
+
+// look is told how late the server looks, and for how long nothing was heard. It gives after how long to look again; 0: the session ends.
+func (w *watch) look(late, quiet time.Duration) (after time.Duration) {
+	if w.late++; late > deaf && w.late <= lateMax {
+		// This server did not run: what the prober said meanwhile is still to be read. To cut all sessions off would only make it busier: they would all come back.
+		return pingEvery
+	}
+	w.late = 0
+	if quiet > silence {
+		return 0
+	}
+	return silence - quiet + time.Millisecond
 }
 
 type receiver interface {

@@ -118,6 +118,46 @@ func TestASilentProberIsDetachedAfterThreeSeconds(t *testing.T) {
 	})
 }
 
+func TestAServerThatIsAlwaysLateStillEndsASilentSession(t *testing.T) {
+	const much = deaf + time.Millisecond
+	for what, c := range map[string]struct {
+		late []time.Duration // by which it looks, again and again; the last one for ever
+		ends int             // at which look the silent session ends
+	}{
+		"punctual":                         {[]time.Duration{0}, 1},
+		"as late as is usual":              {[]time.Duration{deaf}, 1},
+		"late once":                        {[]time.Duration{much, 0}, 2},
+		"late as often as keeps a session": {append(slices.Repeat([]time.Duration{much}, lateMax), 0), lateMax + 1},
+		"always late":                      {[]time.Duration{much}, lateMax + 1},
+		"always very late":                 {[]time.Duration{time.Hour}, lateMax + 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var w watch
+			for n := 1; n <= 100; n++ {
+				after := w.look(c.late[min(n, len(c.late))-1], silence+time.Duration(n)*time.Second)
+				if over := after == 0; over != (n == c.ends) {
+					t.Fatalf("at look %d it ends: %t; want it to end at look %d", n, over, c.ends)
+				} else if over {
+					return
+				}
+				if after != pingEvery {
+					t.Errorf("it looks again after %s; want %s, when the prober has said something once more", after, pingEvery)
+				}
+			}
+			t.Error("it never ends")
+		})
+	}
+}
+
+func TestALateServerKeepsSessionsThatAreHeard(t *testing.T) {
+	var w watch
+	for n := range 100 {
+		if after := w.look(time.Hour, time.Second); after < pingEvery || after > silence {
+			t.Fatalf("at look %d: again after %s", n, after)
+		}
+	}
+}
+
 // openStuck attaches the prober "stuck", which reads nothing, with more assignments than its stream takes.
 func (w *world) openStuck() {
 	var names []string
