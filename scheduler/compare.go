@@ -38,8 +38,8 @@ func (s *State) agree(c *check, i int) {
 }
 
 // compare holds votes against each other after that of seat i: a vote is compared with what the probers of other datacenters have seen since its probe began. Two
-// datacenters at least must have said something, and two thirds of them the same. Each vote is compared once; one that nobody else has anything to say about is
-// forgotten when it is stale.
+// datacenters at least must have said something, and two thirds of them the same. It is a dissent only if two of them said so before it, too: otherwise the target
+// has changed meanwhile, and nobody was wrong. Each vote is compared once; one that nobody else has anything to say about is forgotten when it is stale.
 func (s *State) compare(now time.Time, c *check, i int) {
 	v := &c.votes[i]
 	if d := &c.seats[i].doubt; v.Outcome == verdict.OK || v.Outcome == verdict.Fail {
@@ -83,6 +83,8 @@ func (s *State) compare(now time.Time, c *check, i int) {
 			*d = doubt{}
 		case !s.heardOthers(c, j, d.at):
 			*d = doubt{} // this server was cut off then, and what its own prober saw with it
+		case !c.saidBefore(j, d.at, d.failed):
+			*d = doubt{} // the others changed their mind since: so did the target
 		default:
 			kind, _ := spec.KindOf(c.eff.GetUri())
 			if s.book.Dissent(now, credibility.Dissent{Prober: c.votes[j].Prober, Check: c.name, Subject: s.subject(c), Kind: string(kind), Failed: d.failed}) {
@@ -116,6 +118,19 @@ func (s *State) heardOthers(c *check, j int, at time.Time) bool {
 	return c.elsewhere(j, func(v *verdict.Vote) bool {
 		p := s.roster.get(v.Prober)
 		return p.online && !p.back.After(at)
+	})
+}
+
+// saidBefore tells whether the probers of two datacenters other than that of seat j had seen the check answer (or fail, if ok is false) in a probe that began at the
+// time or earlier, and have seen nothing else since. A result that has not changed is up to a second on its way, one that has changed is not: of a target that has
+// just gone down, the last answer that one prober had may come after the first failures of all others.
+func (c *check) saidBefore(j int, at time.Time, ok bool) bool {
+	said := verdict.Fail
+	if ok {
+		said = verdict.OK
+	}
+	return c.elsewhere(j, func(v *verdict.Vote) bool {
+		return v.Outcome == said && !v.Aside && !v.Drained && v.Trial == verdict.Trusted && !v.Since.After(at) && !v.Start.Before(at)
 	})
 }
 

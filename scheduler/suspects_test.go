@@ -186,6 +186,34 @@ func TestProberThatProbesJustBeforeTargetsChangeIsNotSetAside(t *testing.T) {
 	}
 }
 
+// The same, but what that prober saw arrives last: a result that has not changed waits up to a second for company, and all others' failures, asked for at once, do not.
+func TestProberWhoseLastAnswersArriveAfterAllOthersFailuresIsNotSetAside(t *testing.T) {
+	r, places := suspectRig(t)
+	others := []string{"ams", "fra", "iad", "syd"}
+	was := ok
+	round(r, places, func(string, int) meshv1.Result_Outcome { return ok })
+	for range 6 {
+		now := fail
+		if was == fail {
+			now = ok
+		}
+		probed := r.now
+		r.after(50 * time.Millisecond)
+		round(r, others, func(string, int) meshv1.Result_Outcome { return now })
+		for i := range 12 {
+			name := fmt.Sprint("checks/c", i)
+			r.apply(Cast{Prober: "nrt-1", Result: &meshv1.Result{Check: name, StartTime: timestamppb.New(probed), Outcome: was, CheckRevision: r.s.checks[name].workHash}})
+		}
+		for range 2 {
+			round(r, places, func(string, int) meshv1.Result_Outcome { return now })
+		}
+		was = now
+	}
+	if got := asideOf(r); len(got) != 0 || r.s.Counters.Dissents != 0 {
+		t.Errorf("set aside: %q after %d dissents", got, r.s.Counters.Dissents)
+	}
+}
+
 // Outages that are shorter than the interval, seen by one datacenter before the prober and by one after it: both have seen the same.
 func TestProberThatSawAShortOutageBetweenTwoOthersIsNotSetAside(t *testing.T) {
 	r, _ := suspectRig(t)
