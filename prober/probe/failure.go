@@ -132,6 +132,9 @@ func classifyResolve(d *net.DNSError, err error, a *Attempt) (meshv1.Result_Erro
 	if class, reason, ok := classifyErrno(err, a); ok && class == meshv1.Result_PROBER {
 		return class, reason
 	}
+	if to, err := netip.ParseAddrPort(d.Server); !hasNetwork() || err == nil && !routed(to.Addr().Unmap()) {
+		return meshv1.Result_PROBER, "this prober's machine has no network, or no route to its resolver: " + d.Err
+	}
 	server := ""
 	if d.Server != "" {
 		server = " (resolver " + d.Server + ")"
@@ -154,8 +157,8 @@ func classifyErrno(err error, a *Attempt) (meshv1.Result_ErrorClass, string, boo
 		if !hasNetwork() {
 			return meshv1.Result_PROBER, "this prober has no network: no interface besides loopback is up", true
 		}
-		if to, err := netip.ParseAddrPort(a.Remote()); err == nil && !HasFamily(to.Addr().Unmap().Is4()) {
-			return meshv1.Result_PROBER, "this prober has no route in the IP family of that address", true
+		if to, err := netip.ParseAddrPort(a.Remote()); err == nil && !routed(to.Addr().Unmap()) {
+			return meshv1.Result_PROBER, "this prober's machine has no route to that address", true
 		}
 		return meshv1.Result_UNREACHABLE, errno.Error(), true
 	case syscall.EMFILE, syscall.ENFILE:
@@ -174,14 +177,14 @@ func classifyErrno(err error, a *Attempt) (meshv1.Result_ErrorClass, string, boo
 	return meshv1.Result_UNREACHABLE, errno.Error(), true
 }
 
-// hasNetwork tells whether the prober has any network: an interface besides loopback that is up and has an address.
+// hasNetwork tells whether the prober has any network: an interface besides loopback that is up, not without its carrier, and has an address.
 func hasNetwork() bool {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return true // not known: do not blame the prober
 	}
 	for _, i := range interfaces {
-		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 {
+		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0 {
 			continue
 		}
 		if addrs, err := i.Addrs(); err != nil || len(addrs) > 0 {
@@ -189,6 +192,17 @@ func hasNetwork() bool {
 		}
 	}
 	return false
+}
+
+// routed tells whether this machine can send to an address at all. That a router on the way has no route is not seen here: connecting a UDP socket asks the system, and sends nothing.
+func routed(to netip.Addr) bool {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9)))
+	if err == nil {
+		conn.Close()
+		return true
+	}
+	// No route, or one with no address of ours to send from.
+	return !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // HasFamily tells whether this machine has a route to the world over IPv4 (or, if v4 is false, IPv6), or at least an address of its own there besides
