@@ -21,7 +21,8 @@ type Config struct {
 	OfflineAfter time.Duration
 	// RowsPerMinute bounds how many rows of a table move a minute for the sake of balance. Default 164, which is 4 %.
 	RowsPerMinute int
-	// WarmUp is how long a new leader may close but not open incidents until it has heard 80 % of the votes of probers that have not been silent for as long. Default 5 s.
+	// WarmUp is how long a new leader may close but not open incidents until it has heard 80 % of the votes, not counting those of probers that have been silent for as long if they are
+	// the fewer. Default 5 s.
 	WarmUp time.Duration
 	// FreshSlack is what a vote may be older than interval + timeout before it stops counting: the way from the prober to here. Default 2 s.
 	FreshSlack time.Duration
@@ -331,22 +332,25 @@ func (s *State) keepHouse(now time.Time) {
 	s.keepBlames(now)
 }
 
-// heard is the share of seats that have a fresh vote, 1 when there are none. Seats of probers that have been silent for as long as a warm-up do not count: a datacenter that was lost before is
-// not waited for by every leader after.
+// heard is the share of seats that have a fresh vote, 1 when there are none. Seats of probers that have been silent for as long as a warm-up do not count, if they are the fewer: a datacenter that
+// was lost before is not waited for by every leader after. Who misses most has been cut off itself, and they come back to it in a moment.
 func (s *State) heard(now time.Time) float64 {
-	var all, fresh int
+	var all, fresh, silent int
 	for _, c := range s.checks {
 		if c.spec.GetPaused() || c.gone {
 			continue
 		}
 		for i := range c.votes {
+			all++
 			if c.policy.IsFresh(&c.votes[i], now) {
-				all++
 				fresh++
-			} else if p := s.roster.get(c.votes[i].Prober); p.online || now.Sub(p.since) < s.cfg.WarmUp {
-				all++
+			} else if p := s.roster.get(c.votes[i].Prober); !p.online && now.Sub(p.since) >= s.cfg.WarmUp {
+				silent++
 			}
 		}
+	}
+	if 2*silent < all {
+		all -= silent
 	}
 	if all == 0 {
 		return 1

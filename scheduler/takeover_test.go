@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,6 +131,37 @@ func TestANewLeaderWaitsForProbersThatMayStillCome(t *testing.T) {
 	r.votes("shop", fail, "ams", "fra")
 	r.after(time.Second)
 	r.wantOwed("OPENED checks/shop")
+}
+
+// A server that heard nobody, or only its own datacenter, when it was elected was cut off itself: the others come back in a moment, and are waited for as ever.
+func TestANewLeaderThatWasCutOffItselfWaitsForTheOthers(t *testing.T) {
+	for _, heard := range [][]string{nil, {"fra"}} {
+		r := up(t, quick())
+		r.apply(Leadership{Term: 1})
+		for _, d := range []string{"ams", "fra", "iad"} {
+			if !slices.Contains(heard, d) {
+				r.apply(ProberOffline{Name: d + "-1", Unheard: true})
+			}
+		}
+		for range 6 {
+			r.after(5 * time.Second)
+			r.votes("shop", ok, heard...)
+		}
+		r.apply(Leadership{Leading: true, Term: 2})
+		r.after(time.Second) // it looks who is there before the first of them is back
+		for _, d := range []string{"ams", "fra", "iad"} {
+			r.apply(ProberOnline{Name: d + "-1"})
+		}
+		for range 2 {
+			r.votes("shop", fail, "ams", "fra")
+			r.after(500 * time.Millisecond)
+		}
+		r.wantOwed()
+		r.after(4 * time.Second)
+		r.votes("shop", fail, "ams", "fra")
+		r.after(time.Second)
+		r.wantOwed("OPENED checks/shop")
+	}
 }
 
 // quick is a check whose votes are soon stale.
