@@ -20,8 +20,8 @@ func TestNobodyIsToldOfWhatTheMindDoesNotKnowYet(t *testing.T) {
 			t.Errorf("what is not known yet waits for %s, want %s", wait, knowPause)
 		}
 		time.Sleep(knowPatience - time.Millisecond)
-		if wait, _ := w.c.Joining("checks/c0", known+1); wait != knowPause {
-			t.Errorf("before its time is over it waits for %s", wait)
+		if wait, _ := w.c.Joining("checks/c0", known+1); wait != time.Millisecond {
+			t.Errorf("before its time is over it waits for %s, want what is left", wait)
 		}
 		time.Sleep(time.Millisecond)
 		if wait, _ := w.c.Joining("checks/c0", known+1); wait != 0 {
@@ -34,6 +34,29 @@ func TestNobodyIsToldOfWhatTheMindDoesNotKnowYet(t *testing.T) {
 		synctest.Wait()
 		if wait, _ := w.c.Joining("checks/c0", w.c.Applied()+1); wait != knowPause {
 			t.Errorf("after the watch spoke it waits for %s", wait)
+		}
+	})
+}
+
+// Thousands may wait, each asks by itself, and votes wait for the same mutex: a watch that stays silent is asked about less and less often, and the end of patience is still met.
+func TestTheLongerAWatchIsSilentTheLessOftenItIsAskedAbout(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.makeChecks(1)
+		synctest.Wait()
+		begun, written := time.Now(), w.c.Applied()+1
+		for asked := 1; ; asked++ {
+			wait, _ := w.c.Joining("checks/c0", written)
+			waited := time.Since(begun)
+			if wait == 0 {
+				if asked > 100 || waited != knowPatience {
+					t.Errorf("asked %d times in %s; want at most 100 in %s", asked, waited, knowPatience)
+				}
+				return
+			}
+			if wait > max(knowPause, waited/4) {
+				t.Fatalf("after %s it waits for %s more; want at most a quarter of that", waited, wait)
+			}
+			time.Sleep(wait)
 		}
 	})
 }

@@ -63,6 +63,9 @@ func (c *Controller) PeerPresences(server string, snapshot bool, presences []*pe
 	if server == c.name() {
 		return
 	}
+	for _, p := range presences {
+		SortRefusals(p.GetRefusals()) // an older server does not
+	}
 	c.mu.Lock()
 	var events []scheduler.Event
 	if snapshot {
@@ -83,7 +86,6 @@ func (c *Controller) PeerPresences(server string, snapshot bool, presences []*pe
 		case p.GetGone():
 			events = append(events, c.dropLocked(name, server, p.GetBootId(), p.GetLeaving(), false)...)
 		default:
-			SortRefusals(p.GetRefusals()) // an older server does not
 			h := held{server: server, boot: p.GetBootId(), since: p.GetSince().AsTime(), said: p}
 			events = append(events, c.putLocked(name, h)...)
 			if r, found := c.rivalLocked(name, &h); found {
