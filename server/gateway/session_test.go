@@ -219,7 +219,8 @@ func TestRunsOfAProberThatDoesNotReadAreBounded(t *testing.T) {
 				refused++
 			}
 		}
-		if refused < 10_000-2*runQueue {
+		// The queue takes so many, the goroutine that sends has taken as many from it, and before it was blocked the stream had room for some hundreds.
+		if refused < 10_000-3*runQueue {
 			t.Errorf("%d of 10000 runs were refused; want all that the queue has no room for", refused)
 		}
 		stuck.cancel()
