@@ -34,6 +34,7 @@ func TestBrokenProberBuildIsHaltedAndPagesNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts ten probers four times; run without -short")
 	}
+	t.Parallel()
 	broken := buildBroken(t)
 	for name, upgraded := range map[string][]string{
 		"1 of 10":        {"fra-1"},
@@ -44,7 +45,10 @@ func TestBrokenProberBuildIsHaltedAndPagesNobody(t *testing.T) {
 		if !everything() && name != "2 of 10" && name != "one datacenter" {
 			continue
 		}
-		t.Run(name, func(t *testing.T) { rollOut(t, broken, upgraded) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rollOut(t, broken, upgraded)
+		})
 	}
 }
 

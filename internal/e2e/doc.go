@@ -1,6 +1,6 @@
 // Package e2e holds the mesh to its promises from outside: real processes, real sockets, real kills. It has tests only.
 //
-//	go test ./internal/e2e            # everything that this machine can do, about two minutes
+//	go test ./internal/e2e            # everything that this machine can do, some five minutes
 //	go test -short ./internal/e2e     # without what takes longer than some 20 seconds
 //	go test -v -run TenOutages ./internal/e2e
 //
@@ -21,7 +21,7 @@
 //
 //   - PROBEMESH_E2E_BINARY: use this program instead of building one.
 //   - PROBEMESH_E2E_ABSENCE: how long the server is away in the history test, for example 2m; default 30s.
-//   - PROBEMESH_E2E_ALL: run everything, which takes half an hour: every drill, a broken build at every stage, a liar of every kind, and 5,000 checks that fail together instead of 300.
+//   - PROBEMESH_E2E_ALL: run everything, which takes ten minutes, and four more for the 5,000: every drill, a broken build at every stage, a liar of every kind, and 5,000 checks that fail together instead of 300.
 //   - PROBEMESH_E2E_CHECKS: how many checks fail together, 100 to 20,000.
 //   - PROBEMESH_E2E_ROUNDS: how many rounds of SIGKILL around an opening; default 4.
 package e2e

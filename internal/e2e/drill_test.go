@@ -31,7 +31,7 @@ type drillReport struct {
 	}
 }
 
-// everything tells whether the long tests run too: the drills that take more than a minute, and every stage of the broken build. Together they take a quarter of an hour.
+// everything tells whether the long tests run too: the drills that take more than a minute, and every stage of the broken build.
 func everything() bool { return os.Getenv("PROBEMESH_E2E_ALL") != "" }
 
 // The short form of every drill passes, as a user runs it; without PROBEMESH_E2E_ALL=1, of three of them. Two run at a time, and nothing else of this package beside them: they measure tenths of seconds.

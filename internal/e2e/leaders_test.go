@@ -169,8 +169,20 @@ func TestKilledLeaderIsReplacedLongBeforeItsLease(t *testing.T) {
 		t.Logf("%v", took)
 		return took
 	}
-	with := measure(t, rounds)
-	without := measure(t, max(2, rounds/2), "--assisted-eviction=false")
+	var with, without []time.Duration
+	t.Run("rounds", func(t *testing.T) { // both at once: they mostly wait
+		t.Run("with assistance", func(t *testing.T) {
+			t.Parallel()
+			with = measure(t, rounds)
+		})
+		t.Run("without", func(t *testing.T) {
+			t.Parallel()
+			without = measure(t, max(2, rounds/2), "--assisted-eviction=false")
+		})
+	})
+	if len(with) == 0 || len(without) == 0 {
+		t.FailNow() // they have said why
+	}
 	slices.Sort(with)
 	slices.Sort(without)
 	// The machine may be busy; what must hold is that most are far below the lease.
@@ -185,6 +197,7 @@ func TestKilledLeaderIsReplacedLongBeforeItsLease(t *testing.T) {
 
 // A leader that is told to stop hands over first.
 func TestStoppedLeaderHandsOverAtOnce(t *testing.T) {
+	t.Parallel()
 	rounds := 6
 	if testing.Short() {
 		rounds = 2
@@ -213,6 +226,7 @@ func TestStoppedLeaderHandsOverAtOnce(t *testing.T) {
 
 // A leader that stands still for longer than its lease is replaced within moments, and when it goes on it leads no more and changes nothing.
 func TestFrozenLeaderIsReplacedAndStaysDown(t *testing.T) {
+	t.Parallel()
 	x := startTrio(t)
 	s := x.settled()
 	frozen := time.Now()

@@ -18,12 +18,16 @@ func TestLiarIsSetAsideAndPagesNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts nine probers for each liar; run without -short")
 	}
+	t.Parallel()
 	program := buildBroken(t)
 	for _, fault := range []string{"fail", "ok", "random", "slow", "stalled"} {
 		if !everything() && fault != "random" {
 			continue
 		}
-		t.Run(fault, func(t *testing.T) { lie(t, program, fault) })
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			lie(t, program, fault)
+		})
 	}
 }
 

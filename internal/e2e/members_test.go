@@ -19,6 +19,7 @@ import (
 // One server grows to three as the documentation says: it is restarted with an address for the others, and two join with the command that `member add` prints. Then
 // a machine dies and is replaced by another one of the same name, and one that was removed ends with a sentence.
 func TestMeshGrowsFromOneServerToThreeAndReplacesADeadOne(t *testing.T) {
+	t.Parallel()
 	a := startMesh(t, "server", []string{"--name", "a", "--datacenter", "a"})
 	a.apply(webCheck("shop", "http://127.0.0.1:9/", 30*time.Second, 1, 1, ""))
 	_, errs, code := a.cli("", "member", "add", "b", "http://10.0.0.2:2380")
@@ -96,6 +97,7 @@ func (m *mesh) awaitMembers(want ...string) {
 
 // Three servers share an etcd cluster of three that runs elsewhere: the leader's death is noticed as fast, and the death of an etcd member stops nothing.
 func TestServersShareAnExternalCluster(t *testing.T) {
+	t.Parallel()
 	endpoints, stop := startEtcd(t, 3)
 	x := &trio{t: t}
 	for _, n := range []string{"a", "b", "c"} {
@@ -174,6 +176,7 @@ func startEtcd(t *testing.T, n int) (endpoints []string, stop func(int)) {
 // Two datacenters with probers, and a third place with a server and an etcd member alone: the loss of either datacenter is survived, and what is watched from the
 // other one is still decided and announced.
 func TestTwoDatacentersAndAWitnessSurviveEither(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []int{0, 1} {
 		t.Run("without "+string(rune('a'+lost)), func(t *testing.T) {
 			x := startTrio(t) // c is the witness: it has no prober
