@@ -92,20 +92,8 @@ func (o *outage) told(receiver, digest string, t meshv1.Notification_Transition)
 }
 
 // joinedIn tells whether the incident says that the outage is part of it.
-func (s *State) joinedIn(st *statev1.StoredIncident, key string) bool {
-	i := st.GetIncident()
-	if i == nil {
-		return false
-	}
-	if i.GetBreakGlassKey() == key {
-		return true
-	}
-	for _, e := range i.GetTimeline() {
-		if e.GetEvent() == meshv1.TimelineEntry_BREAK_GLASS && strings.Contains(e.GetText(), key) {
-			return true
-		}
-	}
-	return false
+func joinedIn(st *statev1.StoredIncident, key string) bool {
+	return slices.Contains(OutagesOf(st.GetIncident()), key)
 }
 
 // maxJoined bounds the keys a check remembers of outages that were joined, the newest of them, so that a server which was away does not bring them up again, and none
@@ -172,7 +160,7 @@ func (s *State) join(c *check, now time.Time, d incident.Decision) bool {
 			continue
 		case st == nil:
 			s.wishJoined(c, now, o)
-		case o.Incident != "" || s.joinedIn(st, o.Key):
+		case o.Incident != "" || joinedIn(st, o.Key):
 			s.wishEnd(c, now, o)
 		default:
 			s.wishAdopt(c, now, o)
@@ -359,7 +347,7 @@ func (s *State) spare(st *statev1.StoredIncident, o *outage, now time.Time, out 
 
 // incidentOfOutage notes that the store has an incident in which an outage is joined and goes on.
 func (s *State) incidentOfOutage(c *check) {
-	for o := c.oldest(); o != nil && o.Incident == "" && o.End.IsZero() && s.joinedIn(c.incident, o.Key); o = c.oldest() {
+	for o := c.oldest(); o != nil && o.Incident == "" && o.End.IsZero() && joinedIn(c.incident, o.Key); o = c.oldest() {
 		o.joined = c.incident.GetIncident()
 		s.do(OutageJoined{Key: o.Key, Check: c.name, Incident: o.joined.GetName()})
 	}
@@ -370,7 +358,7 @@ func (s *State) endOfOutage(c *check, gone *statev1.StoredIncident, now time.Tim
 	s.dropCovered(c, gone)
 	for n := 0; n < len(c.outages); {
 		o := c.outages[n]
-		if !s.partOf(o, gone) {
+		if !partOf(o, gone) {
 			n++
 			continue
 		}
@@ -382,16 +370,16 @@ func (s *State) endOfOutage(c *check, gone *statev1.StoredIncident, now time.Tim
 }
 
 // partOf tells whether an outage is, or is the end of, an incident.
-func (s *State) partOf(o *outage, st *statev1.StoredIncident) bool {
+func partOf(o *outage, st *statev1.StoredIncident) bool {
 	name := st.GetIncident().GetName()
-	return o.Incident == name || o.joined.GetName() == name || s.joinedIn(st, o.Key)
+	return o.Incident == name || o.joined.GetName() == name || joinedIn(st, o.Key)
 }
 
 // dropCovered drops outages that nobody was told of and that an incident covers which has taken none in: a leader that did not know them has decided the same by its
 // own votes, and told it. Without this, the next leader would write them down as a second incident.
 func (s *State) dropCovered(c *check, st *statev1.StoredIncident) {
 	for _, o := range c.outages {
-		if s.partOf(o, st) {
+		if partOf(o, st) {
 			return // it has taken one in: what else there is came after that
 		}
 	}

@@ -20,7 +20,7 @@ func (s *Server) assembleGlass() (err error) {
 	}
 	s.pulse = store.NewPulse(s.store.Ready, log, s.tel.Meter(meterName+"/pulse"))
 	s.glass, err = breakglass.New(breakglass.Config{Server: s.cfg.Name, Dir: s.cfg.Data, File: s.cfg.BreakGlass}, breakglass.Deps{
-		Pulse: s.pulse, Joined: s.store.JoinedOutages, Closed: s.store.ClosedOutages, Log: s.log, Meter: s.tel.Meter(meterName + "/breakglass"),
+		Pulse: s.pulse, Closed: s.store.ClosedOutages, Log: s.log, Meter: s.tel.Meter(meterName + "/breakglass"),
 		Send: func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) breakglass.Answer {
 			delivered, problem := s.notify.SendOnce(ctx, r, key, n)
 			return breakglass.Answer{Delivered: delivered, Problem: problem}

@@ -121,7 +121,7 @@ func (s *server) assemble() (err error) {
 		}
 	}
 	s.glass, err = breakglass.New(breakglass.Config{Server: s.name, Dir: filepath.Join(s.dir, "glass"), File: m.box.file}, breakglass.Deps{
-		Pulse: s.pulse, Joined: s.store.JoinedOutages, Closed: s.store.ClosedOutages, Log: log,
+		Pulse: s.pulse, Closed: s.store.ClosedOutages, Log: log,
 		Send: func(ctx context.Context, r *meshv1.Receiver, key string, x *meshv1.Notification) breakglass.Answer {
 			delivered, problem := n.SendOnce(ctx, r, key, x)
 			return breakglass.Answer{Delivered: delivered, Problem: problem}

@@ -65,9 +65,8 @@ type Deps struct {
 	Pulse Pulse
 	// Send sends a notification to a receiver once, under an idempotency key, within the receiver's timeout.
 	Send func(ctx context.Context, r *meshv1.Receiver, key string, n *meshv1.Notification) Answer
-	// Joined tells which of these keys of outages the store has closed incidents of.
-	Joined func(ctx context.Context, keys map[string]bool) (map[string]bool, error)
-	// Closed gives the closed incidents that have taken outages in, oldest first: a server that is started reads them once, so as not to use a key again.
+	// Closed gives the closed incidents that have taken outages in, oldest first. A server that is started reads them once, so as not to use a key again, and each time
+	// that etcd is back, so as not to bring up what is over.
 	Closed func(ctx context.Context) ([]*meshv1.Incident, error)
 	Log    *slog.Logger
 	Meter  metric.Meter
@@ -284,6 +283,15 @@ func (g *Glass) settle(ctx context.Context, mesh Mesh, now time.Time, peers []Pe
 // recall tells the mind of outages that were over before this process began, as far as that can be read: it counts those of a term from the beginning, and one of them
 // may have the key of the next.
 func (g *Glass) recall(ctx context.Context, mesh Mesh) bool {
+	events, read := g.over(ctx, func(string) bool { return true })
+	if len(events) > 0 {
+		mesh.Apply(events...)
+	}
+	return read
+}
+
+// over reads which outages are over that are wanted, the oldest first; false when that cannot be read now.
+func (g *Glass) over(ctx context.Context, wanted func(key string) bool) (events []scheduler.Event, read bool) {
 	ctx, cancel := context.WithTimeout(ctx, settleFor/2)
 	defer cancel()
 	closed, err := g.deps.Closed(ctx)
@@ -291,65 +299,53 @@ func (g *Glass) recall(ctx context.Context, mesh Mesh) bool {
 		if !errors.Is(err, context.Canceled) {
 			g.log.Warn("cannot look up which outages are over, trying again", "err", err)
 		}
-		return false
+		return nil, false
 	}
-	var events []scheduler.Event
 	for _, i := range closed {
 		for _, key := range scheduler.OutagesOf(i) {
-			events = append(events, scheduler.OutageOver{Check: i.GetCheck(), Key: key})
+			if wanted(key) {
+				events = append(events, scheduler.OutageOver{Check: i.GetCheck(), Key: key})
+			}
 		}
 	}
-	if len(events) > 0 {
-		mesh.Apply(events...)
-	}
-	return true
+	return events, true
 }
 
 // reconcile drops outages whose incident is closed in the store already, as far as that can be read. Those of one that is open there the mind joins when it is told of it.
 func (g *Glass) reconcile(ctx context.Context, mesh Mesh, peers []Peer) bool {
-	checks := map[string]string{}
+	asked := map[string]bool{}
 	g.mu.Lock()
 	for key, e := range g.entries {
 		if !e.joined {
-			checks[key] = e.outage.GetCheck()
+			asked[key] = true
 		}
 	}
 	g.mu.Unlock()
 	for _, p := range peers {
 		for _, o := range p.Beat.GetOutages() {
-			checks[o.GetKey()] = o.GetCheck()
+			asked[o.GetKey()] = true
 		}
 	}
-	if len(checks) == 0 {
+	if len(asked) == 0 {
 		return true
 	}
-	keys := map[string]bool{}
-	for k := range checks {
-		keys[k] = true
-	}
-	ctx, cancel := context.WithTimeout(ctx, settleFor/2)
-	defer cancel()
-	joined, err := g.deps.Joined(ctx, keys)
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			g.log.Warn("cannot look up which outages are incidents already, trying again", "err", err)
+	var keys []string
+	events, read := g.over(ctx, func(key string) bool {
+		if asked[key] {
+			keys = append(keys, key)
 		}
-		return false
-	}
-	var events []scheduler.Event
-	for key := range joined {
-		events = append(events, scheduler.OutageOver{Check: checks[key], Key: key})
-	}
-	if len(events) > 0 {
+		return asked[key]
+	})
+	if len(keys) > 0 {
 		mesh.Apply(events...)
 		g.mu.Lock()
-		for key := range joined {
+		for _, key := range keys {
 			g.forgetLocked(key)
 		}
 		g.mu.Unlock()
 		signal(g.changed)
 	}
-	return true
+	return read
 }
 
 // hear gives the mind what other servers, and this one in its former life, know of outages.

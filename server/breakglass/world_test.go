@@ -105,7 +105,7 @@ func (w *world) start(name, dir string) *node {
 	n.link, n.store = link, store.New(client, store.Options{})
 	pulse := store.NewPulse(n.store.Ready, nil, nil)
 	var err error
-	n.glass, err = breakglass.New(breakglass.Config{Server: name, Dir: dir, File: w.file}, breakglass.Deps{Pulse: pulse, Joined: n.store.JoinedOutages, Closed: n.store.ClosedOutages, Send: n.send})
+	n.glass, err = breakglass.New(breakglass.Config{Server: name, Dir: dir, File: w.file}, breakglass.Deps{Pulse: pulse, Closed: n.store.ClosedOutages, Send: n.send})
 	if err != nil {
 		w.t.Fatal(err)
 	}
