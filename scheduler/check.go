@@ -81,6 +81,8 @@ type seat struct {
 	rank int
 	// result is the newest result, nil before the first.
 	result *meshv1.Result
+	// failed is the newest result that failed, while the vote is not steady; else nil.
+	failed *meshv1.Result
 	// aside is the domain for which the prober is set aside, when it is.
 	aside string
 	// beside: its prober runs the check beside another of its datacenter, at the same moments.

@@ -81,6 +81,8 @@ func (s *State) compare(now time.Time, c *check, i int) {
 		case d.failed == (fail > ok):
 			s.book.Agree(c.votes[j].Prober)
 			*d = doubt{}
+		case c.roughElsewhere(now, j):
+			*d = doubt{} // nobody else sees it the same twice: whom it fails for is chance
 		case !s.heardOthers(c, j, d.at):
 			*d = doubt{} // this server was cut off then, and what its own prober saw with it
 		case !c.saidBefore(j, d.at, d.failed):
@@ -148,6 +150,21 @@ func (c *check) elsewhere(j int, will func(*verdict.Vote) bool) bool {
 		first = v.Datacenter
 	}
 	return false
+}
+
+// roughElsewhere tells whether all whose votes count in datacenters other than that of seat j have seen it answer and fail again.
+func (c *check) roughElsewhere(now time.Time, j int) bool {
+	others := false
+	for k := range c.votes {
+		v := &c.votes[k]
+		if v.Datacenter == c.votes[j].Datacenter || v.Trial != verdict.Trusted || !c.policy.IsFresh(v, now) {
+			continue
+		}
+		if others = true; v.Relapses == 0 {
+			return false
+		}
+	}
+	return others
 }
 
 // shared tells whether the others' fresh votes say, by the same majority, what the vote of seat j says that waits.

@@ -41,7 +41,9 @@ func (s *State) wishOpen(c *check, now time.Time, v verdict.Verdict, group strin
 		Evidence: c.voteList(now, true), Term: int32(s.lead.Term), Labels: c.spec.GetLabels(), Receivers: alert.Recipients(c.spec.GetReceivers()),
 		Annotations: c.spec.GetAnnotations(), TraceId: c.traceID(), Group: group,
 	}
-	i.Summary = alert.Opened(c.facts(shownVerdict(v).String()))
+	facts := c.facts(shownVerdict(v).String())
+	facts.Until = c.until(now)
+	i.Summary = alert.Opened(facts)
 	st := &statev1.StoredIncident{Incident: i}
 	note(i, now, meshv1.TimelineEntry_OPENED, i.Summary)
 	c.effectUntil = now.Add(effectTimeout)
@@ -140,7 +142,8 @@ func (c *check) title() string {
 
 func (c *check) facts(v string) alert.Facts {
 	f := alert.Facts{Check: c.title(), URI: c.spec.GetUri(), Verdict: v, Failing: c.failing(), Limping: c.limping(), Heard: c.tally.Fresh, Quorum: c.policy.Quorum}
-	if len(f.Failing) == 0 && len(f.Limping) > 0 {
+	f.Unsteady, f.Failed, f.Probes, f.Error = c.unsteady()
+	if len(f.Unsteady) == 0 && len(f.Failing) == 0 && len(f.Limping) > 0 {
 		f.Error = c.why()
 	}
 	for m := c.tally.FailVotes; m != 0; m &= m - 1 {
@@ -152,10 +155,24 @@ func (c *check) facts(v string) alert.Facts {
 	return f
 }
 
+// until is what ends an incident that is opened now, as a clause, when the check flaps; else empty.
+func (c *check) until(now time.Time) string {
+	if hold := c.damping.Add(now).Hold(c.interval, now); hold > c.gap() {
+		return "it has answered for " + alert.Span(hold) + " without a break"
+	}
+	if c.tally.Unsteady >= c.policy.Quorum {
+		return fmt.Sprintf("it has answered %d times in a row", verdict.SteadyRun)
+	}
+	return ""
+}
+
 // failureStart is when the first of the failing streaks (or, when nobody sees it fail, of the degraded ones) began that make up the quorum. Every prober probes once an interval, so a streak that began more than an
 // interval before the quorum was complete is of a prober that failed alone, while the others saw the target answer: it may have done so for days, and the outage
 // has not lasted for days.
 func (c *check) failureStart(now time.Time) time.Time {
+	if c.tally.Reason == verdict.Intermittent {
+		return c.roughSince()
+	}
 	first := map[string]time.Time{} // by datacenter
 	add := func(datacenter string, since time.Time) {
 		if t, ok := first[datacenter]; !ok || since.Before(t) {
@@ -181,6 +198,17 @@ func (c *check) failureStart(now time.Time) time.Time {
 		}
 	}
 	return complete
+}
+
+// roughSince is when the first of the failures began after which a quorum of datacenters has not been steady again.
+func (c *check) roughSince() time.Time {
+	var first time.Time
+	for m := c.tally.UnsteadyVotes; m != 0; m &= m - 1 {
+		if t := c.votes[bits.TrailingZeros64(m)].RoughSince; first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	return first
 }
 
 // recoveryStart is when the first of the answering streaks that go on now began.

@@ -211,6 +211,8 @@ func (c *check) reasonFor(d incident.Decision) meshv1.CheckStatus_Reason {
 		return meshv1.CheckStatus_QUORUM_DOWN
 	case verdict.MinorityDown:
 		return meshv1.CheckStatus_MINORITY_DOWN
+	case verdict.Intermittent:
+		return meshv1.CheckStatus_INTERMITTENT
 	case verdict.QuorumDegraded:
 		return meshv1.CheckStatus_QUORUM_DEGRADED
 	case verdict.NotDistinct:
@@ -323,6 +325,23 @@ func (c *check) failing() []string { return c.placesOf(c.tally.FailVotes) }
 
 // limping are the datacenters all of whose fresh votes are degraded, sorted.
 func (c *check) limping() []string { return c.placesOf(c.tally.DegradedVotes) }
+
+// unsteady are the datacenters that see it fail again and again, sorted, with how many of their newest probes failed, of how many, and what the first of the newest failures said. Nothing
+// unless that is what the verdict rests on.
+func (c *check) unsteady() (places []string, failed, probes int, said string) {
+	if c.tally.Reason != verdict.Intermittent {
+		return nil, 0, 0, ""
+	}
+	for m := c.tally.UnsteadyVotes; m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		f, n := c.votes[i].Failed()
+		failed, probes = failed+f, probes+n
+		if said == "" {
+			said = c.seats[i].failed.GetError()
+		}
+	}
+	return c.placesOf(c.tally.UnsteadyVotes), failed, probes, said
+}
 
 // placesOf are the datacenters of the marked votes, sorted.
 func (c *check) placesOf(votes uint64) []string {

@@ -95,6 +95,10 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("%d of those answering %s it degraded (%s), which is no failure; a quorum of %d makes it DEGRADED", t.Degraded, plural(t.Degraded, "sees", "see"),
 			alert.Places(c.limping()), c.policy.Quorum))
 	}
+	if t.Unsteady > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s it fail again and again (%s), until it answers %d times in a row, for %s at least; a quorum of %d makes it DEGRADED", t.Unsteady,
+			plural(t.Unsteady, "datacenter sees", "datacenters see"), alert.Places(c.placesOf(t.UnsteadyVotes)), verdict.SteadyRun, alert.Span(verdict.SteadyFor), c.policy.Quorum))
+	}
 	if t.Filled > 0 {
 		lines = append(lines, fmt.Sprintf("%d of them %s heard through a build on trial only: its answers count, its failures together as one", t.Filled, plural(t.Filled, "is", "are")))
 	}
@@ -108,6 +112,9 @@ func (s *State) explainArithmetic(c *check, now time.Time) []string {
 		steady := max(c.gap(), c.damping.Hold(c.interval, now))
 		lines = append(lines, fmt.Sprintf("%s is open; it closes when %d %s answered twice in a row, %s apart or more", c.incident.GetIncident().GetName(),
 			c.policy.Quorum, plural(c.policy.Quorum, "datacenter has", "datacenters have"), alert.Span(steady)))
+		if t.Reason == verdict.Intermittent {
+			lines = append(lines, "it stays open as long as it fails intermittently")
+		}
 		if hold := c.damping.Hold(c.interval, now); hold > 0 {
 			lines = append(lines, fmt.Sprintf("it flaps (%.1f recent incidents), so it must answer for %s first", c.damping.At(now), alert.Span(hold)))
 		}

@@ -63,6 +63,8 @@ func (c *check) sentence() string {
 		return fmt.Sprintf("%s it fail (%s), quorum %d%s", alert.See(t.Failing, t.Fresh), failing, c.policy.Quorum, c.because())
 	case meshv1.CheckStatus_MINORITY_DOWN:
 		return fmt.Sprintf("%s it fail (%s), fewer than the quorum of %d%s", alert.See(t.Failing+t.Mixed, t.Fresh), failing, c.policy.Quorum, c.because())
+	case meshv1.CheckStatus_INTERMITTENT:
+		return c.intermittence()
 	case meshv1.CheckStatus_QUORUM_DEGRADED:
 		return fmt.Sprintf("%s it degraded (%s), quorum %d: %s", alert.See(t.Degraded, t.Fresh), alert.Places(c.limping()), c.policy.Quorum, c.why())
 	case meshv1.CheckStatus_NOT_DISTINCT:
@@ -72,6 +74,9 @@ func (c *check) sentence() string {
 	case meshv1.CheckStatus_CONFIRMING:
 		return c.asking() + ", others are being asked" + c.because()
 	case meshv1.CheckStatus_RECOVERING:
+		if t.Reason == verdict.Intermittent {
+			return c.intermittence()
+		}
 		return fmt.Sprintf("%s it answer again, not yet for two rounds, quorum %d", alert.See(t.OK+t.Mixed, t.Fresh), c.policy.Quorum)
 	case meshv1.CheckStatus_NO_VOTES:
 		return "no prober has voted yet"
@@ -87,6 +92,19 @@ func (c *check) sentence() string {
 		return "it is paused"
 	}
 	return ""
+}
+
+// intermittence is the sentence of a check that fails again and again.
+func (c *check) intermittence() string {
+	places, failed, probes, said := c.unsteady()
+	s := fmt.Sprintf("%s it fail intermittently (%s), quorum %d: %s", alert.See(len(places), c.tally.Fresh), alert.Places(places), c.policy.Quorum, alert.Share(failed, probes))
+	if c.tally.Failing+c.tally.Mixed == 0 {
+		s += ", and the newest of each was answered"
+	}
+	if said != "" {
+		s += ": " + said
+	}
+	return s
 }
 
 // asking begins the sentence of a check that is being confirmed with what made it so.

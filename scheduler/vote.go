@@ -65,11 +65,16 @@ func (s *State) cast(now time.Time, e Cast) {
 	was, old := c.kept, x.result
 	c.learn(old, r)
 	x.result = r
+	if v.Outcome == verdict.Fail {
+		x.failed = r
+	} else if v.Recent == 0 {
+		x.failed = nil
+	}
 	if (was == nil) != (c.kept == nil) || !sameProviders(old, r) {
 		s.mass.setProviders(c, c.provided(true))
 	}
 	c.updated = now
-	quiet := !answered && before.Outcome == v.Outcome && !before.Degraded && !v.Degraded && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
+	quiet := before.Recent == 0 && !answered && before.Outcome == v.Outcome && !before.Degraded && !v.Degraded && c.policy.IsFresh(&before, now) && c.incident == nil && len(c.outages) == 0 && c.roundAt.IsZero()
 	if quiet && (c.shown == verdict.Up || c.tally.Verdict == c.shown) && v.Outcome != verdict.Fail && !c.doubtful && c.tally.Failing+c.tally.Mixed == 0 {
 		s.agree(c, i)
 		return

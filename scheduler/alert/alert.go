@@ -43,6 +43,11 @@ type Facts struct {
 	Failing []string
 	// Limping are the datacenters that see it answer, but degraded.
 	Limping []string
+	// Unsteady are the datacenters that see it fail again and again, when that is what it is about: Failed of their newest Probes failed.
+	Unsteady       []string
+	Failed, Probes int
+	// Until is what ends the incident of a check that flaps, as a clause: "it has answered for 2m0s without a break"; empty for one that does not.
+	Until string
 	// Heard is how many datacenters have a fresh vote; Quorum how many must agree.
 	Heard, Quorum int
 	// Error is what the first failing probe said, or the first degraded one when none fails; empty if none did.
@@ -62,9 +67,18 @@ func Opened(f Facts) string {
 	if len(who) == 0 && len(f.Limping) > 0 {
 		who, how = f.Limping, "degraded"
 	}
+	if f.Verdict == "DEGRADED" && len(f.Unsteady) > 0 {
+		who, how = f.Unsteady, "fail intermittently"
+	}
 	fmt.Fprintf(&b, "%s is %s: %s it %s (%s), %s.", f.Check, f.Verdict, See(len(who), f.Heard), how, Places(who), enough(f.Quorum))
+	if f.Probes > 0 {
+		fmt.Fprintf(&b, " %s.", Share(f.Failed, f.Probes))
+	}
 	if f.Error != "" {
 		b.WriteString(" " + strings.TrimSuffix(f.Error, ".") + ".")
+	}
+	if f.Until != "" {
+		b.WriteString(" It flaps: this lasts until " + f.Until + ".")
 	}
 	if f.URI != "" {
 		b.WriteString(" (" + f.URI + ")")
@@ -91,6 +105,11 @@ func Resolved(f Facts) string {
 		s += " (" + f.URI + ")"
 	}
 	return s
+}
+
+// Share says how many of the newest probes failed: "5 of the last 10 probes failed".
+func Share(failed, probes int) string {
+	return fmt.Sprintf("%d of the last %d probes failed", failed, probes)
 }
 
 // See begins a sentence about n of so many datacenters: "1 of 1 datacenter sees", "1 of 3 datacenters sees", "2 of 3 datacenters see".

@@ -31,6 +31,11 @@ func TestSentencesReadAsWritten(t *testing.T) {
 		f.Verdict, f.Failing, f.Limping, f.Error = "DEGRADED", nil, f.Failing[:2], "the whole probe took 912ms, more than 800ms (degraded_above.total)"
 	})
 	say("a quorum sees it degraded", Opened(slow))
+	say("it fails again and again", Opened(with(shop, func(f *Facts) {
+		f.Verdict, f.Failing, f.Unsteady, f.Failed, f.Probes = "DEGRADED", nil, f.Failing, 12, 24
+		f.Until = "it has answered 10 times in a row"
+	})))
+	say("it is down for the third time in a short while", Opened(with(shop, func(f *Facts) { f.Until = "it has answered for 2m0s without a break" })))
 	over := Facts{Check: "shop", URI: shop.URI, Verdict: "UP", Heard: 3, Quorum: 2, Lasted: 185 * time.Second}
 	say("it answers again", Resolved(over))
 	say("it answers again, but not to all", Resolved(with(over, func(f *Facts) { f.Verdict, f.Failing = "DEGRADED", []string{"fra"} })))

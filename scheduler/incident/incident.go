@@ -2,6 +2,7 @@
 //
 // It stands between the tally of the votes, which may change with every vote, and what people are told. [Decide] turns a tally, with what is open already,
 // into the verdict that is shown and a [Wish]. While others are being asked about a bad vote, nothing is opened and nothing is closed. Closing needs evidence as strong as opening did, in two successive rounds; UNKNOWN neither opens nor closes.
+// A check that fails intermittently keeps the incident that is open: each answer would close it, and the next failure open another.
 // [Damping] makes a check that flaps stay up longer before its incident is closed, so that a flapping target is one incident and not fifty.
 // Everything here is a pure function of its arguments.
 package incident
@@ -65,6 +66,7 @@ type Decision struct {
 //	none      DOWN                      DOWN        open
 //	none      DEGRADED  confirming      as before   nothing
 //	none      DEGRADED                  DEGRADED    open, if OnDegraded
+//	none      INTERMIT. confirming      DEGRADED    nothing
 //	none      UP                        UP          nothing
 //	DEGRADED  DOWN                      DOWN        escalate
 //	DEGRADED  DEGRADED                  DEGRADED    nothing
@@ -72,9 +74,12 @@ type Decision struct {
 //	DEGRADED  UP        not recovered   DEGRADED    nothing
 //	DOWN      DOWN                      DOWN        nothing
 //	DOWN      DEGRADED  confirming      DOWN        nothing
+//	DOWN      INTERMIT. recovered       DEGRADED    nothing, and so on until the votes say DOWN or UP
 //	DOWN      other     recovered       as tally    resolve, unless OnDegraded and DEGRADED
 //	DOWN      other     not recovered   DOWN        nothing
 //	any       UNKNOWN                   UNKNOWN     nothing
+//
+// INTERMIT. is DEGRADED for reason INTERMITTENT; it is otherwise like any DEGRADED.
 func Decide(f Facts) Decision {
 	tally := f.Tally.Verdict
 	if tally == verdict.Unknown {
@@ -91,6 +96,9 @@ func Decide(f Facts) Decision {
 		return Decision{Verdict: f.Shown, Held: true}
 	case tally == verdict.Down:
 		return Decision{Verdict: verdict.Down, Wish: Open}
+	case f.Tally.Reason == verdict.Intermittent && f.Confirming:
+		// What was seen so often needs no confirmation; whether it is worse is being asked.
+		return Decision{Verdict: verdict.Degraded}
 	case tally == verdict.Degraded && f.Confirming && f.Shown != verdict.Down:
 		return Decision{Verdict: f.Shown, Held: true}
 	case tally == verdict.Degraded && f.OnDegraded:
@@ -104,6 +112,8 @@ func whileDown(f Facts) Decision {
 	switch {
 	case tally == verdict.Down:
 		return Decision{Verdict: verdict.Down}
+	case f.Tally.Reason == verdict.Intermittent && (f.Recovered || f.Shown == verdict.Degraded):
+		return Decision{Verdict: verdict.Degraded}
 	case !f.Recovered, tally == verdict.Degraded && f.Confirming:
 		return Decision{Verdict: verdict.Down, Recovering: true}
 	case tally == verdict.Degraded && f.OnDegraded:
@@ -134,9 +144,9 @@ type Damping struct {
 const (
 	// halfLife is RFC 2439's usual 15 minutes.
 	halfLife = 15 * time.Minute
-	// forgiven incidents cost nothing: a bad deploy opens two or three.
-	forgiven = 3
-	// ceiling bounds the hold: at most 17 intervals.
+	// forgiven incidents cost nothing: a bad deploy opens one, and its repair another.
+	forgiven = 2
+	// ceiling bounds the hold: at most 18 intervals.
 	ceiling = 20
 )
 
@@ -153,7 +163,7 @@ func (d Damping) At(now time.Time) float64 {
 	return d.penalty * math.Exp2(-float64(now.Sub(d.at))/float64(halfLife))
 }
 
-// Hold is how long a check must answer without a break before its incident is closed: nothing for the first three incidents in a while, then an interval for
+// Hold is how long a check must answer without a break before its incident is closed: nothing for the first two incidents in a while, then an interval for
 // each further one. So the incident of a target that flaps faster than that stays open.
 func (d Damping) Hold(interval time.Duration, now time.Time) time.Duration {
 	over := d.At(now) - forgiven

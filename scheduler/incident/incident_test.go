@@ -100,7 +100,7 @@ func TestNothingOpensTwiceAndNothingClosesThatIsNotOpen(t *testing.T) {
 	})
 }
 
-func TestDampingForgivesThreeIncidentsAndThenHoldsLonger(t *testing.T) {
+func TestDampingForgivesTwoIncidentsAndThenHoldsLonger(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var d Damping
 	var last time.Duration
@@ -115,13 +115,34 @@ func TestDampingForgivesThreeIncidentsAndThenHoldsLonger(t *testing.T) {
 		}
 		last = hold
 	}
-	if last != 17*time.Minute {
-		t.Fatalf("the hold grew to %s, the ceiling is 17 intervals", last)
+	if last != 18*time.Minute {
+		t.Fatalf("the hold grew to %s, the ceiling is 18 intervals", last)
 	}
 	if hold := d.Hold(time.Minute, now.Add(time.Hour)); hold > 0 {
 		t.Fatalf("after an hour it still holds for %s", hold)
 	}
 	if half := d.At(now.Add(halfLife)); half < 9.99 || half > 10.01 {
 		t.Fatalf("penalty %g after a half-life, want 10", half)
+	}
+}
+
+// One message when it begins and one when it is steady: in between each answer would close the incident, and the next failure open another.
+func TestAnIncidentStaysOpenAsLongAsTheCheckFailsIntermittently(t *testing.T) {
+	again := verdict.Tally{Verdict: verdict.Degraded, Reason: verdict.Intermittent}
+	for name, c := range map[string]struct {
+		facts Facts
+		want  Decision
+	}{
+		"it answers, not yet for long":     {Facts{Tally: again, Open: verdict.Down, Shown: verdict.Down}, Decision{Verdict: verdict.Down, Recovering: true}},
+		"it answers for long enough":       {Facts{Tally: again, Open: verdict.Down, Shown: verdict.Down, Recovered: true}, Decision{Verdict: verdict.Degraded}},
+		"one fails again":                  {Facts{Tally: again, Open: verdict.Down, Shown: verdict.Degraded, Confirming: true}, Decision{Verdict: verdict.Degraded}},
+		"it is steady":                     {Facts{Tally: verdict.Tally{Verdict: verdict.Up}, Open: verdict.Down, Shown: verdict.Degraded, Recovered: true}, Decision{Verdict: verdict.Up, Wish: Resolve}},
+		"nothing open, nobody asks for it": {Facts{Tally: again, Shown: verdict.Up}, Decision{Verdict: verdict.Degraded}},
+		"nothing open, others are asked":   {Facts{Tally: again, Shown: verdict.Up, OnDegraded: true, Confirming: true}, Decision{Verdict: verdict.Degraded}},
+		"nothing open, who asks is told":   {Facts{Tally: again, Shown: verdict.Degraded, OnDegraded: true}, Decision{Verdict: verdict.Degraded, Wish: Open}},
+	} {
+		if got := Decide(c.facts); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/probemesh/probemesh/internal/spec"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler"
+	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // slack is what the bounds allow beside probing: some lost messages and answers, each repeated within five seconds, and the warm-up of a new leader.
@@ -188,6 +189,9 @@ func (w *World) auditCheck(name string) {
 			since = w.latest(since, t.clean) // one place that sees it fail keeps it DEGRADED
 		}
 		bound := 3*interval + 2*timeout + 10*time.Second + w.hold(t, interval) + slack
+		if run := verdict.SteadyRun*interval + verdict.SteadyFor; g.rough(run) >= verdict.UnsteadyFrom {
+			bound += run
+		}
 		if isOpen && w.now.Sub(since) > bound {
 			w.violate("%s is up and seen to be so since %s, and %s was not closed within %s", name, since.Sub(epoch), open.value.GetIncident().GetName(), bound)
 		}
@@ -203,7 +207,7 @@ func (w *World) hold(t *truth, interval time.Duration) time.Duration {
 	for _, at := range t.openedAt {
 		penalty += math.Exp2(-last.Sub(at).Minutes() / 15)
 	}
-	return time.Duration(max(0, min(penalty, 20)-3) * float64(interval))
+	return time.Duration(max(0, min(penalty, 20)-2) * float64(interval))
 }
 
 // auditOutbox: what is owed is delivered within half a minute of a leader's work, unless the receiver is broken.

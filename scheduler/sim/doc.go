@@ -14,7 +14,7 @@
 //   - A check whose target refuses or swallows everything has an open incident within interval + timeout + 25 s, from when all of these hold: the target is down,
 //     there is a leader, the check was not edited, and a quorum of datacenters have only correct probers on it, not counting those that are set aside, and none of these was lost. This is the bound
 //     without any confirmation. Without losses the bound is interval/n + 2d + 1 s, where d is how long a failing probe takes; see TestFaultFreeDetection.
-//   - An incident whose target answers everybody again is closed within 3 intervals + 2 timeouts + 35 s, and the hold of a flapping check, under the same conditions,
+//   - An incident whose target answers everybody again is closed within 3 intervals + 2 timeouts + 35 s, the hold of a flapping check, and ten intervals and 15 s for one that failed by chance or three times with less in between, under the same conditions,
 //     and while fewer datacenters than the quorum (for a check that alerts when DEGRADED: none) have a prober at fault.
 //   - The incident of a check that was deleted or paused is closed within 25 s.
 //   - Every owed notification has its effect exactly once for its key, within 30 s of the receiver and a leader being there; OPENED comes first, RESOLVED last.

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // mode is how a target behaves.
@@ -24,6 +26,13 @@ type target struct {
 	from map[string]bool // nil: towards all
 	// since is when it began to behave so.
 	since time.Time
+	// turns are all of its changes, oldest first.
+	turns []turn
+}
+
+type turn struct {
+	at   time.Time
+	mode mode
 }
 
 func (w *World) targetOf(uri string) *target {
@@ -39,6 +48,7 @@ func (w *World) targetOf(uri string) *target {
 func (w *World) setTarget(uri string, m mode, from ...string) {
 	t := w.targetOf(uri)
 	t.mode, t.since, t.from = m, w.now, nil
+	t.turns = append(t.turns, turn{w.now, m})
 	if len(from) > 0 {
 		t.from = map[string]bool{}
 		for _, d := range from {
@@ -77,6 +87,23 @@ func (t *target) answer(p *prober, timeout time.Duration) (meshv1.Result_Outcome
 		return meshv1.Result_OK, timeout * 6 / 10, ""
 	}
 	return meshv1.Result_OK, rtt, ""
+}
+
+// rough counts the times at which it began to fail since it was up without a break for longer than the span; by chance is as often as makes it unsteady.
+func (t *target) rough(span time.Duration) int {
+	n, until := 0, t.w.now
+	for i, x := range slices.Backward(t.turns) {
+		switch {
+		case x.mode == modeFlaky:
+			n += verdict.UnsteadyFrom
+		case x.mode == modeDown || x.mode == modeBlackhole:
+			n++
+		case i < len(t.turns)-1 && until.Sub(x.at) > span:
+			return n
+		}
+		until = x.at
+	}
+	return n
 }
 
 // everywhere tells whether it behaves alike towards all.

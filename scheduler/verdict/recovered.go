@@ -6,10 +6,29 @@ import (
 )
 
 // Recovered tells whether the votes are as strong evidence that the check answers as was asked for to call it down: Quorum datacenters in each of which
-// a prober has answered in two probes in a row or more, the last of them at least steady after the first, and fewer than Quorum that still fail.
+// a prober has answered in two probes in a row or more, the last of them at least steady after the first, and fewer than Quorum that still fail. Where Quorum
+// datacenters have failed again after answering, the target may be failing by chance: then each of these must have answered so.
 func Recovered(p Policy, votes []Vote, now time.Time, steady time.Duration) bool {
 	p.Quorum = max(p.Quorum, 1)
-	return Fold(p, votes, now).Failing < p.Quorum && Steady(p, votes, now, steady) >= p.Quorum
+	t := Fold(p, votes, now)
+	if t.Failing >= p.Quorum || Steady(p, votes, now, steady) < p.Quorum {
+		return false
+	}
+	relapsed, over := 0, true
+	for todo := t.FreshVotes; todo != 0; {
+		same, _ := place(votes, todo)
+		todo &^= same
+		again, answers := false, false
+		for ; same != 0; same &= same - 1 {
+			v := &votes[bits.TrailingZeros64(same)]
+			again = again || v.Trial == Trusted && v.Relapses > 0
+			answers = answers || steadyVote(p, v, now, steady)
+		}
+		if again {
+			relapsed, over = relapsed+1, over && answers
+		}
+	}
+	return over || relapsed < p.Quorum
 }
 
 // Steady counts the datacenters in which a prober has answered in two probes in a row or more, spanning at least the duration.

@@ -19,6 +19,10 @@
 // nor prevent a verdict of down. When a quorum of datacenters sees nothing but degraded answers, in two probes or more, the verdict is [Degraded] ([QuorumDegraded]). Builds on trial
 // have no say in that.
 //
+// A prober whose target fails, answers and fails again, over and over, is unsteady ([Vote.Unsteady]). Where a quorum of datacenters has only such probers, the verdict is [Degraded]
+// ([Intermittent]), whatever the newest probe of each says: every failure may have been followed by an answer at once, and yet every second visitor be turned away. It is no
+// verdict of down, takes as many domains as one, and is over when they have answered [SteadyRun] times in a row.
+//
 // Everything here is a pure function of its arguments: equal votes and equal now give an equal tally, whatever the order of the votes.
 package verdict
 
@@ -74,11 +78,12 @@ const (
 	Disputed                     // a quorum sees it fail and others see it answer, and those that see it fail have not done so twice in a row
 	OnTrial                      // too few domains are heard but for a build on trial, which alone sees it fail
 	QuorumDegraded               // all domains see it answer, and in a quorum of them all answers are degraded
+	Intermittent                 // fewer domains than the quorum, or none, see it fail now, and in a quorum of them it fails again and again
 )
 
 // String is the reason in the words of the API.
 func (r Reason) String() string {
-	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED", "BUILD_ON_TRIAL", "QUORUM_DEGRADED"}[r]
+	return [...]string{"NO_VOTES", "QUORUM_UP", "QUORUM_DOWN", "MINORITY_DOWN", "STALE_VOTES", "PROBER_ERRORS", "NOT_DISTINCT", "CONFIRMING", "DISPUTED", "BUILD_ON_TRIAL", "QUORUM_DEGRADED", "INTERMITTENT"}[r]
 }
 
 // Trial is how far the build of a prober is trusted. The zero value is fully.
@@ -112,6 +117,11 @@ type Vote struct {
 	// Level counts the probes in a row with this outcome and this Degraded, from 1; at most Streak. The first of them began at LevelSince.
 	Level      int
 	LevelSince time.Time
+	// Recent are the newest probes that said OK or FAIL, the newest in the lowest bit, 1 for FAIL: at most 32, back to the first failure after the prober was last steady. 0: it is.
+	Recent uint32
+	// Relapses counts how often it has failed again within RelapseRun answers since then; at most 255. RoughSince is when the first of the failures began.
+	Relapses   uint8
+	RoughSince time.Time
 	// Drained: an operator took the prober out of service; its vote does not count.
 	Drained bool
 	// Aside: the prober, or a failure domain that it is in, disagrees with all others across unrelated checks; its vote does not count.
@@ -146,6 +156,9 @@ type Tally struct {
 	// Degraded counts those of OK in which every fresh vote that counts in full is degraded; DegradedVotes marks these votes.
 	Degraded      int
 	DegradedVotes uint64
+	// Unsteady counts the datacenters in which every fresh vote that counts in full is unsteady; UnsteadyVotes marks these votes.
+	Unsteady      int
+	UnsteadyVotes uint64
 	// FailVotes marks the fresh failing votes, by index into the votes given.
 	FailVotes uint64
 	// FreshVotes marks the fresh votes that count.
@@ -201,6 +214,9 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 		todo &^= same
 		t.Fresh++
 		t.FailVotes |= fail
+		if unsteady(votes, same) {
+			t.Unsteady, t.UnsteadyVotes = t.Unsteady+1, t.UnsteadyVotes|same
+		}
 		switch fail {
 		case same:
 			t.Failing++
@@ -230,6 +246,9 @@ func Fold(p Policy, votes []Vote, now time.Time) Tally {
 	t.Verdict, t.Reason = decide(p, &t, votes, full, probes, cast, faults)
 	if t.Verdict == Up && t.Degraded >= p.Quorum && limping >= 2 {
 		t.Verdict, t.Reason = Degraded, QuorumDegraded
+	}
+	if (t.Verdict == Up || t.Reason == MinorityDown || t.Reason == QuorumDegraded) && intermittent(p, &t, votes, full) {
+		t.Verdict, t.Reason = Degraded, Intermittent
 	}
 	if alone && t.Verdict == Unknown {
 		t.Reason = OnTrial
@@ -386,6 +405,7 @@ func Cast(old Vote, outcome Outcome, degraded bool, start time.Time) Vote {
 		return old
 	}
 	degraded = degraded && outcome == OK
+	old.remember(outcome, start)
 	same := outcome == old.Outcome
 	if same && degraded == old.Degraded {
 		old.Level++

@@ -64,7 +64,7 @@ type Check struct {
 	// Dimensions besides the datacenter in which its probers should differ: placement takes a prober that shares no value of them with those placed before, where there is one.
 	// It is a wish: a place is rather shared than left empty, which ExplainCheck tells. If empty, `provider`, `network` and `region`. At most 8.
 	Spread []string `protobuf:"bytes,17,rep,name=spread,proto3" json:"spread,omitempty"`
-	// True: being DEGRADED opens an incident too, with its own severity.
+	// True: being DEGRADED, for whatever reason (INTERMITTENT among them), opens an incident too, with its own severity.
 	AlertOnDegraded bool `protobuf:"varint,13,opt,name=alert_on_degraded,json=alertOnDegraded,proto3" json:"alert_on_degraded,omitempty"`
 	// Free text for the people who are alerted, such as `runbook: https://...`. Sent with every notification. At most 16, values at most 2 KiB.
 	Annotations map[string]string `protobuf:"bytes,14,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

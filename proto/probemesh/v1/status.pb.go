@@ -31,7 +31,8 @@ const (
 	CheckStatus_VERDICT_UNSPECIFIED CheckStatus_Verdict = 0
 	// A quorum of failure domains sees it answer, and no confirmed failure stands against that.
 	CheckStatus_UP CheckStatus_Verdict = 1
-	// Some failure domains see it fail, fewer than the quorum (`failing_datacenters` names them), or a quorum sees it answer, but degraded (`degraded_datacenters`).
+	// Some failure domains see it fail, fewer than the quorum (`failing_datacenters` names them), a quorum sees it answer, but degraded (`degraded_datacenters`),
+	// or a quorum sees it fail again and again, with answers in between (reason INTERMITTENT).
 	CheckStatus_DEGRADED CheckStatus_Verdict = 2
 	// A quorum of failure domains sees it fail.
 	CheckStatus_DOWN CheckStatus_Verdict = 3
@@ -132,6 +133,9 @@ const (
 	CheckStatus_BUILD_ON_TRIAL CheckStatus_Reason = 17
 	// DEGRADED: nobody sees it fail, and a quorum of domains sees it degraded: a bound of `Check.degraded_above` exceeded, or some of its addresses failing.
 	CheckStatus_QUORUM_DEGRADED CheckStatus_Reason = 21
+	// DEGRADED: a quorum of domains sees it fail intermittently: each of their probers saw it fail again within 5 answers, three times or more, and has not seen it answer 10 times in a row,
+	// for 15 s at least, since. An incident that is open stays open meanwhile.
+	CheckStatus_INTERMITTENT CheckStatus_Reason = 22
 )
 
 // Enum value maps for CheckStatus_Reason.
@@ -157,6 +161,7 @@ var (
 		16: "BUILD_HALTED",
 		17: "BUILD_ON_TRIAL",
 		21: "QUORUM_DEGRADED",
+		22: "INTERMITTENT",
 	}
 	CheckStatus_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -179,6 +184,7 @@ var (
 		"BUILD_HALTED":       16,
 		"BUILD_ON_TRIAL":     17,
 		"QUORUM_DEGRADED":    21,
+		"INTERMITTENT":       22,
 	}
 )
 
@@ -659,7 +665,7 @@ var File_probemesh_v1_status_proto protoreflect.FileDescriptor
 
 const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\x90\n" +
+	"\x19probemesh/v1/status.proto\x12\fprobemesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19probemesh/v1/result.proto\"\xa2\n" +
 	"\n" +
 	"\vCheckStatus\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12;\n" +
@@ -693,7 +699,7 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\x04DOWN\x10\x03\x12\v\n" +
 	"\aUNKNOWN\x10\x04\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x05\"\xf1\x02\n" +
+	"\x06PAUSED\x10\x05\"\x83\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tQUORUM_UP\x10\x01\x12\x0f\n" +
@@ -718,7 +724,8 @@ const file_probemesh_v1_status_proto_rawDesc = "" +
 	"\fSHARED_CAUSE\x10\x14\x12\x10\n" +
 	"\fBUILD_HALTED\x10\x10\x12\x12\n" +
 	"\x0eBUILD_ON_TRIAL\x10\x11\x12\x13\n" +
-	"\x0fQUORUM_DEGRADED\x10\x15\"\x83\a\n" +
+	"\x0fQUORUM_DEGRADED\x10\x15\x12\x10\n" +
+	"\fINTERMITTENT\x10\x16\"\x83\a\n" +
 	"\x04Vote\x12\x16\n" +
 	"\x06prober\x18\x01 \x01(\tR\x06prober\x12\x1e\n" +
 	"\n" +
