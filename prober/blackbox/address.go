@@ -13,7 +13,7 @@ import (
 )
 
 // choose finds the one address of host to probe: the first of the preferred family, or, where that may be and there is none, the last of the other.
-func (j *job) choose(ctx context.Context, a *probe.Attempt, f Family, host string) (net.IP, error) {
+func (j *job) choose(ctx context.Context, a *probe.Attempt, f Family, host string) (*net.IPAddr, error) {
 	a.Meeting(host)
 	a.Enter(meshv1.Result_RESOLVE)
 	for _, name := range []string{"probe_ip_protocol", "probe_dns_lookup_time_seconds", "probe_ip_addr_hash"} {
@@ -21,27 +21,27 @@ func (j *job) choose(ctx context.Context, a *probe.Attempt, f Family, host strin
 	}
 	begin := time.Now()
 	ip, err := lookup(ctx, f, host)
-	took := time.Since(begin)
-	j.out.set("probe_dns_lookup_time_seconds", took.Seconds())
+	j.lookup = time.Since(begin)
+	j.out.set("probe_dns_lookup_time_seconds", j.lookup.Seconds())
 	if err != nil {
 		return nil, err
 	}
 	version := 6.0
-	if short := ip.To4(); short != nil {
-		version, ip = 4, short
+	if short := ip.IP.To4(); short != nil {
+		version, ip.IP = 4, short
 	}
 	j.out.set("probe_ip_protocol", version)
 	h := fnv.New32a()
-	_, _ = h.Write(ip)
+	_, _ = h.Write(ip.IP)
 	j.out.set("probe_ip_addr_hash", float64(h.Sum32()))
 	j.log.Info("resolved target address", "host", host, "ip", ip.String())
 	return ip, nil
 }
 
-func lookup(ctx context.Context, f Family, host string) (net.IP, error) {
-	preferred := f.Preferred
-	if preferred == "" {
-		preferred = "ip6"
+func lookup(ctx context.Context, f Family, host string) (*net.IPAddr, error) {
+	preferred := "ip6"
+	if f.Preferred != "" && f.Preferred != "ip6" {
+		preferred = "ip4"
 	}
 	resolver := net.Resolver{}
 	if !f.Fallback {
@@ -52,18 +52,18 @@ func lookup(ctx context.Context, f Family, host string) (net.IP, error) {
 		if len(ips) == 0 {
 			return nil, fmt.Errorf("no address of family %s", preferred)
 		}
-		return ips[0], nil
+		return &net.IPAddr{IP: ips[0]}, nil
 	}
 	addrs, err := resolver.LookupIPAddr(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	var other net.IP
+	var other *net.IPAddr
 	for _, x := range addrs {
 		if (x.IP.To4() != nil) == (preferred == "ip4") {
-			return x.IP, nil
+			return &x, nil
 		}
-		other = x.IP
+		other = &x
 	}
 	if other == nil {
 		return nil, fmt.Errorf("%s has no address", host)
@@ -72,30 +72,39 @@ func lookup(ctx context.Context, f Family, host string) (net.IP, error) {
 }
 
 // source is the local address to connect from, nil for any.
-func source(address, network string) net.Addr {
+func source(address, network string) (net.Addr, error) {
 	ip := net.ParseIP(address)
 	switch {
+	case address == "":
+		return nil, nil
 	case ip == nil:
-		return nil
+		return nil, fmt.Errorf("source_ip_address %q is not an IP address", address)
 	case network == "udp":
-		return &net.UDPAddr{IP: ip}
+		return &net.UDPAddr{IP: ip}, nil
 	}
-	return &net.TCPAddr{IP: ip}
+	return &net.TCPAddr{IP: ip}, nil
 }
 
 // dial connects to one address of a network, "tcp" or "udp", where the prober's fence permits it.
-func (j *job) dial(ctx context.Context, a *probe.Attempt, network string, ip net.IP, port, from string) (net.Conn, error) {
+func (j *job) dial(ctx context.Context, a *probe.Attempt, network string, ip *net.IPAddr, port, from string) (net.Conn, error) {
 	to := net.JoinHostPort(ip.String(), port)
 	a.Enter(meshv1.Result_CONNECT)
 	a.Connecting(to)
-	if to, ok := netip.AddrFromSlice(ip); ok {
+	if to, ok := netip.AddrFromSlice(ip.IP); ok {
 		if err := j.exporter.options.Env.Fence.Permits(to); err != nil {
 			return nil, err
 		}
 	}
-	dialer := net.Dialer{KeepAlive: -1, LocalAddr: source(from, network)}
+	local, err := source(from, network)
+	if err != nil {
+		return nil, probe.Failf(a, meshv1.Result_PROBER, "%v", err)
+	}
+	dialer := net.Dialer{KeepAlive: -1, LocalAddr: local}
 	if dialer.LocalAddr != nil {
 		dialer.Control = probe.AddressOnly
 	}
-	return dialer.DialContext(ctx, network, to)
+	if ip.IP.To4() != nil { // of one family: else the unspecified address is tried by both
+		return dialer.DialContext(ctx, network+"4", to)
+	}
+	return dialer.DialContext(ctx, network+"6", to)
 }

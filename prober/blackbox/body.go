@@ -114,6 +114,8 @@ func decompressor(encoding string, body io.Reader) (io.Reader, error) {
 		return flate.NewReader(body), nil
 	case "gzip":
 		return gzip.NewReader(body)
+	case "", "identity":
+		return nil, nil
 	}
-	return nil, nil
+	return nil, fmt.Errorf("compression %q is not known", encoding)
 }

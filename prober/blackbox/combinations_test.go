@@ -86,6 +86,18 @@ func combinations(w *world) (out []combination) {
 	}
 	add("grpc", "grpc", "http://@/")
 	add("grpc grpc_tls", "no-such-host.invalid:1", "no-such-host.invalid:1")
+	for _, odd := range []string{"[::ffff:127.0.0.1]", "[::1]", "::ffff:127.0.0.1", "[127.0.0.1]"} {
+		_, at, _ := strings.Cut(w.at["grpc"], ":")
+		add("grpc_ip4 grpc_tls", "grpc at "+odd, odd+":"+at)
+		add("http_2xx http_proxy http_proxyempty", "http at "+odd, "http://"+odd+":"+port+"/ok")
+	}
+	if zoned := linkLocal(); zoned != "" { // the same machine, on an interface of its own
+		add("http_2xx http_ip6_only", "http at link", "http://["+strings.Replace(zoned, "%", "%25", 1)+"]:"+port+"/ok")
+		add("tcp_connect tcp_ip6_only", "http at link", "["+zoned+"]:"+port)
+		add("icmp icmp_ip6_only", "link", zoned)
+		add("http_2xx", "every at link", "http://["+strings.Replace(zoned, "%", "%25", 1)+"]:"+w.every+"/ok")
+		add("tcp_connect", "every at link", "["+zoned+"]:"+w.every)
+	}
 	dns := `dns_one dns_any dns_tcp dns_soa dns_soa_none dns_txt dns_six dns_none dns_chaos dns_recursive dns_iterative dns_nxdomain dns_nxdomain_good dns_servfail dns_servfail_good dns_refused
 		dns_formerr dns_notimp dns_yxdomain dns_nothing dns_cut dns_cut_match dns_large dns_large_tcp dns_match dns_nomatch dns_all dns_all_not dns_every dns_every_not dns_some dns_some_not
 		dns_authority dns_authority_not dns_additional_not dns_source`

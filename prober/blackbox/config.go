@@ -14,7 +14,7 @@ type Config struct {
 
 // Module is one way of probing.
 type Module struct {
-	// Prober is http, tcp, dns, icmp, grpc or unix.
+	// Prober is http, tcp, dns, icmp, grpc or unix. Requests for a module with another are refused.
 	Prober string `yaml:"prober,omitempty"`
 	// Timeout bounds a probe besides the timeout of the scrape; 0 for the latter alone.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
@@ -34,7 +34,7 @@ type Module struct {
 
 // Family is which addresses a probe prefers, and whether it may use others. Prober unix has none.
 type Family struct {
-	// Preferred is ip4 or ip6; empty for ip6.
+	// Preferred is ip4 or ip6; empty for ip6, and anything else for ip4.
 	Preferred string `yaml:"preferred_ip_protocol,omitempty"`
 	// Fallback tells whether an address of the other family may be used where there is none of the preferred one. Default true.
 	Fallback bool `yaml:"ip_protocol_fallback,omitempty"`
@@ -75,7 +75,7 @@ type HTTP struct {
 	Body string `yaml:"body,omitempty"`
 	// BodyFile is read for each request, at most 16 MiB.
 	BodyFile string `yaml:"body_file,omitempty"`
-	// Compression is how the answer must be compressed: gzip, deflate, br or identity; if empty, the body is taken as it comes.
+	// Compression is how the answer must be compressed: gzip, deflate, br or identity; if empty, the body is taken as it comes. Others make every probe fail.
 	Compression string `yaml:"compression,omitempty"`
 	// BodySizeLimit fails the probe when the answer's body is longer, after decompression; 0 for the package's limit.
 	BodySizeLimit Size `yaml:"body_size_limit,omitempty"`
@@ -143,7 +143,7 @@ type ICMP struct {
 	Family `yaml:",inline"`
 	// SourceIPAddress to send from; if empty, the system chooses.
 	SourceIPAddress string `yaml:"source_ip_address,omitempty"`
-	// PayloadSize in bytes, 0 to 65000; 0 for 28.
+	// PayloadSize in bytes, 0 to 65000; 0 for 28. Others make every probe fail.
 	PayloadSize int `yaml:"payload_size,omitempty"`
 	// DontFragment sets the DF bit; IPv4 only.
 	DontFragment bool `yaml:"dont_fragment,omitempty"`
@@ -153,6 +153,7 @@ type ICMP struct {
 
 // DNS are the options of prober dns.
 type DNS struct {
+	there  bool // the module has the section
 	Family `yaml:",inline"`
 	// DNSOverTLS asks over TLS; needs transport_protocol tcp.
 	DNSOverTLS bool `yaml:"dns_over_tls,omitempty"`
@@ -164,13 +165,13 @@ type DNS struct {
 	TransportProtocol string `yaml:"transport_protocol,omitempty"`
 	// QueryClass is IN, CH, HS, ...; if empty, IN.
 	QueryClass string `yaml:"query_class,omitempty"`
-	// QueryName is the name to ask for. It must be set.
+	// QueryName is the name to ask for. It must be set where the section is there; without the section it is the root.
 	QueryName string `yaml:"query_name,omitempty"`
 	// QueryType is A, SOA, ...; if empty, ANY.
 	QueryType string `yaml:"query_type,omitempty"`
 	// Recursion asks for it. Default true.
 	Recursion bool `yaml:"recursion_desired,omitempty"`
-	// ValidRcodes are the good ones; if empty, NOERROR.
+	// ValidRcodes are the good ones; NOERROR without the option. An empty list has none.
 	ValidRcodes []string `yaml:"valid_rcodes,omitempty"`
 	// ValidateAnswer judges the answer section.
 	ValidateAnswer RRs `yaml:"validate_answer_rrs,omitempty"`
@@ -183,13 +184,13 @@ type DNS struct {
 // RRs judges a section of a DNS answer by its records in presentation format, fields separated by tabs.
 type RRs struct {
 	// FailIfMatches fails the probe when any record matches any.
-	FailIfMatches []Regexp `yaml:"fail_if_matches_regexp,omitempty"`
+	FailIfMatches []Pattern `yaml:"fail_if_matches_regexp,omitempty"`
 	// FailIfAllMatch fails the probe unless every record matches all of them. (The name says otherwise; blackbox_exporter does this.)
-	FailIfAllMatch []Regexp `yaml:"fail_if_all_match_regexp,omitempty"`
+	FailIfAllMatch []Pattern `yaml:"fail_if_all_match_regexp,omitempty"`
 	// FailIfNotMatches fails the probe unless there are records, and every one matches all.
-	FailIfNotMatches []Regexp `yaml:"fail_if_not_matches_regexp,omitempty"`
+	FailIfNotMatches []Pattern `yaml:"fail_if_not_matches_regexp,omitempty"`
 	// FailIfNoneMatches fails the probe unless some record matches some.
-	FailIfNoneMatches []Regexp `yaml:"fail_if_none_matches_regexp,omitempty"`
+	FailIfNoneMatches []Pattern `yaml:"fail_if_none_matches_regexp,omitempty"`
 }
 
 // GRPC are the options of prober grpc.

@@ -57,6 +57,16 @@ func (w *world) configure(t testing.TB) {
 	w.write(t, "modules.yml", []byte(config))
 }
 
+// appendModules adds modules to the configuration.
+func (w *world) appendModules(t testing.TB, more string) {
+	t.Helper()
+	text, err := os.ReadFile(w.path("modules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "modules.yml", append(text, more...))
+}
+
 // succeeded is in what an exporter says of a good target.
 var succeeded = regexp.MustCompile(`(?m)^probe_success 1$`)
 
@@ -66,7 +76,6 @@ func startBoth(t *testing.T, w *world) exporters {
 	if err != nil {
 		t.Skipf("%s is not installed: apt-get install -y --no-install-recommends %s", theirs, theirs)
 	}
-	w.configure(t)
 	box, err := blackbox.New(blackbox.Options{File: w.path("modules.yml"), Env: probe.Env{UserAgent: "probemesh/test", Capabilities: kinds.Capabilities()}})
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +142,11 @@ func get(base string, c combination) (*answer, error) {
 	a := &answer{status: resp.StatusCode, body: string(text), series: map[string]float64{}}
 	lines := bufio.NewScanner(strings.NewReader(a.body))
 	for lines.Scan() {
-		if line := lines.Text(); strings.HasPrefix(line, "probe_") {
+		line := lines.Text()
+		if strings.HasPrefix(line, "# TYPE ") {
+			a.series[line] = 1
+		}
+		if strings.HasPrefix(line, "probe_") {
 			at := strings.LastIndexByte(line, ' ')
 			v, err := strconv.ParseFloat(line[at+1:], 64)
 			if err != nil {
@@ -179,7 +192,8 @@ func timed(series string) bool {
 
 // newer are series of later versions than Debian's 0.23.
 func newer(series string) bool {
-	return strings.HasPrefix(series, "probe_tls_cipher_info") || series == "probe_failed_due_to_bytes"
+	series = strings.TrimPrefix(series, "# TYPE ")
+	return strings.HasPrefix(series, "probe_tls_cipher_info") || strings.HasPrefix(series, "probe_failed_due_to_bytes")
 }
 
 // differences lists what is not the same.
@@ -210,13 +224,13 @@ func TestProbesSayWhatDebiansExporterSays(t *testing.T) {
 		t.Skip("it takes ten seconds")
 	}
 	w := newWorld(t)
-	both := startBoth(t, w)
-	list := combinations(w)
-	type verdict struct {
-		c    combination
-		why  []string
-		same bool // success
-	}
+	w.configure(t)
+	compare(t, startBoth(t, w), combinations(w), true)
+}
+
+// compare sends both the same requests, and fails the test for every difference without a reason; with all, also for every reason without a difference.
+func compare(t *testing.T, both exporters, list []combination, all bool) {
+	t.Helper()
 	results := make([]verdict, len(list))
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, 16)
@@ -224,25 +238,21 @@ func TestProbesSayWhatDebiansExporterSays(t *testing.T) {
 		wait.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			v := verdict{c: c}
-			their, err := get(both.theirs, c)
-			our, err2 := get(both.ours, c)
-			switch {
-			case err2 != nil:
-				v.why = []string{"ours: " + err2.Error()}
-			case err != nil:
-				v.why = []string{"theirs does not answer"}
-			default:
-				v.why = differences(their, our)
-				v.same = their.series["probe_success"] == our.series["probe_success"]
-			}
-			results[i] = v
+			results[i] = both.ask(c)
 		})
 	}
 	wait.Wait()
 	counts, known, same := map[string]int{}, map[string]int{}, 0
 	for _, v := range results {
-		counts[strings.SplitN(v.c.module, "_", 2)[0]]++
+		for range 2 { // one that is left to chance, such as a datagram that was dropped, does not differ each time
+			if !v.unknown() {
+				break
+			}
+			again := both.ask(v.c)
+			t.Logf("again   %-40s %q, then %q", v.c, v.why, again.why)
+			v = again
+		}
+		counts[strings.FieldsFunc(v.c.module, func(r rune) bool { return r == '_' || r == '+' })[0]]++
 		if v.same {
 			same++
 		}
@@ -258,10 +268,35 @@ func TestProbesSayWhatDebiansExporterSays(t *testing.T) {
 	t.Logf("%d combinations (%v); the same probe_success in %d; differences by reason:", len(list), counts, same)
 	for _, r := range reasons() {
 		t.Logf("%5d  %s", known[r.text], r.text)
-		if known[r.text] == 0 {
+		if all && known[r.text] == 0 {
 			t.Errorf("nothing differs any more because %s: take it from the list and from the manual", r.text)
 		}
 	}
+}
+
+// verdict is what was found of a combination.
+type verdict struct {
+	c    combination
+	why  []string // what differs
+	same bool     // probe_success
+}
+
+// unknown tells whether anything differs without a reason.
+func (v verdict) unknown() bool {
+	return slices.ContainsFunc(v.why, func(d string) bool { return explained(v.c, d) == "" })
+}
+
+// ask sends both one request.
+func (e exporters) ask(c combination) verdict {
+	their, err := get(e.theirs, c)
+	our, err2 := get(e.ours, c)
+	switch {
+	case err2 != nil:
+		return verdict{c: c, why: []string{"ours: " + err2.Error()}}
+	case err != nil:
+		return verdict{c: c, why: []string{"theirs does not answer"}}
+	}
+	return verdict{c: c, why: differences(their, our), same: their.series["probe_success"] == our.series["probe_success"]}
 }
 
 func TestTheManualNamesEveryDifference(t *testing.T) {

@@ -42,6 +42,9 @@ func (d *DNS) question() *dns.Msg {
 // ask asks the question of the target and judges the answer.
 func (j *job) ask(ctx context.Context, a *probe.Attempt) error {
 	o := &j.module.DNS
+	if p := o.TransportProtocol; p != "" && p != "udp" && p != "tcp" {
+		return probe.Failf(a, meshv1.Result_PROBER, "%v", o.transport())
+	}
 	host, port, err := net.SplitHostPort(j.target)
 	if err != nil {
 		host, port = j.target, "53"
@@ -52,6 +55,9 @@ func (j *job) ask(ctx context.Context, a *probe.Attempt) error {
 	ip, err := j.choose(ctx, a, o.Family, host)
 	if err != nil {
 		return err
+	}
+	if err := o.transport(); err != nil {
+		return probe.Failf(a, meshv1.Result_PROBER, "%v", err)
 	}
 	question := o.question()
 	answer, err := j.exchange(ctx, a, question, ip, host, port)
@@ -75,7 +81,7 @@ func (j *job) ask(ctx context.Context, a *probe.Attempt) error {
 }
 
 // exchange sends the question over one connection of its own and waits for the answer to it.
-func (j *job) exchange(ctx context.Context, a *probe.Attempt, question *dns.Msg, ip net.IP, host, port string) (*dns.Msg, error) {
+func (j *job) exchange(ctx context.Context, a *probe.Attempt, question *dns.Msg, ip *net.IPAddr, host, port string) (*dns.Msg, error) {
 	o := &j.module.DNS
 	network := "udp"
 	if o.TransportProtocol == "tcp" {
@@ -116,8 +122,13 @@ func deadline(ctx context.Context) time.Time {
 func (d *DNS) judge(a *probe.Attempt, m *dns.Msg) error {
 	a.Enter(meshv1.Result_EXPECT)
 	valid := d.ValidRcodes
-	if len(valid) == 0 {
+	if valid == nil {
 		valid = []string{"NOERROR"}
+	}
+	for _, r := range valid {
+		if _, ok := dns.StringToRcode[r]; !ok {
+			return probe.Failf(a, meshv1.Result_PROBER, "valid_rcodes has %q, which is not known", r)
+		}
 	}
 	if !slices.ContainsFunc(valid, func(r string) bool { return dns.StringToRcode[r] == m.Rcode }) {
 		return probe.Failf(a, meshv1.Result_EXPECTATION, "the rcode is %s, not %s", dns.RcodeToString[m.Rcode], strings.Join(valid, " or "))
@@ -139,20 +150,25 @@ func (v *RRs) judge(records []dns.RR) string {
 	if len(records) == 0 && len(v.FailIfNotMatches)+len(v.FailIfNoneMatches) > 0 {
 		return "there are no records, and a match is asked for"
 	}
+	for _, p := range slices.Concat(v.FailIfMatches, v.FailIfAllMatch, v.FailIfNotMatches, v.FailIfNoneMatches) {
+		if len(records) > 0 && p.fault != nil {
+			return p.fault.Error()
+		}
+	}
 	all, some := true, false
 	for _, rr := range records {
 		text := rr.String()
-		matches := func(r Regexp) bool { return r.MatchString(text) }
+		matches := func(p Pattern) bool { return p.compiled.MatchString(text) }
 		if slices.ContainsFunc(v.FailIfMatches, matches) {
 			return "a record matches that must not: " + text
 		}
-		for _, r := range v.FailIfNotMatches {
-			if !matches(r) {
-				return "a record does not match " + r.String() + ": " + text
+		for _, p := range v.FailIfNotMatches {
+			if !matches(p) {
+				return "a record does not match " + p.text + ": " + text
 			}
 		}
-		for _, r := range v.FailIfAllMatch {
-			all = all && matches(r)
+		for _, p := range v.FailIfAllMatch {
+			all = all && matches(p)
 		}
 		some = some || slices.ContainsFunc(v.FailIfNoneMatches, matches)
 	}

@@ -23,7 +23,7 @@ const TimeoutOffset = 500 * time.Millisecond
 // timeoutDefault is how long a probe may take that neither the scrape nor the module bounds.
 const timeoutDefault = 120 * time.Second
 
-// timeoutMost is the longest that a request may ask for.
+// timeoutMost is the longest that a probe may take whatever a request asks for.
 const timeoutMost = 10 * time.Minute
 
 // Options of an Exporter.
@@ -91,6 +91,11 @@ func (e *Exporter) Reload() error {
 	e.metrics.reloaded(context.Background(), err == nil, time.Now())
 	if err != nil {
 		return err
+	}
+	for _, name := range sortedKeys(c.Modules) {
+		for _, d := range c.Modules[name].doubts() {
+			e.log.Warn("blackbox module may not mean what it says", "module", name, "why", d)
+		}
 	}
 	before := e.active.Swap(&loaded{config: c, clients: newClients(e.options.Env.Fence)})
 	if before != nil {

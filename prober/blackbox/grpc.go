@@ -31,6 +31,9 @@ func probeGRPC(ctx context.Context, j *job) *meshv1.Result {
 		if err != nil {
 			return probe.Failf(a, meshv1.Result_PROBER, "%v", err)
 		}
+		if _, err := pconfig.NewTLSConfig(&o.TLSConfig); err != nil { // even where it is not used
+			return probe.Failf(a, meshv1.Result_PROBER, "tls_config: %v", err)
+		}
 		ip, err := j.choose(ctx, a, o.Family, target.Hostname())
 		if err != nil {
 			return err
@@ -41,29 +44,52 @@ func probeGRPC(ctx context.Context, j *job) *meshv1.Result {
 		}
 		r, err := j.probe(ctx, a, check, probe.Options{Evidence: true})
 		if err != nil {
+			j.called(&meshv1.Result{ErrorClass: meshv1.Result_PROBER})
 			return err
 		}
 		j.called(r)
 		return failureOf(r)
 	})
-	j.out.phases("probe_grpc_duration_seconds", phase{"resolve", result.GetTimings().GetResolve().AsDuration()})
+	j.out.phases("probe_grpc_duration_seconds", phase{"resolve", j.lookup})
 	return result
 }
 
-// parseTarget reads a target that may lack its scheme.
+// parseTarget reads a target that may lack its scheme, and whose host may be an IPv6 address without brackets before its port, or an IPv4 address within them, which package net/url took once.
 func parseTarget(text string) (*url.URL, error) {
 	if !strings.HasPrefix(text, "http://") && !strings.HasPrefix(text, "https://") {
 		text = "http://" + text
 	}
-	u, err := url.Parse(text)
+	scheme, rest, _ := strings.Cut(text, "://")
+	end := len(rest)
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		end = i
+	}
+	begin := strings.LastIndexByte(rest[:end], '@') + 1
+	u, err := url.Parse(scheme + "://" + rest[:begin] + bracketed(rest[begin:end]) + rest[end:])
 	if err != nil {
 		return nil, fmt.Errorf("the target is not a URL: %w", err)
 	}
 	return u, nil
 }
 
+// bracketed gives a host and port the brackets that they should have.
+func bracketed(authority string) string {
+	i := strings.LastIndexByte(authority, ':')
+	if i < 0 {
+		return authority
+	}
+	host, port := authority[:i], authority[i:]
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+		return "[" + host + "]" + port
+	}
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")); err == nil && a.Is4() {
+		return a.String() + port
+	}
+	return authority
+}
+
 // call is the check that asks the health service of a target at one address.
-func (j *job) call(ctx context.Context, target *url.URL, ip net.IP) (*meshv1.Check, error) {
+func (j *job) call(ctx context.Context, target *url.URL, ip *net.IPAddr) (*meshv1.Check, error) {
 	o := &j.module.GRPC
 	scheme, port := "grpc", cmp.Or(target.Port(), "80")
 	if o.TLS {

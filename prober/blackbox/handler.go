@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -17,11 +18,12 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// Register adds the handlers to mux: /probe, /config, and /-/reload for POST and PUT.
+// Register adds the handlers to mux: /probe, /config, /-/healthy, and /-/reload for POST and PUT.
 func (e *Exporter) Register(mux *http.ServeMux) {
 	mux.HandleFunc("/probe", e.serveProbe)
-	mux.HandleFunc("GET /config", e.serveConfig)
+	mux.HandleFunc("/config", e.serveConfig)
 	mux.HandleFunc("/-/reload", e.serveReload)
+	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "Healthy") })
 }
 
 func (e *Exporter) serveReload(w http.ResponseWriter, r *http.Request) {
@@ -56,7 +58,8 @@ type job struct {
 	target   string
 	hostname string // parameter hostname; empty without
 	timeout  time.Duration
-	log      *slog.Logger // of the probe, for debug=true
+	log      *slog.Logger  // of the probe, for debug=true
+	lookup   time.Duration // to find an address
 	out      series
 }
 
@@ -100,6 +103,10 @@ func (e *Exporter) serveProbe(w http.ResponseWriter, r *http.Request) {
 	var err error
 	if j.timeout, err = timeout(r.Header.Get("X-Prometheus-Scrape-Timeout-Seconds"), j.module.Timeout); err != nil {
 		refuse("timeout", "Failed to parse timeout from Prometheus header: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if pick(j.module.Prober) == nil {
+		refuse("prober", fmt.Sprintf("Unknown prober %q", j.module.Prober), http.StatusBadRequest)
 		return
 	}
 	if j.target == "" {
@@ -168,7 +175,7 @@ func (e *Exporter) explain(w http.ResponseWriter, trail *bytes.Buffer, j *job) {
 	fmt.Fprintf(w, "\n\n\nModule configuration:\n%s", text)
 }
 
-// timeout is how long a probe may take: what the scrape leaves of its own timeout, or the module's where that is shorter.
+// timeout is how long a probe may take: what the scrape leaves of its own timeout, or the module's where that is shorter or the scrape leaves nothing.
 func timeout(header string, module time.Duration) (time.Duration, error) {
 	scrape := timeoutDefault
 	if header != "" {
@@ -176,19 +183,19 @@ func timeout(header string, module time.Duration) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		if math.IsNaN(seconds) || seconds < 0 || seconds > timeoutMost.Seconds() {
-			return 0, fmt.Errorf("%q is not between 0 and %.0f seconds", header, timeoutMost.Seconds())
+		if math.IsNaN(seconds) {
+			return 0, fmt.Errorf("%q is not a number of seconds", header)
 		}
-		if seconds > 0 {
-			scrape = time.Duration(seconds * float64(time.Second))
+		if seconds != 0 {
+			scrape = time.Duration(max(min(seconds, timeoutMost.Seconds()), -1) * float64(time.Second))
 		}
 	}
 	most := scrape - TimeoutOffset
-	if module > 0 && (module < most || most <= 0) {
+	switch {
+	case module > 0 && (module < most || most <= 0):
 		return module, nil
-	}
-	if most <= 0 {
-		return scrape, nil // a scrape shorter than the offset: better an answer that may come late than none
+	case most <= 0:
+		return max(scrape, time.Millisecond), nil // a scrape shorter than the offset: better an answer that may come late than none
 	}
 	return most, nil
 }

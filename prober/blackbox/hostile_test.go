@@ -196,7 +196,7 @@ func FuzzAnswerOfANameServerNeverPanics(f *testing.F) {
 		if m.Unpack(packet) != nil {
 			return
 		}
-		all := []Regexp{{regexp.MustCompile("A")}}
+		all := []Pattern{{text: "A", compiled: regexp.MustCompile("A")}}
 		d := DNS{ValidRcodes: []string{dns.RcodeToString[m.Rcode]}, ValidateAnswer: RRs{all, all, all, all}, ValidateAdditional: RRs{FailIfNoneMatches: all}}
 		_ = d.judge(&probe.Attempt{}, &m)
 		_ = m.String()

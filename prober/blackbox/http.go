@@ -40,10 +40,10 @@ func probeHTTP(ctx context.Context, j *job) *meshv1.Result {
 	x := &exchange{job: j, o: &j.module.HTTP}
 	result := j.run(ctx, x.talk)
 	t := result.GetTimings()
-	if t.GetResolve() != nil {
-		j.out.phases("probe_http_duration_seconds", phase{"resolve", t.Resolve.AsDuration()})
+	if x.located && t.GetResolve() != nil || x.redirects > 0 { // what a proxy's name took is not told
+		j.out.phases("probe_http_duration_seconds", phase{"resolve", t.GetResolve().AsDuration()})
 	}
-	if x.usual != nil {
+	if x.made {
 		j.out.set("probe_http_redirects", float64(x.redirects))
 		j.out.phases("probe_http_duration_seconds", phase{"connect", t.GetConnect().AsDuration()}, phase{"tls", t.GetHandshake().AsDuration()},
 			phase{"processing", t.GetProcessing().AsDuration()}, phase{"transfer", t.GetTransfer().AsDuration()})
@@ -59,6 +59,8 @@ type exchange struct {
 	usual     nethttp.RoundTripper
 	foreign   nethttp.RoundTripper // for redirects to other hosts: it verifies their names
 	redirects int
+	located   bool // an address was looked for
+	made      bool // the request was
 }
 
 // talk makes the request, follows redirects, and judges the last answer.
@@ -107,6 +109,7 @@ func (x *exchange) request(ctx context.Context, a *probe.Attempt) (*nethttp.Requ
 	if err != nil {
 		return nil, probe.Failf(a, meshv1.Result_PROBER, "%v", err)
 	}
+	x.made = true
 	request.Host = cmp.Or(host, original)
 	for k, v := range x.o.Headers {
 		if textproto.CanonicalMIMEHeaderKey(k) != "Host" {
@@ -125,6 +128,7 @@ func (x *exchange) locate(ctx context.Context, a *probe.Attempt, target *url.URL
 	if p := x.o.Client.ProxyConfig; x.o.SkipResolvePhaseWithProxy && p.ProxyURL.URL != nil && !p.ProxyFromEnvironment {
 		return nil
 	}
+	x.located = true
 	ip, err := x.choose(ctx, a, x.o.Family, target.Hostname())
 	if err != nil {
 		return err
@@ -133,7 +137,7 @@ func (x *exchange) locate(ctx context.Context, a *probe.Attempt, target *url.URL
 	switch {
 	case target.Port() != "":
 		host = net.JoinHostPort(host, target.Port())
-	case ip.To4() == nil:
+	case ip.IP.To4() == nil:
 		host = "[" + host + "]"
 	}
 	target.Host = host

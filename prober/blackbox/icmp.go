@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -9,6 +10,9 @@ import (
 	"github.com/probemesh/probemesh/prober/probe/kinds"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
+
+// maxPayload is the most bytes that a request may carry.
+const maxPayload = 65000
 
 // payload is how many bytes blackbox_exporter sends unless told otherwise: its own name.
 const payload = 28
@@ -21,15 +25,18 @@ func probeICMP(ctx context.Context, j *job) *meshv1.Result {
 			return err
 		}
 		size := int32(payload)
+		if o.PayloadSize < 0 || o.PayloadSize > maxPayload {
+			return probe.Failf(a, meshv1.Result_PROBER, "payload_size must be 0 to %d", maxPayload)
+		}
 		if o.PayloadSize > 0 {
 			size = int32(o.PayloadSize)
 		}
 		host := ip.String()
-		if ip.To4() == nil {
-			host = "[" + host + "]"
+		if ip.IP.To4() == nil {
+			host = "[" + strings.Replace(host, "%", "%25", 1) + "]"
 		}
 		check := j.check("icmp://"+host, deadline(ctx))
-		check.Icmp = &meshv1.IcmpProbe{Count: 1, PayloadSize: proto.Int32(size), DontFragment: o.DontFragment && ip.To4() != nil, HopLimit: int32(o.TTL),
+		check.Icmp = &meshv1.IcmpProbe{Count: 1, PayloadSize: proto.Int32(size), DontFragment: o.DontFragment && ip.IP.To4() != nil, HopLimit: int32(o.TTL),
 			SourceAddress: o.SourceIPAddress}
 		r, err := j.probe(ctx, a, check, probe.Options{})
 		if err != nil {
@@ -42,7 +49,7 @@ func probeICMP(ctx context.Context, j *job) *meshv1.Result {
 		}
 		return failureOf(r)
 	})
-	j.out.phases("probe_icmp_duration_seconds", phase{"resolve", result.GetTimings().GetResolve().AsDuration()})
+	j.out.phases("probe_icmp_duration_seconds", phase{"resolve", j.lookup})
 	for _, p := range []string{"setup", "rtt"} {
 		j.out.atLeast("probe_icmp_duration_seconds", "phase", p)
 	}

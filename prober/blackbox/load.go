@@ -2,19 +2,15 @@ package blackbox
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
-	"net/textproto"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/miekg/dns"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/probemesh/probemesh/internal/nearest"
@@ -91,7 +87,7 @@ func Parse(text []byte) (*Config, error) {
 	}
 	for _, name := range sortedKeys(c.Modules) {
 		if c.Modules[name] == nil {
-			return nil, fmt.Errorf("module %s is empty; give it a prober, for example `prober: http`", name)
+			c.Modules[name] = &Module{} // named, and nothing more: doubts tells of it
 		}
 		if err := c.Modules[name].validate(); err != nil {
 			return nil, fmt.Errorf("module %s: %w", name, err)
@@ -113,7 +109,15 @@ func sortedKeys[V any](m map[string]V) []string {
 func (m *Module) UnmarshalYAML(unmarshal func(any) error) error {
 	*m = defaults()
 	type plain Module
-	return unmarshal((*plain)(m))
+	if err := unmarshal((*plain)(m)); err != nil {
+		return err
+	}
+	var sections map[string]any
+	if err := unmarshal(&sections); err != nil {
+		return err
+	}
+	m.DNS.there = sections["dns"] != nil
+	return nil
 }
 
 var unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type (\S+)$`)
@@ -178,125 +182,3 @@ func fields(t reflect.Type) []string {
 	}
 	return out
 }
-
-// validate checks what one option alone does not show. The order of the checks is that of the file's options.
-func (m *Module) validate() error {
-	probers := []string{"http", "tcp", "dns", "icmp", "grpc", "unix"}
-	if !slices.Contains(probers, m.Prober) {
-		return fmt.Errorf("prober %q is not known; it must be one of %s", m.Prober, strings.Join(probers, ", "))
-	}
-	if m.Timeout < 0 {
-		return errors.New("timeout must not be negative")
-	}
-	for _, f := range []*Family{&m.HTTP.Family, &m.TCP.Family, &m.ICMP.Family, &m.DNS.Family, &m.GRPC.Family} {
-		if f.Preferred != "" && f.Preferred != "ip4" && f.Preferred != "ip6" {
-			return fmt.Errorf("preferred_ip_protocol %q must be ip4 or ip6", f.Preferred)
-		}
-	}
-	for _, source := range []string{m.TCP.SourceIPAddress, m.ICMP.SourceIPAddress, m.DNS.SourceIPAddress} {
-		if source != "" {
-			if _, err := netip.ParseAddr(source); err != nil {
-				return fmt.Errorf("source_ip_address %q is not an IP address", source)
-			}
-		}
-	}
-	return cmp.Or(m.HTTP.validate(), m.DNS.validate(m.Prober == "dns"), m.ICMP.validate(), validateSteps(m.TCP.Steps), validateSteps(m.Unix.Steps))
-}
-
-func (h *HTTP) validate() error {
-	if err := h.Client.Validate(); err != nil {
-		return err
-	}
-	if h.NoFollowRedirects != nil {
-		h.Client.FollowRedirects = !*h.NoFollowRedirects
-	}
-	if h.Body != "" && h.BodyFile != "" {
-		return errors.New("http has both body and body_file; keep one")
-	}
-	for _, list := range [][]HeaderMatch{h.FailIfHeaderMatches, h.FailIfHeaderNotMatches} {
-		for _, m := range list {
-			if m.Header == "" || m.Regexp.Regexp == nil || m.Regexp.String() == "" {
-				return errors.New("fail_if_header_matches and fail_if_header_not_matches need both header and regexp in each entry")
-			}
-		}
-	}
-	switch strings.ToLower(h.Compression) {
-	case "", "identity", "gzip", "deflate", "br":
-	default:
-		return fmt.Errorf("compression %q is not known; it must be gzip, deflate, br or identity", h.Compression)
-	}
-	for name, value := range h.Headers {
-		if textproto.CanonicalMIMEHeaderKey(name) == "Accept-Encoding" && !accepts(value, h.Compression) {
-			return fmt.Errorf("the header Accept-Encoding: %s does not ask for compression %s, which the answer must have; add it there", value, h.Compression)
-		}
-	}
-	return nil
-}
-
-// accepts tells whether a value of Accept-Encoding allows an encoding (RFC 9110, section 12.5.3).
-func accepts(header, encoding string) bool {
-	if header == "" || encoding == "" {
-		return true
-	}
-	for part := range strings.SplitSeq(header, ",") {
-		name, weight, _ := strings.Cut(part, ";")
-		name, weight = strings.TrimSpace(name), strings.ReplaceAll(weight, " ", "")
-		if name == encoding || name == "*" {
-			return weight == "" || strings.Trim(strings.TrimPrefix(weight, "q="), "0.") != ""
-		}
-	}
-	return false
-}
-
-func (d *DNS) validate(used bool) error {
-	if !used {
-		return nil
-	}
-	if d.QueryName == "" {
-		return errors.New("dns needs query_name, the name to ask for")
-	}
-	if _, ok := dns.StringToClass[d.QueryClass]; d.QueryClass != "" && !ok {
-		return fmt.Errorf("query_class %q is not known; use IN, CH or HS", d.QueryClass)
-	}
-	if _, ok := dns.StringToType[d.QueryType]; d.QueryType != "" && !ok {
-		return fmt.Errorf("query_type %q is not known; write it in capitals, for example AAAA", d.QueryType)
-	}
-	if p := d.TransportProtocol; p != "" && p != "udp" && p != "tcp" {
-		return fmt.Errorf("transport_protocol %q must be udp or tcp", p)
-	}
-	if d.DNSOverTLS && d.TransportProtocol != "tcp" {
-		return errors.New("dns_over_tls needs transport_protocol: tcp")
-	}
-	for _, r := range d.ValidRcodes {
-		if _, ok := dns.StringToRcode[r]; !ok {
-			return fmt.Errorf("valid_rcodes has %q, which is not known; write for example NOERROR or NXDOMAIN", r)
-		}
-	}
-	return nil
-}
-
-func (i *ICMP) validate() error {
-	if i.TTL < 0 || i.TTL > 255 {
-		return errors.New("ttl must be 0 to 255")
-	}
-	if i.PayloadSize < 0 || i.PayloadSize > 65000 {
-		return errors.New("payload_size must be 0 to 65000")
-	}
-	return nil
-}
-
-func validateSteps(steps []Step) error {
-	for n, s := range steps {
-		if len(s.Labels) > 0 && s.Expect.Regexp == nil {
-			return fmt.Errorf("query_response[%d] has labels, which need an expect to take them from", n)
-		}
-		for _, l := range s.Labels {
-			if !labelName.MatchString(l.Name) {
-				return fmt.Errorf("query_response[%d]: label %q must begin with a letter or _, and have only these and digits", n, l.Name)
-			}
-		}
-	}
-	return nil
-}
-
-var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)

@@ -25,7 +25,7 @@ func (r *Regexp) UnmarshalYAML(unmarshal func(any) error) error {
 	}
 	compiled, err := regexp.Compile(s)
 	if err != nil {
-		return fmt.Errorf("%q is not a regular expression: %s", s, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return notRegexp(s, err)
 	}
 	r.Regexp = compiled
 	return nil
@@ -41,6 +41,32 @@ func (r Regexp) MarshalYAML() (any, error) {
 
 // IsZero tells whether there is none.
 func (r Regexp) IsZero() bool { return r.Regexp == nil }
+
+// Pattern is a regular expression that is looked at when it is needed. One that is wrong fails the probe then.
+type Pattern struct {
+	text     string
+	compiled *regexp.Regexp
+	fault    error // why compiled is nil
+}
+
+// UnmarshalYAML compiles the expression, and keeps what is wrong with it.
+func (p *Pattern) UnmarshalYAML(unmarshal func(any) error) error {
+	if err := unmarshal(&p.text); err != nil {
+		return err
+	}
+	var err error
+	if p.compiled, err = regexp.Compile(p.text); err != nil {
+		p.fault = notRegexp(p.text, err)
+	}
+	return nil
+}
+
+// MarshalYAML gives the expression as it was written.
+func (p Pattern) MarshalYAML() (any, error) { return p.text, nil }
+
+func notRegexp(text string, err error) error {
+	return fmt.Errorf("%q is not a regular expression: %s", text, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+}
 
 // CEL is an expression over `body`, the JSON object that a target answers.
 type CEL struct {
@@ -68,8 +94,11 @@ func (c *CEL) UnmarshalYAML(unmarshal func(any) error) error {
 // MarshalYAML gives the expression as it was written.
 func (c CEL) MarshalYAML() (any, error) { return c.text, nil }
 
-// Size is a number of bytes, written as 512, 10KB, 10KiB or 1MB, where each prefix is a power of 1024.
+// Size is a number of bytes, written as 512, 10KB, 10KiB, 1.5MB or 1MB512KB, where each prefix, up to E, is a power of 1024.
 type Size int64
+
+// sizePart is a number and its unit.
+var sizePart = regexp.MustCompile(`^ *([0-9]+\.?[0-9]*|\.[0-9]+) *(?:([KMGTPE])i?)?(B?)`)
 
 // UnmarshalYAML reads the number and its unit.
 func (s *Size) UnmarshalYAML(unmarshal func(any) error) error {
@@ -77,15 +106,27 @@ func (s *Size) UnmarshalYAML(unmarshal func(any) error) error {
 	if err := unmarshal(&text); err != nil {
 		return err
 	}
-	digits := strings.TrimRight(text, "BKMGTi")
-	factor, ok := map[string]float64{"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[strings.TrimSuffix(strings.TrimSuffix(text[len(digits):], "B"), "i")]
-	number, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-	switch {
-	case err != nil || !ok || math.IsNaN(number):
-		return fmt.Errorf("%q is not a number of bytes, such as 512B, 10KB or 1MiB", text)
-	case number < 0 || number*factor > math.MaxInt64/2:
-		return errors.New("a limit of bytes must be 0 or more, and below 4 EiB")
+	total, rest := 0.0, strings.TrimPrefix(text, "+")
+	for first := true; first || rest != ""; first = false {
+		m := sizePart.FindStringSubmatch(rest)
+		if m == nil {
+			return fmt.Errorf("%q is not a number of bytes, such as 512B, 10KB or 1MiB", text)
+		}
+		number, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a number of bytes: %w", text, err)
+		}
+		if m[2] != "" {
+			number *= math.Pow(1024, float64(strings.Index("KMGTPE", m[2])+1))
+		}
+		total, rest = total+number, rest[len(m[0]):]
+		if rest != "" && m[2] == "" && m[3] == "" {
+			return fmt.Errorf("%q is not a number of bytes: %s has no unit before what follows it", text, m[1])
+		}
 	}
-	*s = Size(number * factor)
+	if total > math.MaxInt64/2 {
+		return errors.New("a limit of bytes must be below 4 EiB")
+	}
+	*s = Size(total)
 	return nil
 }

@@ -32,6 +32,7 @@ type world struct {
 	dir     string
 	at      map[string]string // host:port by name of target
 	ca      *certificate
+	every   string // a port of every address of this machine with the pages
 	closers []func()
 }
 
@@ -145,6 +146,10 @@ func (w *world) serveHTTP(t testing.TB) {
 	if six, err := net.Listen("tcp", "[::1]:0"); err == nil {
 		w.at["http6"] = six.Addr().String()
 		go func() { _ = server.Serve(six) }()
+	}
+	if every, err := net.Listen("tcp", ":0"); err == nil {
+		_, w.every, _ = net.SplitHostPort(every.Addr().String())
+		go func() { _ = server.Serve(every) }()
 	}
 	for _, status := range []int{200, 404, 503} {
 		clear, err := net.Listen("tcp", "127.0.0.1:0")
@@ -276,6 +281,11 @@ func (w *world) pages() http.Handler {
 		}
 		http.Redirect(rw, r, "/chain/"+strconv.Itoa(n-1), http.StatusFound)
 	})
+	mux.HandleFunc("/oauth", grants)
+	mux.HandleFunc("/echo", echoes)
+	mux.HandleFunc("/echo/head", func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, headerText(r)) })
+	mux.HandleFunc("/agent", only(func(r *http.Request) bool { return r.Header.Get("User-Agent") != "" }))
+	mux.HandleFunc("/authority", only(func(r *http.Request) bool { return strings.HasPrefix(r.Host, "127.0.0.1:") }))
 	mux.HandleFunc("/cookie", only(func(r *http.Request) bool { c, err := r.Cookie("a"); return err == nil && c.Value == "b" }))
 	mux.HandleFunc("/post", only(func(r *http.Request) bool { return r.Method == http.MethodPost }))
 	mux.HandleFunc("/body", only(func(r *http.Request) bool { b, _ := io.ReadAll(r.Body); return string(b) == "payload" }))
@@ -343,6 +353,30 @@ func (w *world) pages() http.Handler {
 		http.Redirect(rw, r, "https://"+w.at["https"]+"/ok", http.StatusFound)
 	})
 	return mux
+}
+
+// grants is a token server that knows one client.
+func grants(w http.ResponseWriter, r *http.Request) {
+	if id, secret, ok := r.BasicAuth(); !ok || id != "me" || secret != "secret" || r.FormValue("grant_type") != "client_credentials" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprint(w, `{"access_token": "token", "token_type": "Bearer", "expires_in": 60}`)
+}
+
+// echoes answers with what the request was: the body's length then shows any difference.
+func echoes(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %s %s hello world\n%s\n%s", r.Method, r.URL, r.Host, headerText(r), body)
+}
+
+// headerText are the headers of a request but User-Agent, which differs.
+func headerText(r *http.Request) string {
+	r.Header.Del("User-Agent")
+	var b strings.Builder
+	_ = r.Header.Write(&b)
+	return b.String()
 }
 
 func (w *world) serveTLS(t testing.TB) {
