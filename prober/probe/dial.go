@@ -105,22 +105,25 @@ func (d *Dialer) Dial(ctx context.Context, a *Attempt, network, host string, por
 func (d *Dialer) dialOne(ctx context.Context, a *Attempt, network string, to netip.AddrPort) (net.Conn, error) {
 	text := to.String()
 	a.Connecting(text)
-	return d.connect(ctx, a, network, to.Addr(), text)
+	return d.connect(ctx, a, network, to, text)
 }
 
-// connect connects by "tcp" or "udp" to an address and its port, given as text, where the fence permits the address. The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
+// connect connects by "tcp" or "udp" to an address and its port, also given as text, where the fence permits the address. The socket is bound to no port beforehand: connect chooses one that is free for the target, while bind, as by net.Dialer.DialTCP, needs one that is free for
 // every target, and all of them would be taken for a minute after some 28,000 connections that the prober has closed.
-func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, addr netip.Addr, to string) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, a *Attempt, network string, to netip.AddrPort, text string) (net.Conn, error) {
 	if fence := a.options.Fence; fence != nil && !d.Own {
-		if err := fence.Permits(addr); err != nil {
+		if err := fence.Permits(to.Addr()); err != nil {
 			return nil, err
 		}
+	}
+	if !d.Source.IsValid() && lean(network, to) {
+		return open(ctx, network, to)
 	}
 	dialer := net.Dialer{KeepAlive: -1}
 	if d.Source.IsValid() {
 		dialer.LocalAddr, dialer.Control = local(network, d.Source), AddressOnly
 	}
-	return dialer.DialContext(ctx, network, to)
+	return dialer.DialContext(ctx, network, text)
 }
 
 // local is an address of this machine to connect from, by any port.
@@ -145,13 +148,13 @@ func (d *Dialer) race(ctx context.Context, a *Attempt, network string, addrs []n
 	ended := make(chan won, len(addrs))
 	started, pending := 0, 0
 	next := func() {
-		addr := addrs[started]
-		to := netip.AddrPortFrom(addr, port).String()
+		at := netip.AddrPortFrom(addrs[started], port)
+		to := at.String()
 		a.Connecting(to)
 		started++
 		pending++
 		go func() {
-			conn, err := d.connect(ctx, a, network, addr, to)
+			conn, err := d.connect(ctx, a, network, at, to)
 			ended <- won{conn, to, err}
 		}()
 	}

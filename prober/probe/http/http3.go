@@ -59,12 +59,7 @@ func (v *visit) dialQUIC(req *nethttp.Request, config *tls.Config) (*quicLink, e
 	if err != nil {
 		return nil, err
 	}
-	udp, ok := socket.(*net.UDPConn)
-	if !ok {
-		socket.Close()
-		return nil, fmt.Errorf("a UDP socket is a %T", socket)
-	}
-	v.a.Connecting(udp.RemoteAddr().String())
+	v.a.Connecting(socket.RemoteAddr().String())
 	if v.a.Options().Fresh {
 		config = probe.Anew(config)
 	}
@@ -73,9 +68,9 @@ func (v *visit) dialQUIC(req *nethttp.Request, config *tls.Config) (*quicLink, e
 		config.ServerName = req.URL.Hostname()
 	}
 	deadline, _ := req.Context().Deadline()
-	packets := &packets{udp: udp, first: func() { v.a.Enter(meshv1.Result_HANDSHAKE) }}
-	link := &quicLink{socket: udp, transport: &quic.Transport{Conn: packets}}
-	if link.conn, err = link.transport.Dial(req.Context(), udp.RemoteAddr(), config, quicConfig(deadline)); err != nil {
+	packets := &packets{udp: socket, first: func() { v.a.Enter(meshv1.Result_HANDSHAKE) }}
+	link := &quicLink{socket: socket, transport: &quic.Transport{Conn: packets}}
+	if link.conn, err = link.transport.Dial(req.Context(), socket.RemoteAddr(), config, quicConfig(deadline)); err != nil {
 		link.close()
 		probe.NoteHandshakeError(v.a, err)
 		if broken := packets.broken.Load(); broken != nil && context.Cause(req.Context()) == nil {
@@ -88,7 +83,7 @@ func (v *visit) dialQUIC(req *nethttp.Request, config *tls.Config) (*quicLink, e
 
 // quicLink is a connection with what carries it.
 type quicLink struct {
-	socket    *net.UDPConn
+	socket    net.Conn
 	transport *quic.Transport
 	conn      *quic.Conn
 }
@@ -134,7 +129,7 @@ func (b *linkedBody) Close() error {
 // packets is a connected UDP socket in the form that quic wants. Being connected, it hears of ports that nobody listens on, and of no other peer. It hides that it is a UDP
 // socket, so that quic does not ask the kernel for the megabytes of buffers that a download would need.
 type packets struct {
-	udp    *net.UDPConn
+	udp    net.Conn
 	first  func() // called with the first packet
 	heard  atomic.Bool
 	broken atomic.Pointer[error]
