@@ -18,6 +18,14 @@ type Row struct {
 	index int // in the heap, where its next start is planned
 }
 
+// planned is the phase that starts are planned at: the middle of the slot, where the interval is a multiple of slots, so that the offset may wander by half a slot until then.
+func (r *Row) planned() time.Duration {
+	if r.Interval%Slot != 0 {
+		return r.Phase
+	}
+	return r.Phase - r.Phase%Slot + Slot/2
+}
+
 // Table is the pure part: which check is due when. It has no clock; `local` is the prober's own clock and `offset` that clock minus the mesh's. Not safe
 // for concurrent use.
 //
@@ -41,15 +49,14 @@ func (t *Table) Set(check string, interval, phase time.Duration, local time.Time
 	if ok && r.Interval == interval && r.Phase == phase {
 		return
 	}
-	due := inPhase(local, offset, interval, phase).UnixNano()
 	if ok {
 		r.Interval, r.Phase = interval, phase
-		t.heap.fix(r.index, due)
+		t.heap.fix(r.index, inPhase(local, offset, interval, r.planned()).UnixNano())
 		return
 	}
 	r = &Row{Check: check, Interval: interval, Phase: phase}
 	t.rows[check] = r
-	t.heap.push(r, due)
+	t.heap.push(r, inPhase(local, offset, interval, r.planned()).UnixNano())
 }
 
 // Remove takes a check out; one that is not there is no fault.
@@ -84,14 +91,14 @@ func (t *Table) Pop(starts []Start, local time.Time, offset time.Duration) []Sta
 	now := local.UnixNano()
 	for len(t.heap) > 0 && t.heap[0].due <= now {
 		r, due := t.heap[0].row, time.Unix(0, t.heap[0].due)
-		starts = append(starts, Start{Check: r.Check, Due: due, Missed: local.Sub(due) >= r.Interval})
+		starts = append(starts, Start{Check: r.Check, Due: due.Add(r.Phase - r.planned()), Missed: local.Sub(due) >= r.Interval})
 		after := due.Add(r.Interval / 2)
 		if after.Before(local) {
 			after = local
 		}
-		next := inPhase(after, offset, r.Interval, r.Phase)
+		next := inPhase(after, offset, r.Interval, r.planned())
 		if !next.After(local) {
-			next = inPhase(local.Add(1), offset, r.Interval, r.Phase)
+			next = inPhase(local.Add(1), offset, r.Interval, r.planned())
 		}
 		t.heap.fix(0, next.UnixNano())
 	}

@@ -21,8 +21,10 @@ import (
 	"time"
 )
 
-// Slot is the width into which starts are gathered: 8 ms is below what anybody sees in a lag, and bounds wake-ups to 125 a second.
-const Slot = 8 * time.Millisecond
+// Slot is the width into which starts are gathered: 20 ms is below what anybody sees in a lag, and bounds wake-ups to 50 a second, which are most of what a probe costs at a moderate rate.
+// Slots are those of the mesh's clock, and a check starts at the end of the one that it is due in, never earlier. Whole seconds are a multiple of slots, so that a check keeps its place in the slots
+// and what comes of a late wake-up, or of an offset that wanders by milliseconds, is never a slot more or less between two starts.
+const Slot = 20 * time.Millisecond
 
 // idleMax is how many goroutines are kept for later probes: about as many as start in one slot of a busy prober. A new goroutine has a small stack, and a probe makes it grow more than once; one
 // that is kept has grown.
@@ -153,10 +155,10 @@ func (t *Timetable) Run(ctx context.Context, grace time.Duration) error {
 
 // startDue starts what is due and returns how long to wait for the next; negative when the table is empty.
 func (t *Timetable) startDue(ctx context.Context) time.Duration {
+	local, offset := t.clock.Local(), t.clock.Offset()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	local := t.clock.Local()
-	t.popped = t.table.Pop(t.popped[:0], local, t.clock.Offset())
+	t.popped = t.table.Pop(t.popped[:0], local.Add(-pastSlot(local, offset)), offset)
 	for _, s := range t.popped {
 		switch {
 		case s.Missed:
@@ -182,10 +184,15 @@ func (t *Timetable) startDue(ctx context.Context) time.Duration {
 		return -1
 	}
 	// Up to the end of the slot that the next start falls into.
-	if over := time.Duration(next.UnixNano() % int64(Slot)); over > 0 {
+	if over := pastSlot(next, offset); over > 0 {
 		next = next.Add(Slot - over)
 	}
 	return max(0, next.Sub(local))
+}
+
+// pastSlot is how long ago at local a slot ended.
+func pastSlot(local time.Time, offset time.Duration) time.Duration {
+	return time.Duration(local.Add(-offset).UnixNano() % int64(Slot))
 }
 
 // startLocked has a goroutine run a probe, and after it those that wait.

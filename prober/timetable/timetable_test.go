@@ -86,6 +86,49 @@ func TestProbesStartInPhaseForADay(t *testing.T) {
 	}
 }
 
+// While the offset wanders by less than a slot and every wake-up is late, as on a machine that does other work, a check stays in its slot: no start comes a slot earlier or later than the one before.
+func TestAWanderingOffsetAndLateWakeUpsMoveNoCheckToAnotherSlot(t *testing.T) {
+	clock := &testClock{}
+	var mu sync.Mutex
+	starts := map[string][]time.Time{}
+	var late atomic.Int64
+	run(t, &lateClock{testClock: clock, late: &late}, 512, func(_ context.Context, check string, _ time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		starts[check] = append(starts[check], time.Now())
+	}, func(tt *Timetable) {
+		for i := range 500 {
+			tt.Set(fmt.Sprint("checks/c", i), time.Second, time.Duration(i)*1999*time.Microsecond)
+		}
+		for i := range 100 {
+			clock.step([]time.Duration{700 * time.Microsecond, -700 * time.Microsecond}[i%2])
+			late.Store(int64(time.Duration(i%7) * time.Millisecond))
+			time.Sleep(237 * time.Millisecond)
+		}
+	})
+	for check, all := range starts {
+		for i := 1; i < len(all); i++ {
+			if off := (all[i].Sub(all[i-1]) - time.Second).Abs(); off > 10*time.Millisecond {
+				t.Fatalf("%s: %v off its interval", check, off)
+			}
+		}
+	}
+	if len(starts) != 500 {
+		t.Errorf("%d checks started; want 500", len(starts))
+	}
+}
+
+// lateClock takes its time to tell the time, as if the process had been kept from running meanwhile.
+type lateClock struct {
+	*testClock
+	late *atomic.Int64
+}
+
+func (c *lateClock) Local() time.Time {
+	time.Sleep(time.Duration(c.late.Load()))
+	return time.Now()
+}
+
 func TestAHangingTargetDelaysNoOther(t *testing.T) {
 	var d diary
 	hang := func(ctx context.Context, check string, due time.Time) {
