@@ -228,6 +228,9 @@ func Watch(ctx context.Context, conn net.Conn) (stop func()) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
+	if b, ok := ctx.(*bounded); ok {
+		ctx = b.parent // its deadline is that of conn by now
+	}
 	cancel := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { cancel() }
 }

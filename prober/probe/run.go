@@ -122,8 +122,8 @@ func (x *issuers) of(chain []*x509.Certificate) bool {
 // Run runs one probe; see [Runner] for what it promises.
 func (p *Plan) Run(ctx context.Context, o Options) *meshv1.Result {
 	a := &Attempt{start: time.Now(), timeout: p.Timeout, options: o}
-	probeCtx, cancel := context.WithDeadline(ctx, a.start.Add(p.Timeout))
-	defer cancel()
+	probeCtx := bound(ctx, a.start.Add(p.Timeout))
+	defer probeCtx.end()
 	answer, failure := p.talk(probeCtx, ctx, a)
 	a.end()
 	return p.concludeSafely(a, answer, failure)

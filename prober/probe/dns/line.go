@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/probemesh/probemesh/internal/spec"
 	"github.com/probemesh/probemesh/prober/probe"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
@@ -39,11 +41,27 @@ func enter(a *probe.Attempt, p meshv1.Result_Phase) {
 	}
 }
 
+// usualSize is what a datagram may have unless the check says otherwise (see DNS flag day 2020).
+const usualSize = spec.DefaultUDPSize
+
+// buffers are for the datagrams of usual checks: each is used for a moment, and is more than all else that a probe allocates.
+var buffers = sync.Pool{New: func() any { return new([usualSize]byte) }}
+
 // datagrams is a line over UDP. Its socket is connected, so that only what comes from the server's address arrives.
 type datagrams struct {
 	conn net.Conn
 	buf  []byte
-	stop func() // ends the watch of a context; nil without one
+	lent *[usualSize]byte // what buf is of; nil when it is its own
+	stop func()           // ends the watch of a context; nil without one
+}
+
+// newDatagrams is a line over a connected socket for datagrams up to a size.
+func newDatagrams(conn net.Conn, size int) datagrams {
+	if size > usualSize {
+		return datagrams{conn: conn, buf: make([]byte, size)}
+	}
+	lent, _ := buffers.Get().(*[usualSize]byte)
+	return datagrams{conn: conn, buf: lent[:], lent: lent}
 }
 
 // soon is how long an answer is waited for before the context is watched. Most answers come sooner, and watching costs as much as two system calls.
@@ -68,7 +86,13 @@ func (d *datagrams) end() {
 
 func (d *datagrams) traits() traits { return traits{id: true, datagrams: true} }
 
-func (d *datagrams) close() { d.conn.Close() }
+func (d *datagrams) close() {
+	d.conn.Close()
+	if d.lent != nil {
+		buffers.Put(d.lent)
+		d.lent, d.buf = nil, nil
+	}
+}
 
 func (d *datagrams) send(_ context.Context, query []byte) error {
 	_, err := d.conn.Write(query)

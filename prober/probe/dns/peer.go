@@ -245,7 +245,7 @@ func (p *peer) open(ctx context.Context, transport meshv1.DnsProbe_Transport) (l
 	if err != nil {
 		return nil, err
 	}
-	p.udp = datagrams{conn: conn, buf: make([]byte, max(udpSize(p.r.options.GetEdns()), 1232))}
+	p.udp = newDatagrams(conn, int(udpSize(p.r.options.GetEdns())))
 	return &p.udp, nil
 }
 
