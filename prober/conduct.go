@@ -45,7 +45,7 @@ func (a *agent) conduct(ctx context.Context, j *job, o order) {
 	if sc := span.SpanContext(); sc.HasTraceID() && sc.IsSampled() {
 		r.TraceId = sc.TraceID().String()
 	}
-	a.metrics.probe(ctx, j.kind, r.GetOutcome())
+	a.metrics.probe(j.kind, r.GetOutcome())
 	a.record(ctx, span, r)
 
 	// First its number, then it is shown to others: a session that begins now reads the newest results.
@@ -131,7 +131,7 @@ func (s *slowness) tell() {
 	}
 	r := &meshv1.Result{Check: s.j.check, Outcome: meshv1.Result_SLOW, Duration: durationpb.New(s.a.clock.Local().Sub(s.start))}
 	s.a.complete(r, s.j, s.o, s.start)
-	s.a.metrics.probe(context.Background(), s.j.kind, r.GetOutcome())
+	s.a.metrics.probe(s.j.kind, r.GetOutcome())
 	s.a.link.Send(r, link.Changed)
 }
 

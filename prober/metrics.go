@@ -3,6 +3,7 @@ package prober
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -13,8 +14,7 @@ import (
 
 // metrics are the instruments that events go to; what can be read when asked for is in observe.
 type metrics struct {
-	probes  metric.Int64Counter
-	labels  map[outcomeOf][]metric.AddOption // of probes, as they are passed; it does not change
+	probes  map[outcomeOf]*tally // it does not change
 	lags    metric.Float64Histogram
 	refusal metric.Int64Counter
 }
@@ -25,25 +25,33 @@ type outcomeOf struct {
 	outcome meshv1.Result_Outcome
 }
 
+// tally counts probes of one kind and outcome. It is read when asked for: to add to an instrument costs more than all else that counts a probe.
+type tally struct {
+	made   atomic.Int64
+	labels metric.MeasurementOption
+}
+
 func newMetrics(m metric.Meter) (*metrics, error) {
-	var errs [3]error
-	out := &metrics{labels: map[outcomeOf][]metric.AddOption{}}
+	var errs [2]error
+	out := &metrics{probes: map[outcomeOf]*tally{}}
 	for _, kind := range jobKinds() {
 		for o, name := range meshv1.Result_Outcome_name {
-			out.labels[outcomeOf{kind, meshv1.Result_Outcome(o)}] = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(
+			out.probes[outcomeOf{kind, meshv1.Result_Outcome(o)}] = &tally{labels: metric.WithAttributeSet(attribute.NewSet(
 				attribute.String("kind", kind), attribute.String("outcome", name)))}
 		}
 	}
-	out.probes, errs[0] = m.Int64Counter("probemesh_prober_probes_total", metric.WithDescription("Probes by kind of check and outcome; SLOW ones count again when they end."))
-	out.lags, errs[1] = m.Float64Histogram("probemesh_prober_probe_lag_seconds", metric.WithUnit("s"),
+	out.lags, errs[0] = m.Float64Histogram("probemesh_prober_probe_lag_seconds", metric.WithUnit("s"),
 		metric.WithDescription("How late scheduled probes began, against their place in the timetable."),
 		metric.WithExplicitBucketBoundaries(.002, .004, .008, .016, .032, .064, .125, .25, .5, 1, 2, 5, 10, 30))
-	out.refusal, errs[2] = m.Int64Counter("probemesh_prober_runs_refused_total", metric.WithDescription("Runs that were asked for and not done, by reason."))
+	out.refusal, errs[1] = m.Int64Counter("probemesh_prober_runs_refused_total", metric.WithDescription("Runs that were asked for and not done, by reason."))
 	return out, errors.Join(errs[:]...)
 }
 
-func (m *metrics) probe(ctx context.Context, kind string, outcome meshv1.Result_Outcome) {
-	m.probes.Add(ctx, 1, m.labels[outcomeOf{kind, outcome}]...)
+// probe counts a probe. Every kind of a job and every outcome has its tally.
+func (m *metrics) probe(kind string, outcome meshv1.Result_Outcome) {
+	if t := m.probes[outcomeOf{kind, outcome}]; t != nil {
+		t.made.Add(1)
+	}
 }
 
 func (m *metrics) lag(ctx context.Context, lag time.Duration) { m.lags.Record(ctx, lag.Seconds()) }
@@ -70,6 +78,7 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 		errs = append(errs, err)
 		return g
 	}
+	probes := counter("probemesh_prober_probes_total", "Probes by kind of check and outcome; SLOW ones count again when they end.")
 	session := gauge("probemesh_prober_session_connected", "1 while there is a session with a server.")
 	sessions := counter("probemesh_prober_sessions_total", "Sessions that began.")
 	home := gauge("probemesh_prober_session_home", "1 while the session is with the prober's home server.")
@@ -105,6 +114,11 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 		metric.WithAttributes(attribute.String("reason", "home"))
 	return m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		l, s, t := a.link.Stats(), a.spool.Stats(), a.timetable.Stats()
+		for _, p := range a.metrics.probes {
+			if n := p.made.Load(); n > 0 {
+				o.ObserveInt64(probes, n, p.labels)
+			}
+		}
 		o.ObserveInt64(session, count(l.Server != ""))
 		o.ObserveInt64(home, count(l.Server != "" && l.Server == l.Home))
 		o.ObserveInt64(standby, count(l.Standby != ""))
@@ -144,7 +158,7 @@ func (a *agent) observe(m metric.Meter) (metric.Registration, error) {
 		o.ObserveInt64(skipped, t.Skipped, busy)
 		o.ObserveInt64(skipped, t.Missed, still)
 		return nil
-	}, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped,
+	}, probes, session, home, standby, moves, gap, trimmed, sessions, offset, roundTrip, held, bytes, dropped, queued, deferred, lost, checks, refusals, running, waiting, skipped,
 		canaries, blind, excused, names, forgotten)
 }
 

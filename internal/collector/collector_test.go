@@ -16,8 +16,8 @@ func TestAProberGetsRoomByTheGarbageThatItMakes(t *testing.T) {
 		{"at rest", load{20 * mb, mb, 0.1 * mb}, frugalLeast},
 		{"many checks and little garbage", load{30 * mb, 2 * mb, 3 * mb}, frugalLeast},
 		{"few checks and much garbage: two seconds' worth", load{7 * mb, mb, 4 * mb}, 100},
-		{"no more than 32 MB for few checks", load{7 * mb, mb, 400 * mb}, 400},
-		{"no more than is alive for many", load{98 * mb, 2 * mb, 400 * mb}, 100},
+		{"no more than 64 MB for few checks", load{7 * mb, mb, 400 * mb}, 800},
+		{"no more than twice what is alive for many", load{98 * mb, 2 * mb, 400 * mb}, 200},
 		{"an empty heap counts as 4 MB", load{0, 0, mb}, 50},
 	} {
 		if got := frugal(c.load); got != c.want {
