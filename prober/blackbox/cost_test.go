@@ -55,8 +55,8 @@ func costKinds(b *testing.B, w *world) []costKind {
 	// Sockets of echo requests may be raw ones, which get every reply that comes to the machine: without pauses they lose some, each its own.
 	all := []costKind{
 		{"http", "http_2xx", [][]string{{"http", web}, {"minimal", web}}, &meshv1.Check{Uri: "@"}, 800, 12_000, []string{web}},
-		{"tcp", "tcp_connect", [][]string{{"tcp", strings.Join(many, ",")}}, &meshv1.Check{Uri: "tcp://@"}, 800, 16_000, many},
-		{"dns", "dns_one", [][]string{{"dns", w.at["dns"]}}, &meshv1.Check{Uri: "dns://@/one.example?type=A"}, 800, 16_000, []string{w.at["dns"]}},
+		{"tcp", "tcp_connect", [][]string{{"tcp", strings.Join(many, ",")}}, &meshv1.Check{Uri: "tcp://@"}, 800, 24_000, many},
+		{"dns", "dns_one", [][]string{{"dns", w.at["dns"]}}, &meshv1.Check{Uri: "dns://@/one.example?type=A"}, 800, 24_000, []string{w.at["dns"]}},
 		{"icmp", "icmp", [][]string{{"icmp", "127.0.0.1"}}, &meshv1.Check{Uri: "icmp://@", Icmp: &meshv1.IcmpProbe{Count: 1}}, 800, 0, []string{"127.0.0.1"}},
 		{"https", "http_ssl", [][]string{{"https", secure, w.path("ca.pem")}}, &meshv1.Check{Uri: "@", Http: &meshv1.HttpProbe{Tls: trust}}, 100, 3_000, []string{secure}},
 		{"resumed", "http_ssl", [][]string{{"https", secure, w.path("ca.pem")}, {"resumed", secure, w.path("ca.pem")}},
