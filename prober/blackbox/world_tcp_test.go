@@ -73,6 +73,11 @@ func (w *world) serveTCP(t testing.TB) {
 		s := tls.Server(c, upgrade)
 		fmt.Fprint(s, "SSH-2.0-secret\r\n")
 		_, _ = io.Copy(io.Discard, s)
+		// Who speaks no TLS may have more on its way: closed with that unread, the connection would be reset, or not, as it happens.
+		if tc, ok := c.(*net.TCPConn); ok {
+			_ = tc.CloseWrite()
+		}
+		_, _ = io.Copy(io.Discard, c)
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
