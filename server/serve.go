@@ -18,6 +18,9 @@ const handOver = 300 * time.Millisecond
 // lastWords is how long a server that has resigned goes on telling the others how it is: the time of a beat.
 const lastWords = 50 * time.Millisecond
 
+// leaveBehind is how long parts that wait for a member that stands still may take to end after calls under way had their time: none that does not wait for it needs as much.
+const leaveBehind = time.Second
+
 // serve is the one list of what runs. The first part that fails ends all of them. They stop in three steps: a leader resigns when stop ends, so that another decides
 // before anything else is given up; then what talks to users and probers ends, which is what ctx, ended by end, is for; and only then what those calls still need.
 func (s *Server) serve(stop, ctx context.Context, end context.CancelFunc) error {
@@ -84,12 +87,28 @@ func (s *Server) serve(stop, ctx context.Context, end context.CancelFunc) error 
 			return nil
 		}
 	})
-	err := front.Wait()
-	stopBase()
-	if e := ended(ground.Wait()); e != nil {
-		err = errors.Join(err, e)
+	done := make(chan error, 1)
+	go func() {
+		err := front.Wait()
+		stopBase()
+		done <- errors.Join(err, ended(ground.Wait()))
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
 	}
-	return err
+	if !s.full.Load() {
+		return <-done
+	}
+	// A member whose disk was full holds its locks for ever, and a call to it heeds no context: who is in one is left behind, since the process ends with this server.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(s.cfg.StopTimeout + leaveBehind):
+	}
+	s.log.Warn("parts of this server wait for its etcd member, which stands still since the disk was full; they are left behind")
+	return ended(context.Cause(ctx))
 }
 
 // awaitReady closes Ready when every condition of readiness holds for the first time.
