@@ -185,6 +185,7 @@ server that was asked does not lead, the leader is asked instead.`,
 				}
 				defer leader.Close()
 				a.note("asking the leader at %s", e.Metadata["leader"])
+				a.server = e.Metadata["leader"] // the one that is meant, should it not answer
 				resp, err = answer(cmd.Context(), a, leader.servers.StepDown, req)
 			}
 			if err != nil {

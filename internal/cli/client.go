@@ -8,10 +8,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/rpc"
@@ -125,8 +127,8 @@ func (a *app) retry(ctx context.Context, method string, req, reply any, cc *grpc
 	var answer error // the newest of a server
 	for {
 		err := invoke(ctx, method, req, reply, cc, opts...)
-		if err != nil && ctx.Err() != nil && answer != nil {
-			return answer // says more than that there was no time for another
+		if err != nil && answer != nil && (ctx.Err() != nil || status.Code(err) == codes.DeadlineExceeded) {
+			return answer // says more than that there was no time for another, whichever side has seen that first
 		}
 		answer = err
 		wait, again := retryAfter(err)

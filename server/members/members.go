@@ -177,7 +177,7 @@ func (s *Service) list(ctx context.Context) ([]*meshv1.Member, error) {
 	defer cancel()
 	r, err := s.client.MemberList(call)
 	if err != nil {
-		return nil, fault.New(codes.Unavailable, meshv1.ErrorReason_STORE_UNAVAILABLE, "", "cannot list the members: etcd does not answer; do most of its members live?").Because(err).Retry(time.Second)
+		return nil, fault.New(codes.Unavailable, meshv1.ErrorReason_STORE_UNAVAILABLE, "", "cannot list the members: etcd does not answer, so most of them may be down; `probemesh get mesh` shows which of them answer").Because(err).Retry(time.Second)
 	}
 	lead := s.lead()
 	list := make([]*meshv1.Member, len(r.Members))
