@@ -15,14 +15,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/timeline"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/alert"
 	"github.com/probemesh/probemesh/scheduler/verdict"
 )
-
-// maxTimeline bounds the timeline of an incident; the middle is dropped and counted.
-const maxTimeline = 200
 
 // mayAct tells whether an effect on the incident under way now is this server's to wish for.
 func (s *State) mayAct(until time.Time, now time.Time) bool {
@@ -123,13 +121,9 @@ func (s *State) owe(st *statev1.StoredIncident, c *meshv1.Check, t meshv1.Notifi
 	return out
 }
 
-// note adds to the timeline. When it is full, the entry after the first hundred goes: how it began and how it ends matter most.
+// note adds to the timeline.
 func note(i *meshv1.Incident, now time.Time, e meshv1.TimelineEntry_Event, text string) {
-	if len(i.Timeline) >= maxTimeline {
-		i.Timeline = append(i.Timeline[:maxTimeline/2], i.Timeline[maxTimeline/2+1:]...)
-		i.TimelineDropped++
-	}
-	i.Timeline = append(i.Timeline, &meshv1.TimelineEntry{Time: timestamppb.New(now), Event: e, Text: text})
+	timeline.Add(i, &meshv1.TimelineEntry{Time: timestamppb.New(now), Event: e, Text: text})
 }
 
 // title is what people call the check.

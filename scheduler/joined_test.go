@@ -84,3 +84,19 @@ func TestOutagesEndWithAnIncidentThatASnapshotDoesNotHave(t *testing.T) {
 		}
 	}
 }
+
+// However much is written in an incident after it has taken an outage in, that is not forgotten: a server that tells of the outage after it is closed would else have it opened again.
+func TestALongTimelineForgetsNoOutageThatItTookIn(t *testing.T) {
+	i := &meshv1.Incident{BreakGlassKey: "outage-a"}
+	at := time.Unix(1, 0)
+	for range 110 {
+		note(i, at, meshv1.TimelineEntry_VERDICT_CHANGED, "before")
+	}
+	noteOutage(i, at, &outage{Outage: Outage{Key: "outage-b", Told: []Told{{Receiver: "receivers/ops"}}}})
+	for range 300 {
+		note(i, at, meshv1.TimelineEntry_VERDICT_CHANGED, "after")
+	}
+	if got := OutagesOf(i); !slices.Equal(got, []string{"outage-a", "outage-b"}) {
+		t.Errorf("it has taken in %q", got)
+	}
+}

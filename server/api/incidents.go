@@ -15,6 +15,7 @@ import (
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/timeline"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/api/filter"
@@ -24,8 +25,6 @@ import (
 const (
 	// byMax and commentMax bound what an acknowledgement may say, in characters.
 	byMax, commentMax = 200, 1000
-	// timelineMax is how many entries a timeline has at most; see Incident.timeline.
-	timelineMax = 200
 )
 
 func incidentKeys() []filter.Key {
@@ -287,11 +286,6 @@ func acknowledge(i *meshv1.Incident, req *meshv1.AcknowledgeIncidentRequest, now
 	if req.GetComment() != "" {
 		text += ": " + req.GetComment()
 	}
-	i.Timeline = append(i.Timeline, &meshv1.TimelineEntry{Time: i.AcknowledgeTime, Event: meshv1.TimelineEntry_ACKNOWLEDGED, Text: text})
-	if surplus := len(i.Timeline) - timelineMax; surplus > 0 {
-		middle := timelineMax / 2
-		i.Timeline = slices.Delete(i.Timeline, middle, middle+surplus)
-		i.TimelineDropped += int32(surplus)
-	}
+	timeline.Add(i, &meshv1.TimelineEntry{Time: i.AcknowledgeTime, Event: meshv1.TimelineEntry_ACKNOWLEDGED, Text: text})
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/probemesh/probemesh/internal/timeline"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/store"
@@ -128,13 +129,13 @@ func TestAcknowledgingIsOncePerPerson(t *testing.T) {
 
 func TestAFullTimelineDropsItsMiddle(t *testing.T) {
 	i := outage(1, "checks/shop")
-	for n := range timelineMax {
+	for n := range timeline.Most {
 		i.Timeline = append(i.Timeline, &meshv1.TimelineEntry{Text: fmt.Sprint(n)})
 	}
 	if err := acknowledge(i, &meshv1.AcknowledgeIncidentRequest{By: "ann"}, time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if len(i.Timeline) != timelineMax || i.TimelineDropped != 1 || i.Timeline[0].Text != "0" || i.Timeline[99].Text != "99" || i.Timeline[100].Text != "101" {
+	if len(i.Timeline) != timeline.Most || i.TimelineDropped != 1 || i.Timeline[0].Text != "0" || i.Timeline[99].Text != "99" || i.Timeline[100].Text != "101" {
 		t.Errorf("%d entries, %d dropped, %v", len(i.Timeline), i.TimelineDropped, i.Timeline[99:101])
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/probemesh/probemesh/internal/fault"
 	"github.com/probemesh/probemesh/internal/spec"
+	"github.com/probemesh/probemesh/internal/timeline"
 	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler/alert"
@@ -105,7 +106,7 @@ func (r *reign) conclude(ctx context.Context, j job, e *meshv1.TimelineEntry) re
 		defer release()
 		err = r.n.store.SettleOutbox(ctx, r.fence, j.entry.GetId(), incident, func(s *statev1.StoredIncident) error {
 			if s.GetIncident() != nil && !tells(s.GetIncident(), e, "") {
-				addToTimeline(s.GetIncident(), e)
+				timeline.Add(s.GetIncident(), proto.CloneOf(e))
 			}
 			return nil
 		})
@@ -197,7 +198,7 @@ func (r *reign) record(ctx context.Context, j job, e *meshv1.TimelineEntry, unle
 		if s.GetIncident() == nil || tells(s.GetIncident(), e, unless) {
 			return errNothingNew
 		}
-		addToTimeline(s.GetIncident(), e)
+		timeline.Add(s.GetIncident(), proto.CloneOf(e))
 		return nil
 	})
 	if errors.Is(err, errNothingNew) || missing(err) {

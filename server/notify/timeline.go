@@ -13,9 +13,6 @@ import (
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 )
 
-// maxTimeline bounds the timeline of an incident, as incident.proto documents it; the middle is dropped and counted.
-const maxTimeline = 200
-
 // errNothingNew ends an amendment that would add what is there already.
 var errNothingNew = errors.New("the incident tells it already")
 
@@ -23,15 +20,6 @@ var errNothingNew = errors.New("the incident tells it already")
 func entryOf(j job, now time.Time, event meshv1.TimelineEntry_Event, text string) *meshv1.TimelineEntry {
 	return &meshv1.TimelineEntry{Time: timestamppb.New(now), Event: event, Text: text,
 		Receiver: j.entry.GetNotification().GetReceiver(), Attempt: int32(j.attempt)}
-}
-
-// addToTimeline adds an entry. When the timeline is full, the entry after the first hundred goes: how it began and how it ends matter most.
-func addToTimeline(i *meshv1.Incident, e *meshv1.TimelineEntry) {
-	if len(i.Timeline) >= maxTimeline {
-		i.Timeline = append(i.Timeline[:maxTimeline/2], i.Timeline[maxTimeline/2+1:]...)
-		i.TimelineDropped++
-	}
-	i.Timeline = append(i.Timeline, proto.CloneOf(e))
 }
 
 // tells tells whether the timeline has e itself (a write whose answer was lost), or, when unless is set, whether the last failure of e's receiver

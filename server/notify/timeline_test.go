@@ -84,16 +84,6 @@ func TestNewLeaderDoesNotRecordTheSameErrorAgain(t *testing.T) {
 	})
 }
 
-func TestFullTimelineLosesItsMiddleAndCounts(t *testing.T) {
-	i := &meshv1.Incident{}
-	for n := range 250 {
-		addToTimeline(i, &meshv1.TimelineEntry{Attempt: int32(n)})
-	}
-	if len(i.Timeline) != maxTimeline || i.TimelineDropped != 50 || i.Timeline[99].Attempt != 99 || i.Timeline[100].Attempt != 150 || i.Timeline[199].Attempt != 249 {
-		t.Errorf("%d entries, %d dropped, the 101st is %d", len(i.Timeline), i.TimelineDropped, i.Timeline[100].Attempt)
-	}
-}
-
 func TestOneAtATimeWritesInAnIncident(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, writing, most := newPages(), 0, 0
