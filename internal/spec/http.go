@@ -40,10 +40,13 @@ func httpOptions(f *faults, h *meshv1.HttpProbe, t *Target) {
 	httpSteps(f, h, see)
 }
 
-// method checks a request method; empty is fine.
+// method checks a request method; empty is fine. A well-known one in lower case is a slip: methods are case-sensitive (RFC 9110), and servers answer 501 or 405, which reads as an outage.
 func method(f *faults, field, m string) {
 	if m != "" && !validToken(m) {
 		f.add(field, "%q is not an HTTP method; write for example GET", clip(m))
+	}
+	if up := strings.ToUpper(m); up != m && slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}, up) {
+		f.add(field, "%q is sent as it is written, and servers do not know it in lower case; write %s", m, up)
 	}
 	if m == "CONNECT" {
 		f.add(field, "CONNECT opens tunnels and cannot be probed; use another method, or a tcp check")

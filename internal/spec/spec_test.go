@@ -110,6 +110,7 @@ func TestEachFaultOfACheckIsNamedWithItsFieldAndItsCure(t *testing.T) {
 		{func(c *meshv1.Check) { c.Distinct = []string{"a b"} }, "distinct[0]", "is not a label key"},
 		{func(c *meshv1.Check) { c.Tcp = &meshv1.TcpProbe{} }, "tcp", "is only for a tcp or unix URI, and this one is https"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Method: "GE T"} }, "http.method", "is not an HTTP method"},
+		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Method: "get"} }, "http.method", "write GET"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Headers: map[string]string{"A:": "b"}} }, `http.headers["A:"]`, "is not an HTTP header name"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Headers: map[string]string{"A": "b\n"}} }, `http.headers["A"]`, "control characters"},
 		{func(c *meshv1.Check) { c.Http = &meshv1.HttpProbe{Headers: map[string]string{"A": "1", "a": "2"}} }, `http.headers["a"]`, `the same header as "A"`},

@@ -123,10 +123,26 @@ func (e *evaluation) noProber(enrolled bool, silent []string) {
 	if enrolled {
 		text = fmt.Sprintf("No prober is heard, of %d that are enrolled: nothing can be judged.", len(silent))
 	}
-	c := e.add(noProber, 0, silent, "%s", text)
+	drained := e.drained()
+	if !enrolled && drained != nil {
+		text = fmt.Sprintf("Every prober is drained: nothing is being watched. `probemesh undrain prober %s` puts it back into service.", spec.ID(drained[0]))
+	}
+	c := e.add(noProber, 0, append(silent, drained...), "%s", text)
 	if e.f.Checks.Total == 0 {
 		c.Severity = warning
 	}
+}
+
+// drained are the probers that an operator has taken out of service, by name.
+func (e *evaluation) drained() []string {
+	var all []string
+	for _, p := range e.f.Probers {
+		if p.GetState() == meshv1.Prober_DRAINED {
+			all = append(all, p.GetName())
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // duties finds probers that are heard and do not run what they should.

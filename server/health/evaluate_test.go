@@ -167,6 +167,11 @@ func TestEachConditionAppearsWithItsConsequencesAndNothingElse(t *testing.T) {
 			f.Checks.Blind = []string{"checks/shop"}
 		}, "NO_DATACENTER_QUORUM, NO_DATACENTER_QUORUM > DATACENTER_SILENT, DATACENTER_SILENT > PROBER_SILENT, NO_DATACENTER_QUORUM > CHECKS_BLIND", "1 of 3 datacenters is heard"},
 		{"no prober is heard", func(f *health.Facts) { lose(f, "dc-a", 2); lose(f, "dc-b", 2); lose(f, "dc-c", 2) }, "NO_PROBER", "of 6 that are enrolled"},
+		{"every prober is drained", func(f *health.Facts) {
+			for _, p := range f.Probers {
+				p.State = meshv1.Prober_DRAINED
+			}
+		}, "NO_PROBER", "Every prober is drained: nothing is being watched. `probemesh undrain prober a1`"},
 		{"drained probers are not missed", func(f *health.Facts) { f.Probers[0].State = meshv1.Prober_DRAINED }, "", ""},
 		{"a prober is not in sync", func(f *health.Facts) { f.Probers[0].InSync = false }, "ASSIGNMENTS_BEHIND", "1 prober does not run what it should: a1"},
 		{"a prober refuses", func(f *health.Facts) {
