@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,15 +68,36 @@ func (w *world) listen(t testing.TB, name string, serve func(net.Conn)) {
 		t.Fatal(err)
 	}
 	w.at[name] = l.Addr().String()
-	w.closers = append(w.closers, func() { l.Close() })
+	var mu sync.Mutex
+	open, closed := map[net.Conn]bool{}, false
+	w.closers = append(w.closers, func() { // and what is connected: a client may wait for longer than the test lasts
+		l.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		closed = true
+		for c := range open {
+			c.Close()
+		}
+	})
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			mu.Lock()
+			open[c] = true
+			if closed {
+				c.Close()
+			}
+			mu.Unlock()
 			go func() {
-				defer c.Close()
+				defer func() {
+					c.Close()
+					mu.Lock()
+					delete(open, c)
+					mu.Unlock()
+				}()
 				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 				serve(c)
 			}()
