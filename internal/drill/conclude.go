@@ -6,6 +6,7 @@ import (
 	"time"
 
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
+	"github.com/probemesh/probemesh/scheduler/verdict"
 )
 
 // Bound is how long after a target's failure its alert may come: interval/n until the next of the n = 3 probers probes it, two probe durations (the probe that
@@ -43,8 +44,8 @@ func (r *Run) Truth() []Outage {
 func (r *Run) Tally() Tally { return Judge(r.Truth(), r.Receiver.All()) }
 
 // patience is how long after its bound an alert, or a resolved note, is waited for before it counts as lost: longer than a failover by lease expiry, and the first
-// pauses between attempts of a delivery.
-const patience = 30 * time.Second
+// pauses between attempts of a delivery. The outage of a target that was broken three times with hardly an answer in between ends when it has answered [verdict.SteadyRun] times in a row.
+func (r *Run) patience() time.Duration { return 30*time.Second + verdict.SteadyRun*r.Interval }
 
 // AwaitAlerts waits until every outage that must be announced has been, or is so late that it counts as lost. Only the end of ctx is an error.
 func (r *Run) AwaitAlerts(ctx context.Context) error {
@@ -66,7 +67,7 @@ func (r *Run) await(ctx context.Context, what string, missing func(Tally) int) e
 		}
 	}
 	left := 0
-	_ = Until(ctx, what, max(0, time.Until(latest))+patience, func() (bool, string) {
+	_ = Until(ctx, what, max(0, time.Until(latest))+r.patience(), func() (bool, string) {
 		left = missing(r.Tally())
 		return left == 0, ""
 	})

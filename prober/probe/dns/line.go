@@ -44,7 +44,7 @@ func enter(a *probe.Attempt, p meshv1.Result_Phase) {
 // usualSize is what a datagram may have unless the check says otherwise (see DNS flag day 2020).
 const usualSize = spec.DefaultUDPSize
 
-// buffers are for the datagrams of usual checks: each is used for a moment, and is more than all else that a probe allocates.
+// buffers are for the datagrams of usual checks: each is used for a moment, and is a third of what a probe would allocate.
 var buffers = sync.Pool{New: func() any { return new([usualSize]byte) }}
 
 // datagrams is a line over UDP. Its socket is connected, so that only what comes from the server's address arrives.
