@@ -253,6 +253,8 @@ type Outage struct {
 	Key string
 	// Check is its resource name.
 	Check string
+	// Created is when the check was made, zero when that is not known: one that was deleted and made again is another one.
+	Created time.Time
 	// Incident is the resource name of the incident that was open before and is over; empty for an outage that began without etcd.
 	Incident string
 	// Verdict is DOWN or DEGRADED.

@@ -91,6 +91,14 @@ func outageKey(c *check, term int64, ordinal int) string {
 	return "outage-" + hex.EncodeToString(h[:10])
 }
 
+// created is when the check was made; zero when nobody says.
+func (c *check) created() time.Time {
+	if t := c.spec.GetCreateTime(); t != nil {
+		return t.AsTime()
+	}
+	return time.Time{}
+}
+
 // newest is the outage that goes on or ended last, of those that are not joined; nil when there is none.
 func (c *check) newest() *outage {
 	if n := len(c.outages); n > 0 && c.outages[n-1].joined == nil {
@@ -169,7 +177,7 @@ func (s *State) breakGlass(c *check, now time.Time, d incident.Decision) {
 		key = outageKey(c, s.store.term, c.ordinal)
 	}
 	o := &outage{
-		Outage:   Outage{Key: key, Check: c.name, Verdict: shownVerdict(d.Verdict), Start: start, Due: now},
+		Outage:   Outage{Key: key, Check: c.name, Created: c.created(), Verdict: shownVerdict(d.Verdict), Start: start, Due: now},
 		evidence: c.voteList(now, true), reason: c.reason, summary: alert.Opened(c.facts(shownVerdict(d.Verdict).String())), traceID: c.traceID(),
 		heardAt: now,
 	}
@@ -195,7 +203,7 @@ func (s *State) endOutage(c *check, now time.Time) {
 	o := c.newest()
 	if o == nil || !o.End.IsZero() {
 		i := c.incident.GetIncident()
-		o = &outage{Outage: Outage{Key: keyOfIncident(i), Check: c.name, Incident: i.GetName(), Verdict: i.GetVerdict(), Start: i.GetStartTime().AsTime(), Due: now}, reason: i.GetReason(), heardAt: now}
+		o = &outage{Outage: Outage{Key: keyOfIncident(i), Check: c.name, Created: c.created(), Incident: i.GetName(), Verdict: i.GetVerdict(), Start: i.GetStartTime().AsTime(), Due: now}, reason: i.GetReason(), heardAt: now}
 		s.learnAgain(c, o)
 		c.outages = append(c.outages, o)
 	}

@@ -302,6 +302,24 @@ func TestLeaderJoinsAnOutageThatOnlyAnotherServerSaw(t *testing.T) {
 	}
 }
 
+// A check that was deleted and made again has none of what happened to the one before it, of which a server still tells that has not heard of that.
+func TestOutageOfADeletedCheckIsNotJoinedToOneOfTheSameName(t *testing.T) {
+	a := lostShop(t)
+	a.rounds(2, fail)
+	seen := a.wantGlass("OPENED")[0].Outage
+	seen.Told = []Told{{Receiver: "receivers/ops", Transition: meshv1.Notification_OPENED, Time: a.now, Server: "servers/a"}}
+
+	c := tcpCheck("shop", 2)
+	c.CreateTime = timestamppb.New(a.now)
+	b := up(t, c)
+	b.now = a.now
+	b.apply(ReceiverPut{opsReceiver()}, OutageSeen{seen})
+	b.rounds(2, ok)
+	if len(b.opened()) != 0 || !b.joinedGlass() {
+		t.Fatalf("opened %v, outages %v; want no incident, and that nobody waits for one", b.opened(), b.s.Outages())
+	}
+}
+
 // The leader's transaction was committed, and neither it nor anybody else heard of it before etcd was lost.
 func TestIncidentOpenedAsEtcdWasLostTakesTheOutageIn(t *testing.T) {
 	r := lostShop(t)

@@ -31,8 +31,8 @@ func idOf(i *meshv1.Incident) string { return spec.ID(i.GetName()) }
 // seeOutage takes over what a server tells of an outage, this one's own former life included: what it delivered, and an outage that is not known here.
 func (s *State) seeOutage(now time.Time, e OutageSeen) {
 	c := s.checks[e.Outage.Check]
-	known := !s.storeLost() && !s.store.unsettled // what is not here now is nowhere
-	if c == nil || c.gone {
+	known := !s.storeLost() && !s.store.unsettled                                                 // what is not here now is nowhere
+	if c == nil || c.gone || !e.Outage.Created.IsZero() && e.Outage.Created.Before(c.created()) { // it is deleted, perhaps to be made anew
 		if known {
 			s.do(OutageJoined{Key: e.Outage.Key, Check: e.Outage.Check})
 		}

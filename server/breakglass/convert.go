@@ -16,7 +16,7 @@ func cloneOutage(o *peerv1.Outage) *peerv1.Outage { return proto.CloneOf(o) }
 func outageOf(o *peerv1.Outage) scheduler.Outage {
 	x := scheduler.Outage{
 		Key: o.GetKey(), Check: o.GetCheck(), Incident: o.GetIncident(), Verdict: o.GetVerdict(), Start: timeOf(o.GetStartTime()), Due: timeOf(o.GetDueTime()),
-		End: timeOf(o.GetEndTime()),
+		End: timeOf(o.GetEndTime()), Created: timeOf(o.GetCheckCreateTime()),
 	}
 	for _, d := range o.GetDeliveries() {
 		x.Told = append(x.Told, scheduler.Told{Receiver: d.GetReceiver(), URLDigest: d.GetUrlDigest(), Transition: d.GetTransition(), IdempotencyKey: d.GetIdempotencyKey(),
@@ -27,7 +27,8 @@ func outageOf(o *peerv1.Outage) scheduler.Outage {
 
 // protoOf is an outage as beats carry it, without deliveries.
 func protoOf(o scheduler.Outage) *peerv1.Outage {
-	return &peerv1.Outage{Check: o.Check, Key: o.Key, Incident: o.Incident, Verdict: o.Verdict, StartTime: stampOfTime(o.Start), DueTime: stampOfTime(o.Due), EndTime: stampOfTime(o.End)}
+	return &peerv1.Outage{Check: o.Check, Key: o.Key, Incident: o.Incident, Verdict: o.Verdict, StartTime: stampOfTime(o.Start), DueTime: stampOfTime(o.Due), EndTime: stampOfTime(o.End),
+		CheckCreateTime: stampOfTime(o.Created)}
 }
 
 func timeOf(t *timestamppb.Timestamp) time.Time {

@@ -981,9 +981,11 @@ type Outage struct {
 	// When the target answered again. Unset while it does not.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// What this server delivered.
-	Deliveries    []*OutageDelivery `protobuf:"bytes,9,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Deliveries []*OutageDelivery `protobuf:"bytes,9,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// When the check was made, as `Check.create_time` says: one that was deleted and made again is another one. Unset by servers that do not say.
+	CheckCreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=check_create_time,json=checkCreateTime,proto3" json:"check_create_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Outage) Reset() {
@@ -1075,6 +1077,13 @@ func (x *Outage) GetEndTime() *timestamppb.Timestamp {
 func (x *Outage) GetDeliveries() []*OutageDelivery {
 	if x != nil {
 		return x.Deliveries
+	}
+	return nil
+}
+
+func (x *Outage) GetCheckCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckCreateTime
 	}
 	return nil
 }
@@ -1815,7 +1824,7 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x123\n" +
 	"\asilence\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\asilence\x12\x18\n" +
-	"\arefused\x18\x04 \x01(\bR\arefused\"\x93\x03\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\"\xdb\x03\n" +
 	"\x06Outage\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
@@ -1828,7 +1837,9 @@ const file_probemesh_peer_v1_peer_service_proto_rawDesc = "" +
 	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12A\n" +
 	"\n" +
 	"deliveries\x18\t \x03(\v2!.probemesh.peer.v1.OutageDeliveryR\n" +
-	"deliveries\"\x83\x02\n" +
+	"deliveries\x12F\n" +
+	"\x11check_create_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fcheckCreateTime\"\x83\x02\n" +
 	"\x0eOutageDelivery\x12\x1a\n" +
 	"\breceiver\x18\x01 \x01(\tR\breceiver\x12\x1d\n" +
 	"\n" +
@@ -1957,26 +1968,27 @@ var file_probemesh_peer_v1_peer_service_proto_depIdxs = []int32{
 	20, // 27: probemesh.peer.v1.Outage.due_time:type_name -> google.protobuf.Timestamp
 	20, // 28: probemesh.peer.v1.Outage.end_time:type_name -> google.protobuf.Timestamp
 	10, // 29: probemesh.peer.v1.Outage.deliveries:type_name -> probemesh.peer.v1.OutageDelivery
-	23, // 30: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
-	20, // 31: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
-	12, // 32: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
-	20, // 33: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
-	19, // 34: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
-	19, // 35: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
-	24, // 36: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
-	25, // 37: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
-	19, // 38: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
-	26, // 39: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
-	15, // 40: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
-	26, // 41: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
-	27, // 42: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
-	0,  // 43: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
-	1,  // 44: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
-	44, // [44:45] is the sub-list for method output_type
-	43, // [43:44] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	20, // 30: probemesh.peer.v1.Outage.check_create_time:type_name -> google.protobuf.Timestamp
+	23, // 31: probemesh.peer.v1.OutageDelivery.transition:type_name -> probemesh.v1.Notification.Transition
+	20, // 32: probemesh.peer.v1.OutageDelivery.time:type_name -> google.protobuf.Timestamp
+	12, // 33: probemesh.peer.v1.Presences.presences:type_name -> probemesh.peer.v1.Presence
+	20, // 34: probemesh.peer.v1.Presence.since:type_name -> google.protobuf.Timestamp
+	19, // 35: probemesh.peer.v1.Presence.clock_offset:type_name -> google.protobuf.Duration
+	19, // 36: probemesh.peer.v1.Presence.round_trip_time:type_name -> google.protobuf.Duration
+	24, // 37: probemesh.peer.v1.Presence.refusals:type_name -> probemesh.v1.AssignmentRefusal
+	25, // 38: probemesh.peer.v1.Presence.canaries:type_name -> probemesh.v1.CanaryState
+	19, // 39: probemesh.peer.v1.Presence.mistimed:type_name -> google.protobuf.Duration
+	26, // 40: probemesh.peer.v1.Votes.results:type_name -> probemesh.v1.Result
+	15, // 41: probemesh.peer.v1.History.entries:type_name -> probemesh.peer.v1.HistoryEntry
+	26, // 42: probemesh.peer.v1.HistoryEntry.result:type_name -> probemesh.v1.Result
+	27, // 43: probemesh.peer.v1.Run.run:type_name -> probemesh.v1.RunNow
+	0,  // 44: probemesh.peer.v1.PeerService.Follow:input_type -> probemesh.peer.v1.FollowRequest
+	1,  // 45: probemesh.peer.v1.PeerService.Follow:output_type -> probemesh.peer.v1.FollowResponse
+	45, // [45:46] is the sub-list for method output_type
+	44, // [44:45] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_probemesh_peer_v1_peer_service_proto_init() }
