@@ -298,6 +298,14 @@ func (s *State) Joining(name string, now time.Time) (joining bool, revision int6
 	return false, revision
 }
 
+// OutageKey is the key of the outage without etcd that the open incident of a check has taken in first; empty when it has none, or another incident is open.
+func (s *State) OutageKey(check, incident string) string {
+	if c := s.checks[check]; c != nil && c.incident.GetIncident().GetName() == incident {
+		return c.incident.GetIncident().GetBreakGlassKey()
+	}
+	return ""
+}
+
 // noteOutage tells in the timeline what was done without the store.
 func noteOutage(i *meshv1.Incident, now time.Time, o *outage) {
 	if len(o.Told) == 0 {

@@ -43,6 +43,10 @@ func TestIncidentThatTakesAnOutageInOwesNobodyWhoWasTold(t *testing.T) {
 	if joining, rev := r.s.Joining("checks/shop", r.now); joining || rev != r.rev {
 		t.Errorf("joining %v, revision %d, want that of the adoption, %d", joining, rev, r.rev)
 	}
+	i = r.s.checks["checks/shop"].incident.GetIncident()
+	if key := r.s.OutageKey("checks/shop", i.GetName()); key == "" || key != i.GetBreakGlassKey() || r.s.OutageKey("checks/shop", "incidents/another") != "" {
+		t.Errorf("key %q of %s, want %q, and none of another incident", key, i.GetName(), i.GetBreakGlassKey())
+	}
 }
 
 // A server that died before its file said that an outage is joined tells of it again, with etcd or without: it is that incident, to its end, and no other.

@@ -243,7 +243,7 @@ func (s *Server) shut() error {
 
 // assemble makes the parts. None of them does anything before serve.
 func (s *Server) assemble(ctx context.Context) (err error) {
-	s.notify, err = notify.New(s.store, notify.Config{Hold: func(check string, written int64) (time.Duration, int64) { return s.mesh.Joining(check, written) }, Log: s.log, Meter: s.tel.Meter(meterName + "/notify"), Tracer: s.tel.Tracer(meterName + "/notify")})
+	s.notify, err = notify.New(s.store, notify.Config{Hold: func(check string, written int64) (time.Duration, int64) { return s.mesh.Joining(check, written) }, OutageKey: func(check, incident string) string { return s.mesh.OutageKey(check, incident) }, Log: s.log, Meter: s.tel.Meter(meterName + "/notify"), Tracer: s.tel.Tracer(meterName + "/notify")})
 	if err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}

@@ -110,7 +110,7 @@ func (s *server) assemble() (err error) {
 		return err
 	}
 	s.store = store.New(s.client, store.Options{Log: log, VerifyEvery: verifyEvery})
-	n, err := notify.New(s.store, notify.Config{Log: log, Hold: func(check string, written int64) (time.Duration, int64) { return s.c.Joining(check, written) }, Dial: func(ctx context.Context, _, at string) (netConn, error) { return dial(ctx, at) }})
+	n, err := notify.New(s.store, notify.Config{Log: log, Hold: func(check string, written int64) (time.Duration, int64) { return s.c.Joining(check, written) }, OutageKey: func(check, incident string) string { return s.c.OutageKey(check, incident) }, Dial: func(ctx context.Context, _, at string) (netConn, error) { return dial(ctx, at) }})
 	if err != nil {
 		return err
 	}

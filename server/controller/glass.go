@@ -88,6 +88,13 @@ func (c *Controller) Joining(check string, written int64) (wait time.Duration, r
 	return 0, revision
 }
 
+// OutageKey is the key of the outage without etcd that an incident of a check, open as far as is known here, has taken in; else empty.
+func (c *Controller) OutageKey(check, incident string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mind.OutageKey(check, incident)
+}
+
 // Undecided is how many checks have a verdict that nobody can write down.
 func (c *Controller) Undecided() int64 {
 	c.mu.Lock()

@@ -29,8 +29,12 @@ func (r *reign) do(ctx context.Context, j job) report {
 	if j.drop != "" {
 		return r.doDrop(ctx, j)
 	}
-	m := message{key: keyOf(j.entry), notification: proto.CloneOf(j.entry.GetNotification())}
-	m.notification.Attempt = int32(j.attempt)
+	n := proto.CloneOf(j.entry.GetNotification())
+	n.Attempt = int32(j.attempt)
+	if known := r.n.cfg.OutageKey; known != nil && n.GetTransition() == meshv1.Notification_OPENED && n.GetBreakGlassKey() == "" {
+		n.BreakGlassKey = known(n.GetCheck(), n.GetIncident())
+	}
+	m := message{key: keyOf(j.entry.GetId(), n), notification: n}
 	a := r.n.attempt(ctx, j.receiver, m)
 	r.n.m.attempted(ctx, a.outcome)
 	switch a.outcome {
@@ -43,14 +47,13 @@ func (r *reign) do(ctx context.Context, j job) report {
 	return r.retry(ctx, j, a)
 }
 
-// keyOf is the idempotency key of an entry. The beginning of an outage that was due while etcd had no quorum has the key of its break-glass message: a receiver may have
+// keyOf is the idempotency key of the notification of an entry. The beginning of an outage that was due while etcd had no quorum has the key of its break-glass message: a receiver may have
 // taken that, and its answer been lost, and drops this one then.
-func keyOf(e *statev1.OutboxEntry) string {
-	n := e.GetNotification()
+func keyOf(id string, n *meshv1.Notification) string {
 	if k := n.GetBreakGlassKey(); k != "" && n.GetTransition() == meshv1.Notification_OPENED {
 		return alert.Key(k, n.GetTransition().String(), spec.ID(n.GetReceiver()))
 	}
-	return e.GetId()
+	return id
 }
 
 // settle takes an entry that was delivered out of the outbox and records the delivery.

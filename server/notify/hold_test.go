@@ -44,3 +44,30 @@ func TestOpenedWaitsUntilItIsKnownWhoWasToldWithoutEtcd(t *testing.T) {
 		}
 	})
 }
+
+// The leader opened the incident just before etcd was lost, and its notification was still owed; a break-glass message told the same meanwhile, and perhaps only its answer was lost.
+func TestOpenedOfAnIncidentThatTookAnOutageInHasTheKeyOfItsBreakGlassMessage(t *testing.T) {
+	inBubble(t, Config{OutageKey: func(check, incident string) string {
+		if incident == "incidents/000001" {
+			return "outage-b3"
+		}
+		return ""
+	}}, func(t *testing.T, s *stage) {
+		s.store.receiver("ops")
+		s.store.owe(1, "ops", opened, 1)
+		other := s.store.owe(2, "ops", opened, 2)
+		stop := s.lead()
+		s.wait(10 * time.Second)
+		s.wantOwed()
+		keys := map[string]bool{}
+		for _, m := range s.sender.sent() {
+			keys[m.key] = true
+		}
+		if len(keys) != 2 || !keys["outage-b3.OPENED.ops"] || !keys[other] {
+			t.Errorf("sent under %v, want outage-b3.OPENED.ops and %s", keys, other)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/probemesh/probemesh/internal/fault"
-	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
@@ -68,8 +67,8 @@ func TestOpenedOfWhatWasDueWithoutEtcdHasTheKeyOfItsBreakGlassMessage(t *testing
 		{meshv1.Notification_OPENED, "outage-b3", "outage-b3.OPENED.ops"},
 		{meshv1.Notification_RESOLVED, "outage-b3", "i1.RESOLVED.ops"},
 	} {
-		e := &statev1.OutboxEntry{Id: "i1." + c.transition.String() + ".ops", Notification: &meshv1.Notification{Transition: c.transition, BreakGlassKey: c.glass, Receiver: "receivers/ops"}}
-		if got := keyOf(e); got != c.want {
+		n := &meshv1.Notification{Transition: c.transition, BreakGlassKey: c.glass, Receiver: "receivers/ops"}
+		if got := keyOf("i1."+c.transition.String()+".ops", n); got != c.want {
 			t.Errorf("%s with break-glass key %q: %q, want %q", c.transition, c.glass, got, c.want)
 		}
 	}
