@@ -63,11 +63,11 @@ func TestAProberAnswersProbeOnlyWhenAskedTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "SIGHUP has the file read again", func() (bool, string) { s, text := probe(address, "bye"); return s == http.StatusOK, text })
-	modules("modules: {bye: {prober: nothing}}")
+	modules("modules: {bye: {prober: http, htpp: {}}}")
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a bad file is logged", func() (bool, string) { return p.log.has("is not known"), "" })
+	until(t, "a bad file is logged", func() (bool, string) { return p.log.has("htpp"), "" })
 	if s, text := probe(address, "bye"); s != http.StatusOK || !strings.Contains(text, "\nprobe_success 0\n") {
 		t.Errorf("after a bad file: %d %s", s, text)
 	}
