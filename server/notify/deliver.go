@@ -31,9 +31,6 @@ func (r *reign) do(ctx context.Context, j job) report {
 	}
 	n := proto.CloneOf(j.entry.GetNotification())
 	n.Attempt = int32(j.attempt)
-	if known := r.n.cfg.OutageKey; known != nil && n.GetTransition() == meshv1.Notification_OPENED && n.GetBreakGlassKey() == "" {
-		n.BreakGlassKey = known(n.GetCheck(), n.GetIncident())
-	}
 	m := message{key: keyOf(j.entry.GetId(), n), notification: n}
 	a := r.n.attempt(ctx, j.receiver, m)
 	r.n.m.attempted(ctx, a.outcome)

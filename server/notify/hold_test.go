@@ -1,10 +1,12 @@
 package notify
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/server/store"
 )
 
@@ -65,6 +67,45 @@ func TestOpenedOfAnIncidentThatTookAnOutageInHasTheKeyOfItsBreakGlassMessage(t *
 		}
 		if len(keys) != 2 || !keys["outage-b3.OPENED.ops"] || !keys[other] {
 			t.Errorf("sent under %v, want outage-b3.OPENED.ops and %s", keys, other)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// What a receiver may have taken under one key is not sent to it under another: neither when the leader had tried before it took the outage in, nor when the first attempt had the outage's key.
+func TestOpenedKeepsTheKeyOfItsFirstAttempt(t *testing.T) {
+	var key atomic.Value
+	key.Store("")
+	inBubble(t, Config{OutageKey: func(_, incident string) string {
+		if key.Load() == "" {
+			return ""
+		}
+		return key.Load().(string) + incident[len("incidents/"):]
+	}}, func(t *testing.T, s *stage) {
+		s.store.receiver("ops")
+		s.sender.respond = func(context.Context, *meshv1.Receiver, message) answer { return answer{outcome: network, err: "EOF"} }
+		first := s.store.owe(1, "ops", opened, 1)
+		stop := s.lead()
+		s.wait(3 * time.Second)
+		key.Store("outage-")
+		s.wait(3 * time.Second)
+		s.store.owe(2, "ops", opened, 2)
+		s.wait(10 * time.Second)
+		key.Store("")
+		s.wait(5 * time.Minute)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		stop = s.lead()
+		s.wait(5 * time.Minute)
+		keys := map[string]int{}
+		for _, m := range s.sender.sent() {
+			keys[m.key]++
+		}
+		if len(keys) != 2 || keys[first] < 3 || keys["outage-000002.OPENED.ops"] < 3 {
+			t.Errorf("sent under %v, want %s and outage-000002.OPENED.ops, each several times", keys, first)
 		}
 		if err := stop(); err != nil {
 			t.Fatal(err)

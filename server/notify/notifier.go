@@ -51,8 +51,8 @@ type Config struct {
 	// people may just have been told of it without etcd, or be told so next. revision is what this notifier must know of the store before it sends, 0 for any. It is asked before each attempt and must
 	// not block. Default: nothing is held.
 	Hold func(check string, written int64) (wait time.Duration, revision int64)
-	// OutageKey gives the break-glass key of an incident of a check that has taken in what was due without etcd, though its OPENED was written before; else empty. It is asked before each
-	// attempt of such an OPENED and must not block. Default: there is none.
+	// OutageKey gives the break-glass key of an incident of a check that has taken in what was due without etcd, though its OPENED was written before; else empty. It is asked before the first
+	// attempt of such an OPENED and must not block; later ones keep the key of the first. Default: there is none.
 	OutageKey func(check, incident string) string
 	// Seed makes the pauses between attempts repeatable. Default: chance.
 	Seed uint64

@@ -100,6 +100,9 @@ func (q *queue) put(e *statev1.OutboxEntry, created int64, now time.Time) {
 		if held.created == created {
 			// Attempts are the reign's own: what comes back is what it wrote.
 			e.Attempts = max(e.GetAttempts(), held.entry.GetAttempts())
+			if key := held.entry.GetNotification().GetBreakGlassKey(); key != "" {
+				e.Notification.BreakGlassKey = key // so is what it is sent under
+			}
 			held.entry = e
 			return
 		}

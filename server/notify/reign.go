@@ -267,6 +267,7 @@ func (r *reign) dispatch(work context.Context, timer *time.Timer) {
 				continue
 			}
 		}
+		r.christen(i)
 		l := i.thread.lane
 		i.trying = int32(i.attempts() + 1)
 		j := job{item: i, entry: i.entry, receiver: l.receiver, drop: drop, attempt: i.attempts() + 1,
@@ -294,6 +295,19 @@ func (r *reign) held(i *item) time.Duration {
 		return catchUp
 	}
 	return wait
+}
+
+// christen settles under which key an entry is sent, before its first attempt: that of the break-glass message which may have told the same. What has been tried keeps its key, since
+// the receiver may have taken it, and its answer been lost.
+func (r *reign) christen(i *item) {
+	n := i.entry.GetNotification()
+	if r.n.cfg.OutageKey == nil || n.GetTransition() != meshv1.Notification_OPENED || n.GetBreakGlassKey() != "" || i.attempts()+i.failures > 0 {
+		return
+	}
+	if key := r.n.cfg.OutageKey(n.GetCheck(), n.GetIncident()); key != "" {
+		i.entry = proto.CloneOf(i.entry)
+		i.entry.Notification.BreakGlassKey = key
+	}
 }
 
 // pause draws the pause after a failure of j, and how long the receiver is to be left alone.
