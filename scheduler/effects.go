@@ -257,6 +257,9 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 		c = &check{name: e.Key, index: -1, gone: true, told: true, since: now, updated: now, spec: &meshv1.Check{Name: e.Key}}
 		s.checks[e.Key] = c
 	}
+	if !c.hearsay && e.ModRevision < c.incidentRev {
+		return // this server has written a newer one itself
+	}
 	if name := e.Incident.GetIncident().GetName(); name != c.damped {
 		c.damping, c.damped = c.damping.Add(now), name
 	}
@@ -279,6 +282,13 @@ func (s *State) putIncident(now time.Time, e IncidentPut) {
 	s.incidentOfOutage(c)
 	s.do(StatusChanged{Check: c.name, Before: shownVerdict(c.shown), After: shownVerdict(c.shown), Reason: c.reason})
 	s.schedule(c, now)
+}
+
+// wroteIncident takes over what this server has written itself.
+func (s *State) wroteIncident(now time.Time, e IncidentWritten) {
+	if c := s.checks[e.Key]; c != nil && max(c.incidentRev, c.closed.ModRevision, s.readAt) < e.ModRevision {
+		s.putIncident(now, IncidentPut(e))
+	}
 }
 
 func (s *State) goneIncident(now time.Time, e IncidentGone) {
@@ -304,6 +314,9 @@ func (s *State) goneIncident(now time.Time, e IncidentGone) {
 		return
 	}
 	if c := s.checks[key]; c != nil && c.incident != nil {
+		if e.ModRevision != 0 && e.ModRevision < c.incidentRev {
+			return // it is of one before
+		}
 		c.noteClosed(e.ModRevision)
 		s.incidentOver(c, now)
 	}

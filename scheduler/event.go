@@ -41,6 +41,13 @@ type (
 		Key         string
 		ModRevision int64
 	}
+	// IncidentWritten says that this server itself has opened or changed the incident of a check, before the store tells of it: its watch may be silent, and if etcd were
+	// lost then, people would be told a second time. What is known as of a later revision stays.
+	IncidentWritten struct {
+		Key         string
+		Incident    *statev1.StoredIncident
+		ModRevision int64
+	}
 	// ReceiverPut says that a receiver exists.
 	ReceiverPut struct{ Receiver *meshv1.Receiver }
 	// ReceiverGone says that a receiver, by its resource name, was deleted.
@@ -127,32 +134,33 @@ type (
 	}
 )
 
-func (CheckPut) event()       {}
-func (CheckGone) event()      {}
-func (EnrolmentPut) event()   {}
-func (EnrolmentGone) event()  {}
-func (TablePut) event()       {}
-func (TableGone) event()      {}
-func (IncidentPut) event()    {}
-func (IncidentGone) event()   {}
-func (ReceiverPut) event()    {}
-func (ReceiverGone) event()   {}
-func (BuildPut) event()       {}
-func (BuildGone) event()      {}
-func (BuildPolicyPut) event() {}
-func (Reset) event()          {}
-func (Recalled) event()       {}
-func (Leadership) event()     {}
-func (ProberOnline) event()   {}
-func (ProberOffline) event()  {}
-func (Store) event()          {}
-func (IncidentKnown) event()  {}
-func (IncidentEnded) event()  {}
-func (OutageSeen) event()     {}
-func (OutageOver) event()     {}
-func (Cast) event()           {}
-func (RunRefused) event()     {}
-func (EffectFailed) event()   {}
+func (CheckPut) event()        {}
+func (CheckGone) event()       {}
+func (EnrolmentPut) event()    {}
+func (EnrolmentGone) event()   {}
+func (TablePut) event()        {}
+func (TableGone) event()       {}
+func (IncidentPut) event()     {}
+func (IncidentGone) event()    {}
+func (IncidentWritten) event() {}
+func (ReceiverPut) event()     {}
+func (ReceiverGone) event()    {}
+func (BuildPut) event()        {}
+func (BuildGone) event()       {}
+func (BuildPolicyPut) event()  {}
+func (Reset) event()           {}
+func (Recalled) event()        {}
+func (Leadership) event()      {}
+func (ProberOnline) event()    {}
+func (ProberOffline) event()   {}
+func (Store) event()           {}
+func (IncidentKnown) event()   {}
+func (IncidentEnded) event()   {}
+func (OutageSeen) event()      {}
+func (OutageOver) event()      {}
+func (Cast) event()            {}
+func (RunRefused) event()      {}
+func (EffectFailed) event()    {}
 
 // Action is something that the State wishes for.
 type Action interface{ action() }

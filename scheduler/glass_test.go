@@ -326,6 +326,7 @@ func TestIncidentOpenedAsEtcdWasLostTakesTheOutageIn(t *testing.T) {
 	r.rounds(2, fail)
 	key := r.wantGlass("OPENED")[0].Outage.Key
 	i := &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, State: meshv1.Incident_OPEN, StartTime: timestamppb.New(r.now)}
+	r.rev = 77 // the store is that far
 	r.apply(Store{Term: 1}, IncidentPut{Key: "checks/shop", Incident: &statev1.StoredIncident{Incident: i}, ModRevision: 77})
 	r.apply(Leadership{Leading: true, Term: 2})
 	r.after(time.Second)

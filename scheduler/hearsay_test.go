@@ -144,3 +144,29 @@ func TestEndOfAnIncidentWithoutANameEndsNothing(t *testing.T) {
 	r.rounds(1, fail)
 	r.wantGlass("OPENED")
 }
+
+// The leader's own watch is silent when it has opened an incident, and then etcd is lost: it knows what it has written, tells nobody of the same outage without etcd, and
+// others hear of it. What the watch tells late is older.
+func TestLeaderKnowsTheIncidentThatItHasWrittenBeforeItsWatchTells(t *testing.T) {
+	r := up(t, tcpCheck("shop", 2))
+	r.votes("shop", fail, "ams", "fra", "iad")
+	r.after(time.Second)
+	st := r.s.Incident("checks/shop")
+	leader := up(t, tcpCheck("shop", 2))
+	leader.apply(IncidentWritten{Key: "checks/shop", Incident: st, ModRevision: 50})
+	leader.apply(IncidentGone{Key: "checks/shop", ModRevision: 40})
+	if known := leader.s.OpenAfter(30); len(known) != 1 || known[0].Incident.GetName() != st.GetIncident().GetName() || known[0].ModRevision != 50 {
+		t.Fatalf("others hear of %v", known)
+	}
+	leader.lose()
+	leader.rounds(3, fail)
+	leader.wantGlass()
+
+	leader.regain()
+	leader.apply(IncidentPut{Key: "checks/shop", Incident: st, ModRevision: 50}, IncidentGone{Key: "checks/shop", ModRevision: 60})
+	// The answer to the write comes after the watch has told that it is over.
+	leader.apply(IncidentWritten{Key: "checks/shop", Incident: st, ModRevision: 50})
+	if leader.s.Incident("checks/shop").GetIncident().GetName() == st.GetIncident().GetName() {
+		t.Error("an incident that is over is open again")
+	}
+}

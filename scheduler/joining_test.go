@@ -29,6 +29,7 @@ func TestIncidentThatTakesAnOutageInOwesNobodyWhoWasTold(t *testing.T) {
 	}
 	i := &meshv1.Incident{Name: "incidents/01x", Check: "checks/shop", Verdict: meshv1.CheckStatus_DOWN, State: meshv1.Incident_OPEN, StartTime: timestamppb.New(r.now),
 		OpenTime: timestamppb.New(r.now), Receivers: []string{"receivers/ops", "receivers/chat"}}
+	r.rev = 77 // the store is that far
 	r.apply(IncidentPut{Key: "checks/shop", Incident: &statev1.StoredIncident{Incident: i}, ModRevision: 77}, Leadership{Leading: true, Term: 2})
 	r.after(time.Second)
 	var adopted []Escalate

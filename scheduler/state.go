@@ -220,6 +220,8 @@ func (s *State) apply(now time.Time, e Event) {
 		}
 	case IncidentPut:
 		s.putIncident(now, e)
+	case IncidentWritten:
+		s.wroteIncident(now, e)
 	case IncidentGone:
 		s.goneIncident(now, e)
 	case ReceiverPut:

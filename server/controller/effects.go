@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/probemesh/probemesh/internal/fault"
+	statev1 "github.com/probemesh/probemesh/proto/probemesh/state/v1"
 	meshv1 "github.com/probemesh/probemesh/proto/probemesh/v1"
 	"github.com/probemesh/probemesh/scheduler"
 	"github.com/probemesh/probemesh/server/election"
@@ -115,6 +116,7 @@ func (c *Controller) carryOut(e effect) {
 			return
 		}
 		c.logEffect(e, revision)
+		c.wrote(e, revision)
 		return
 	}
 	span.SetStatus(codes.Error, err.Error())
@@ -143,6 +145,27 @@ func (c *Controller) carryOut(e effect) {
 		c.log.Debug("an effect could not be written", "key", e.key, "term", e.reign.Term, "err", err)
 	}
 	c.apply(scheduler.EffectFailed{Key: e.key, Retry: retryAfter})
+}
+
+// wrote tells the mind of an incident of a check that this server has written, unless the watch was faster.
+func (c *Controller) wrote(e effect, revision int64) {
+	var written *statev1.StoredIncident
+	switch a := e.action.(type) {
+	case scheduler.Open:
+		written = a.Incident
+	case scheduler.Escalate:
+		written = a.Incident
+	}
+	if written.GetIncident().GetKind() != meshv1.Incident_CHECK {
+		return
+	}
+	c.mu.Lock()
+	var notes []scheduler.StatusChanged
+	if c.revision < revision {
+		notes = c.applyLocked([]scheduler.Event{scheduler.IncidentWritten{Key: e.key, Incident: written, ModRevision: revision}})
+	}
+	c.mu.Unlock()
+	c.tell(notes)
 }
 
 // answered tells whether etcd has said anything of a write. What it refuses, such as for want of space, it refuses to every leader: that is no reason for another.

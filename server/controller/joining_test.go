@@ -60,3 +60,27 @@ func TestTheLongerAWatchIsSilentTheLessOftenItIsAskedAbout(t *testing.T) {
 		}
 	})
 }
+
+// The leader's watch is silent as it opens an incident. Its mind knows what it has written; if etcd is lost now, this server tells the others, and nobody is told twice.
+func TestLeaderKnowsWhatItHasWrittenThoughItsWatchIsSilent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mesh(1)
+		w.etcd.SetStarved(true)
+		before := w.c.Applied()
+		w.setDown("checks/c0", true)
+		w.probe(15 * time.Second)
+		if owed := w.owed(); owed["OPENED"] != 1 {
+			t.Fatalf("owed: %v, want one OPENED", owed)
+		}
+		known := w.c.OpenAfter(before)
+		if w.c.Applied() != before || len(known) != 1 || known[0].GetCheck() != "checks/c0" || known[0].GetModRevision() <= before {
+			t.Fatalf("as of revision %d, before %d, others hear of %v; want the incident of checks/c0", w.c.Applied(), before, known)
+		}
+		w.etcd.SetStarved(false)
+		w.setDown("checks/c0", false)
+		w.probe(time.Minute)
+		if owed := w.owed(); owed["OPENED"] != 1 || owed["RESOLVED"] != 1 || len(w.c.OpenAfter(0)) != 0 {
+			t.Fatalf("owed: %v, open: %v; want one OPENED and one RESOLVED", owed, w.c.OpenAfter(0))
+		}
+	})
+}
